@@ -1,0 +1,39 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test format lint type clean
+
+help:            ## show this text
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+quickstart: .venv/installed  ## install, then train and compare both agents on the shipped data (minutes)
+	$(BIN)/python scripts/quickstart.py
+
+test: .venv/installed-dev    ## the whole test suite
+	$(BIN)/python -m pytest -n 2
+
+format: .venv/installed-dev  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: .venv/installed-dev    ## check format and style
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+type: .venv/installed-dev    ## check the types
+	$(BIN)/mypy
+
+clean:           ## remove what the tools left (never runs/)
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev]"
+	@touch $@

@@ -1,0 +1,9 @@
+"""The one error that a user's mistake raises."""
+
+
+class UserError(ValueError):
+    """Something that the caller gave does not fit: a file, a field, a shape or a flag.
+
+    The message is one line that names the thing and what was expected. The command line prints
+    it and exits with code 2; a program can catch it as a `ValueError`.
+    """
