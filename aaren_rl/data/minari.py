@@ -1,0 +1,191 @@
+"""Minari datasets, read from their folder.
+
+A folder holds `data/metadata.json` and, in the HDF5 format, `data/main_data.hdf5` with one group
+an episode: T + 1 observations, T actions, rewards, terminations and truncations.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import minari
+import numpy as np
+from gymnasium import spaces
+
+from aaren_rl.data.reference_scores import reference_scores
+from aaren_rl.data.trajectory import Trajectory, TrajectoryDataset
+from aaren_rl.errors import UserError
+
+METADATA = "metadata.json"
+HDF5_FILE = "main_data.hdf5"
+
+
+def is_minari_folder(path: Path) -> bool:
+    """Whether `path` is a Minari dataset folder, or the `data` folder inside one."""
+    return (path / "data").is_dir() or (path / METADATA).is_file()
+
+
+def read_minari(folder: Path) -> TrajectoryDataset:
+    """Read a Minari dataset from its folder (the one that holds `data`).
+
+    Raises:
+        UserError: metadata missing or broken, a format that Minari cannot read, or episodes that
+            do not fit together; the message names file, episode and field.
+    """
+    data = folder / "data" if (folder / "data").is_dir() else folder
+    metadata = _read_metadata(data / METADATA)
+    try:
+        dataset = minari.MinariDataset(data)
+        env_spec, observation_space = dataset.env_spec, dataset.observation_space
+    except Exception as error:  # Minari raises whatever its parsers raise
+        raise UserError(f"{data / METADATA}: Minari cannot read it: {_one_line(error)}") from error
+    if metadata["data_format"] == "hdf5" and not _has_images(observation_space):
+        source = data / HDF5_FILE
+        episodes = _hdf5_episodes(source, dataset)
+    else:
+        source = data
+        episodes = _minari_episodes(source, dataset)
+    return TrajectoryDataset.from_episodes(
+        episodes,
+        name=dataset.id,
+        observation_space=observation_space,
+        action_space=dataset.action_space,
+        env_spec=env_spec,
+        reference_scores=_reference_scores(metadata),
+        source=str(source),
+    )
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata, with the keys that Minari needs."""
+    try:
+        metadata = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; a Minari dataset has one") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: JSON expected: {_one_line(error)}") from error
+    missing = [
+        key
+        for key in ("dataset_id", "data_format", "total_episodes", "total_steps", "minari_version")
+        if not isinstance(metadata, dict) or key not in metadata
+    ]
+    if missing:
+        raise UserError(f"{path}: key {missing[0]!r} missing; a Minari dataset has it")
+    return dict(metadata)
+
+
+def _reference_scores(metadata: dict[str, Any]) -> tuple[float, float] | None:
+    """The dataset's own reference scores, else D4RL's by its id."""
+    lowest, highest = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+    if lowest is None or highest is None:
+        return reference_scores(metadata["dataset_id"])
+    return float(lowest), float(highest)
+
+
+def _hdf5_episodes(path: Path, dataset: minari.MinariDataset) -> Iterator[Trajectory]:
+    """The episodes of a Minari HDF5 file, in order, read straight and without their infos."""
+    try:
+        with h5py.File(path, "r") as file:
+            for index in range(dataset.total_episodes):
+                yield _hdf5_episode(path, file, index, dataset)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; the dataset's metadata promise it") from None
+    except OSError as error:
+        raise UserError(f"{path}: not a whole HDF5 file: {_one_line(error)}") from error
+
+
+def _hdf5_episode(
+    path: Path, file: h5py.File, index: int, dataset: minari.MinariDataset
+) -> Trajectory:
+    """One episode group as it was recorded."""
+    where = f"{path}: episode {index}"
+    group = file.get(f"episode_{index}")
+    if not isinstance(group, h5py.Group):
+        raise UserError(
+            f"{where}: no group 'episode_{index}'; {dataset.total_episodes} episodes expected"
+        )
+    values = {
+        "observations": _read_values(where, group, "observations", dataset.observation_space),
+        "actions": _read_values(where, group, "actions", dataset.action_space),
+        **{
+            field: _read_values(where, group, field, None)
+            for field in ("rewards", "terminations", "truncations")
+        },
+    }
+    return _trajectory(where, values)
+
+
+def _read_values(where: str, group: h5py.Group, field: str, space: spaces.Space[Any] | None) -> Any:
+    """An array; for a Dict or Tuple space, Minari's group of arrays as a dict or tuple."""
+    if field not in group:
+        raise UserError(f"{where}: field {field!r} missing in {group.name}")
+    node = group[field]
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        if not isinstance(node, h5py.Group):
+            raise UserError(f"{where}: {node.name} is an array; a group expected for {space}")
+        if isinstance(space, spaces.Dict):
+            return {key: _read_values(where, node, key, part) for key, part in space.items()}
+        return tuple(_read_values(where, node, f"_index_{i}", part) for i, part in enumerate(space))
+    if not isinstance(node, h5py.Dataset):
+        raise UserError(f"{where}: {node.name} is a group; an array expected")
+    return node[()]
+
+
+def _minari_episodes(data: Path, dataset: minari.MinariDataset) -> Iterator[Trajectory]:
+    """Episodes by way of Minari: Arrow and Parquet files, and compressed images."""
+    try:
+        for index, episode in enumerate(dataset.iterate_episodes()):
+            fields = ("observations", "actions", "rewards", "terminations", "truncations")
+            values = {field: getattr(episode, field) for field in fields}
+            yield _trajectory(f"{data}: episode {index}", values)
+    except UserError:
+        raise
+    except Exception as error:  # Minari raises whatever its formats' libraries raise
+        raise UserError(f"{data}: Minari cannot read it: {_one_line(error)}") from error
+
+
+def _trajectory(where: str, values: dict[str, Any]) -> Trajectory:
+    """Check what is Minari's alone: one observation more than actions, and the final flags."""
+    steps = len(values["actions"])
+    rows = _first_length(values["observations"])
+    if rows != steps + 1:
+        raise UserError(
+            f"{where}: {rows} observations for {steps} actions; Minari stores {steps + 1}"
+        )
+    for field in ("terminations", "truncations"):
+        if len(values[field]) != steps:
+            raise UserError(f"{where}: {len(values[field])} {field} for {steps} actions")
+    terminated = bool(steps and values["terminations"][-1])
+    return Trajectory(
+        observations=values["observations"],
+        actions=values["actions"],
+        rewards=values["rewards"],
+        terminated=terminated,
+        # a recording that stops with neither flag was cut short
+        truncated=bool(steps and values["truncations"][-1]) or not terminated,
+    )
+
+
+def _first_length(values: Any) -> int:
+    """Rows of an array, or of the first array of a composite observation."""
+    while isinstance(values, (dict, tuple)):
+        values = next(iter(values.values())) if isinstance(values, dict) else values[0]
+    return len(values)
+
+
+def _has_images(space: spaces.Space[Any]) -> bool:
+    """Whether Minari may have stored parts of this space as compressed images."""
+    if isinstance(space, spaces.Dict):
+        return any(_has_images(part) for part in space.values())
+    if isinstance(space, spaces.Tuple):
+        return any(_has_images(part) for part in space)
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) > 1
+
+
+def _one_line(error: BaseException) -> str:
+    """An exception as one line."""
+    return " ".join(str(error).split()) or type(error).__name__

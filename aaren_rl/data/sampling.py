@@ -1,0 +1,120 @@
+"""Training batches: windows of episodes, gathered by index arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from aaren_rl.data.trajectory import TrajectoryDataset
+from aaren_rl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of episodes, padded on the right with zeros.
+
+    Attributes:
+        observations: float32 `[batch, time, observation_size]`.
+        actions: float32 `[batch, time, action_size]`, or int64 `[batch, time]`.
+        returns_to_go: float32 `[batch, time, 1]`, unscaled.
+        timesteps: int64 `[batch, time]`, within the episode.
+        mask: bool `[batch, time]`, True where there is a step.
+    """
+
+    observations: torch.Tensor
+    actions: torch.Tensor
+    returns_to_go: torch.Tensor
+    timesteps: torch.Tensor
+    mask: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
+        return Batch(**moved)
+
+
+class WindowSampler:
+    """Draws windows whose first steps are uniform over all steps of a dataset.
+
+    Longer episodes are so drawn in proportion to their length. A window ends after
+    `context_length` steps or with its episode, whichever comes first.
+
+    Every process draws the whole batch from the same generator and keeps its own slice: what is
+    learned from does not depend on the number of processes.
+    """
+
+    def __init__(
+        self,
+        dataset: TrajectoryDataset,
+        *,
+        batch_size: int,
+        context_length: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Prepare to draw.
+
+        Args:
+            dataset: what to draw from.
+            batch_size: windows a batch, over all processes together.
+            context_length: steps a window.
+            seed: of the generator, the same on every process.
+            rank: this process, from 0.
+            world_size: number of processes.
+
+        Raises:
+            UserError: a size below 1, or a batch that does not divide among the processes.
+        """
+        if context_length < 1:
+            raise UserError(f"context length {context_length}: at least 1 expected")
+        if batch_size < 1 or batch_size % world_size:
+            raise UserError(
+                f"batch size {batch_size}: a positive multiple of the {world_size} process(es) "
+                "expected"
+            )
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.context_length = context_length
+        share = batch_size // world_size
+        self._rows = slice(rank * share, (rank + 1) * share)
+        self._generator = np.random.default_rng(seed)
+        # ends[i]: where the episode of step i ends, so that a window needs no search.
+        self._ends = np.repeat(dataset.offsets[1:], dataset.lengths)
+        self._steps = np.arange(context_length)
+
+    def sample(self) -> Batch:
+        """Draw the next batch (this process's share of it)."""
+        starts = self._generator.integers(self.dataset.num_steps, size=self.batch_size)
+        starts = starts[self._rows]
+        indices = starts[:, None] + self._steps
+        mask = indices < self._ends[starts][:, None]
+        indices[~mask] = 0  # any valid row: its values are zeroed below
+        data = self.dataset
+        return Batch(
+            observations=_gather(data.observations, indices, mask),
+            actions=_gather(data.actions, indices, mask),
+            returns_to_go=_gather(data.returns_to_go, indices, mask).unsqueeze(-1),
+            timesteps=_gather(data.timesteps, indices, mask),
+            mask=torch.from_numpy(mask),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator's state, as JSON can hold it."""
+        return {"generator": self._generator.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where the sampler that gave `state` stood."""
+        self._generator.bit_generator.state = state["generator"]
+
+
+def _gather(
+    values: np.ndarray[Any, Any], indices: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]
+) -> torch.Tensor:
+    """Rows of `values` at `indices` `[batch, time]`, zero where `mask` is False."""
+    rows = values.take(indices, axis=0)
+    rows[~mask] = 0
+    return torch.from_numpy(rows)

@@ -1,0 +1,77 @@
+"""Gymnasium spaces as flat arrays, a whole batch at a time.
+
+The datasets store what a vector environment returns: one array for a simple space, a dictionary
+or tuple of arrays for a composite one. Both are flattened here by the same function, so that an
+agent sees the same numbers in training and in acting.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from aaren_rl.errors import UserError
+
+
+def flat_size(space: spaces.Space[Any]) -> int:
+    """Number of values that `flatten_batch` gives for one element of `space`.
+
+    Raises:
+        UserError: the space has no flat form (text, sequences, graphs).
+    """
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        return sum(flat_size(part) for part in _parts(space).values())
+    if isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
+        return int(spaces.flatdim(space))
+    raise UserError(
+        f"space {space}: only Box, Discrete, MultiDiscrete, MultiBinary, and Dict or Tuple of "
+        "these can be flattened"
+    )
+
+
+def flatten_batch(space: spaces.Space[Any], batch: Any) -> NDArray[np.float32]:
+    """Flatten a batch of elements of `space`, as `gymnasium.spaces.flatten` does for each one.
+
+    Args:
+        space: the space of one element.
+        batch: `[rows, *space.shape]`; for a Dict or Tuple space a dictionary or tuple of batches.
+
+    Returns:
+        float32 `[rows, flat_size(space)]`; discrete parts are one-hot.
+
+    Raises:
+        UserError: the space has no flat form, or the batch does not have its shape.
+    """
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        columns = [flatten_batch(part, batch[key]) for key, part in _parts(space).items()]
+        return np.concatenate(columns, axis=1)
+    size = flat_size(space)
+    array = np.asarray(batch)
+    if array.shape[1:] != space.shape:
+        raise UserError(
+            f"shape {list(array.shape)}: rows of shape {list(space.shape or ())} expected"
+        )
+    if isinstance(space, spaces.Discrete):
+        return _one_hot(array - space.start, int(space.n))
+    if isinstance(space, spaces.MultiDiscrete):
+        levels = space.nvec.reshape(-1)
+        values = (array - space.start).reshape(len(array), -1)
+        return np.concatenate(
+            [_one_hot(values[:, i], int(n)) for i, n in enumerate(levels)], axis=1
+        )
+    return array.reshape(len(array), size).astype(np.float32)
+
+
+def _parts(space: spaces.Dict | spaces.Tuple) -> dict[Any, spaces.Space[Any]]:
+    """The parts of a composite space under the keys that index a batch, in flattening order."""
+    return dict(space.spaces) if isinstance(space, spaces.Dict) else dict(enumerate(space.spaces))
+
+
+def _one_hot(values: NDArray[Any], levels: int) -> NDArray[np.float32]:
+    """One-hot rows, float32 `[rows, levels]`, of integers `[rows]` in `0..levels-1`."""
+    if values.size and (values.min() < 0 or values.max() >= levels):
+        raise UserError(f"value {int(values.max())} out of range: 0 to {levels - 1} expected")
+    return np.eye(levels, dtype=np.float32)[values.astype(np.int64)]

@@ -1,0 +1,330 @@
+"""Episodes of experience as flat arrays, checked once when they are read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from numpy.typing import ArrayLike, NDArray
+
+from aaren_rl.data.spaces import flat_size, flatten_batch
+from aaren_rl.errors import UserError
+
+SMALLEST_STD = 1e-6  # a constant observation column must not divide by zero
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One episode of T steps, as it was recorded or as a view into a dataset.
+
+    Attributes:
+        observations: `[T + 1 or T, ...]`; the row after the last action is kept by some formats.
+        actions: `[T, ...]`.
+        rewards: `[T]`.
+        terminated: the episode ended in a final state.
+        truncated: the episode was cut short, by a time limit or by the end of the recording.
+    """
+
+    observations: Any
+    actions: NDArray[Any]
+    rewards: NDArray[Any]
+    terminated: bool
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class TrajectoryDataset:
+    """Episodes laid end to end. Episode i is rows `offsets[i]` to `offsets[i + 1]`.
+
+    Row t holds the observation in which action t was taken: an observation after the last action
+    is not stored, so that the arrays index alike.
+
+    Attributes:
+        name: the dataset's id, or the name of its file.
+        observations: float32 `[steps, observation_size]`, flattened.
+        actions: float32 `[steps, action_size]` (Box, flattened) or int64 `[steps]` (Discrete).
+        rewards: float64 `[steps]`.
+        returns_to_go: float32 `[steps]`, undiscounted: the rewards from this step to the end of
+            its episode.
+        timesteps: int64 `[steps]`, from 0 within each episode.
+        offsets: int64 `[episodes + 1]`.
+        terminated: bool `[episodes]`.
+        truncated: bool `[episodes]`.
+        observation_space: the environment's, before flattening.
+        action_space: the environment's, before flattening.
+        env_spec: how to make the environment, where the dataset says so.
+        reference_scores: returns that count as 0 and 100, or None.
+    """
+
+    name: str
+    observations: NDArray[np.float32]
+    actions: NDArray[Any]
+    rewards: NDArray[np.float64]
+    returns_to_go: NDArray[np.float32]
+    timesteps: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
+    env_spec: EnvSpec | None = None
+    reference_scores: tuple[float, float] | None = None
+
+    @classmethod
+    def from_episodes(
+        cls,
+        episodes: Iterable[Trajectory],
+        *,
+        name: str,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        env_spec: EnvSpec | None = None,
+        reference_scores: tuple[float, float] | None = None,
+        source: str | None = None,
+    ) -> TrajectoryDataset:
+        """Check raw episodes, flatten them and lay them end to end.
+
+        Args:
+            episodes: in the environment's own shapes and dtypes.
+            name: the dataset's id.
+            observation_space: of one observation.
+            action_space: Box, or Discrete from 0.
+            env_spec: how to make the environment.
+            reference_scores: returns that count as 0 and 100.
+            source: the file that error messages name; `name` if left out.
+
+        Raises:
+            UserError: no episodes, an empty one, lengths or shapes that do not fit, NaN or
+                infinity; the message names source, episode and field.
+        """
+        source = source or name
+        _check_spaces(source, observation_space, action_space)
+        checked = [
+            _checked_episode(f"{source}: episode {index}", raw, observation_space, action_space)
+            for index, raw in enumerate(episodes)
+        ]
+        if not checked:
+            raise UserError(f"{source}: no episodes; a dataset needs at least one")
+        lengths = np.array([len(episode.rewards) for episode in checked], dtype=np.int64)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        rewards = np.concatenate([episode.rewards for episode in checked])
+        return cls(
+            name=name,
+            observations=np.concatenate([episode.observations for episode in checked]),
+            actions=np.concatenate([episode.actions for episode in checked]),
+            rewards=rewards,
+            returns_to_go=returns_to_go(rewards, offsets).astype(np.float32),
+            timesteps=np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths),
+            offsets=offsets,
+            terminated=np.array([episode.terminated for episode in checked]),
+            truncated=np.array([episode.truncated for episode in checked]),
+            observation_space=observation_space,
+            action_space=action_space,
+            env_spec=env_spec,
+            reference_scores=reference_scores,
+        )
+
+    @property
+    def num_episodes(self) -> int:
+        """Number of episodes."""
+        return len(self.offsets) - 1
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps of all episodes together."""
+        return int(self.offsets[-1])
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Steps of each episode, int64 `[episodes]`."""
+        return np.diff(self.offsets)
+
+    @property
+    def max_episode_length(self) -> int:
+        """Steps of the longest episode."""
+        return int(self.lengths.max())
+
+    @cached_property
+    def episode_returns(self) -> NDArray[np.float64]:
+        """Sum of rewards of each episode, float64 `[episodes]`."""
+        return np.add.reduceat(self.rewards, self.offsets[:-1])
+
+    def observation_statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and standard deviation over all steps, float32 `[observation_size]` each.
+
+        The deviation is at least 1e-6: it is made to be divided by.
+        """
+        mean = self.observations.mean(axis=0, dtype=np.float64)
+        std = self.observations.std(axis=0, dtype=np.float64)
+        return mean.astype(np.float32), np.maximum(std, SMALLEST_STD).astype(np.float32)
+
+    def normalized_score(self, returns: ArrayLike) -> NDArray[np.float64] | None:
+        """D4RL's score, 100 (return - minimum) / (maximum - minimum), or None without references.
+
+        Args:
+            returns: undiscounted returns, of any shape.
+        """
+        if self.reference_scores is None:
+            return None
+        lowest, highest = self.reference_scores
+        return 100.0 * (np.asarray(returns, dtype=np.float64) - lowest) / (highest - lowest)
+
+    def episode(self, index: int) -> Trajectory:
+        """Episode `index`, its arrays views into this dataset's (T observations, not T + 1)."""
+        index = range(self.num_episodes)[index]
+        rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        return Trajectory(
+            observations=self.observations[rows],
+            actions=self.actions[rows],
+            rewards=self.rewards[rows],
+            terminated=bool(self.terminated[index]),
+            truncated=bool(self.truncated[index]),
+        )
+
+    def subset(self, indices: Sequence[int] | NDArray[np.integer]) -> TrajectoryDataset:
+        """A dataset of these episodes, in this order.
+
+        Raises:
+            UserError: no indices.
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        if chosen.size == 0:
+            raise UserError(f"{self.name}: a subset of no episodes; at least one expected")
+        rows = np.concatenate(
+            [np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen.tolist()]
+        )
+        return TrajectoryDataset(
+            name=self.name,
+            observations=self.observations[rows],
+            actions=self.actions[rows],
+            rewards=self.rewards[rows],
+            returns_to_go=self.returns_to_go[rows],
+            timesteps=self.timesteps[rows],
+            offsets=np.concatenate([[0], np.cumsum(self.lengths[chosen])]),
+            terminated=self.terminated[chosen],
+            truncated=self.truncated[chosen],
+            observation_space=self.observation_space,
+            action_space=self.action_space,
+            env_spec=self.env_spec,
+            reference_scores=self.reference_scores,
+        )
+
+    def top_percent(self, percent: float) -> TrajectoryDataset:
+        """The best `percent` of the episodes by return (at least one), in their own order.
+
+        Raises:
+            UserError: `percent` is not above 0 and at most 100.
+        """
+        if not 0 < percent <= 100:
+            raise UserError(f"top percent {percent}: above 0 and at most 100 expected")
+        count = math.ceil(self.num_episodes * percent / 100)
+        best_first = np.argsort(-self.episode_returns, kind="stable")
+        return self.subset(np.sort(best_first[:count]))
+
+
+def returns_to_go(rewards: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Undiscounted rewards from each step to its episode's end.
+
+    Args:
+        rewards: float64 `[steps]`.
+        offsets: int64 `[episodes + 1]`, where episodes begin and end.
+
+    Returns:
+        float64 `[steps]`.
+    """
+    # Each episode is summed on its own: the difference of two running sums over the whole dataset
+    # would cost digits that grow with the dataset.
+    result = np.empty_like(rewards)
+    for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        result[start:stop] = np.cumsum(rewards[start:stop][::-1])[::-1]
+    return result
+
+
+def _check_spaces(
+    source: str, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
+) -> None:
+    """Raise UserError unless agents can work with these spaces."""
+    try:
+        flat_size(observation_space)
+    except UserError as error:
+        raise UserError(f"{source}: observation {error}") from None
+    if isinstance(action_space, spaces.Box):
+        return
+    if isinstance(action_space, spaces.Discrete) and action_space.start == 0:
+        return
+    raise UserError(f"{source}: action space {action_space}: Box, or Discrete from 0, expected")
+
+
+def _checked_episode(
+    where: str,
+    raw: Trajectory,
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+) -> Trajectory:
+    """The episode flattened, with T observations, T actions and T rewards; `where` names it."""
+    rewards = _flat_rewards(where, raw.rewards)
+    steps = len(rewards)
+    if steps == 0:
+        raise UserError(f"{where}: no steps; an episode needs at least one")
+    observations = _flattened(f"{where}: observations", observation_space, raw.observations)
+    if len(observations) not in (steps, steps + 1):
+        raise UserError(
+            f"{where}: {len(observations)} observations for {steps} rewards; "
+            f"{steps} or {steps + 1} expected"
+        )
+    actions = np.asarray(raw.actions)
+    if len(actions) != steps:
+        raise UserError(f"{where}: {len(actions)} actions for {steps} rewards; {steps} expected")
+    actions = _checked_actions(f"{where}: actions", action_space, actions)
+    for field, values in (("observations", observations), ("actions", actions)):
+        _check_finite(f"{where}: {field}", values)
+    return Trajectory(
+        observations=observations[:steps],
+        actions=actions,
+        rewards=rewards,
+        terminated=bool(raw.terminated),
+        truncated=bool(raw.truncated),
+    )
+
+
+def _flat_rewards(where: str, rewards: Any) -> NDArray[np.float64]:
+    """Rewards of shape `[T]` or `[T, 1]` as float64 `[T]`, finite."""
+    values = np.asarray(rewards)
+    if values.ndim == 0 or values.size != len(values):
+        raise UserError(f"{where}: rewards of shape {list(values.shape)}; one a step expected")
+    values = values.reshape(-1).astype(np.float64)
+    _check_finite(f"{where}: rewards", values)
+    return values
+
+
+def _flattened(where: str, space: spaces.Space[Any], batch: Any) -> NDArray[np.float32]:
+    """`flatten_batch`, with the place in its errors."""
+    try:
+        return flatten_batch(space, batch)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _checked_actions(where: str, space: spaces.Space[Any], actions: NDArray[Any]) -> NDArray[Any]:
+    """Actions as float32 `[T, action_size]` (Box) or int64 `[T]` (Discrete)."""
+    if not isinstance(space, spaces.Discrete):
+        return _flattened(where, space, actions)
+    if actions.size != len(actions):
+        raise UserError(f"{where}: shape {list(actions.shape)}; one integer a step expected")
+    values = actions.reshape(-1)
+    if np.any(values != values.astype(np.int64)) or np.any((values < 0) | (values >= space.n)):
+        raise UserError(f"{where}: integers from 0 to {int(space.n) - 1} expected")
+    return values.astype(np.int64)
+
+
+def _check_finite(where: str, values: NDArray[Any]) -> None:
+    """Raise UserError that names the first row with a NaN or an infinity, if there is one."""
+    if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+        row = int(np.argwhere(~np.isfinite(values))[0][0])
+        raise UserError(f"{where}: NaN or infinity at step {row}; finite numbers expected")
