@@ -1,0 +1,57 @@
+"""The recurrent form: one token after the other, as the paper's RNN cell.
+
+Right for acting, where a call brings one to three tokens; slow for training.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aaren_rl.ops.state import PrefixState, Terms, divide, fix_gauge, merge_terms
+
+
+def token_terms(scores: Tensor, values: Tensor, dtype: torch.dtype) -> Terms:
+    """The state of every single token, `(s, 1, v)`, with the gradient of s in u and w.
+
+    Args:
+        scores: `[...]`; -inf means that the token does not exist: `(-inf, 0, 0)`.
+        values: `[..., dim]`.
+        dtype: of the result.
+    """
+    scores, values = scores.to(dtype), values.to(dtype)
+    constant = scores.detach()
+    absent = constant == -torch.inf
+    if scores.requires_grad:
+        shifted = torch.where(absent, -torch.inf, scores - constant.masked_fill(absent, 0.0))
+        normalizer = shifted.exp()
+    else:
+        normalizer = absent.logical_not().to(dtype)
+    return constant, normalizer, normalizer[..., None] * values
+
+
+def recurrent(
+    scores: Tensor, values: Tensor, state: PrefixState | None
+) -> tuple[Tensor, PrefixState]:
+    """Prefix attention token by token; autograd traces every step.
+
+    Args:
+        scores: `[batch, time, heads]`, any float dtype.
+        values: `[batch, time, heads, dim]`.
+        state: the tokens before the first one.
+
+    Returns:
+        Outputs `[batch, time, heads, dim]` in the values' dtype, and the final state.
+    """
+    batch, time, heads, dim = values.shape
+    dtype = torch.promote_types(torch.promote_types(scores.dtype, values.dtype), torch.float32)
+    if state is None:
+        state = PrefixState.empty(batch, heads, dim, device=values.device, dtype=dtype)
+    terms = fix_gauge(state.terms)
+    maximum, normalizer, weighted_sum = token_terms(scores, values, dtype)
+    outputs = []
+    for k in range(time):
+        terms = merge_terms(terms, (maximum[:, k], normalizer[:, k], weighted_sum[:, k]))
+        outputs.append(divide(terms[2], terms[1]))
+    stacked = torch.stack(outputs, 1) if outputs else values
+    return stacked.to(values.dtype), PrefixState(*terms)

@@ -1,0 +1,65 @@
+"""The paper's parallel form: an associative prefix scan over (m, u, w), of logarithmic depth."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aaren_rl.ops.recurrent import token_terms
+from aaren_rl.ops.state import PrefixState, Terms, divide, fix_gauge, merge_terms
+
+
+def scan(scores: Tensor, values: Tensor, state: PrefixState | None) -> tuple[Tensor, PrefixState]:
+    """Prefix attention by a work-efficient parallel scan; autograd traces every level.
+
+    Args:
+        scores: `[batch, time, heads]`, any float dtype.
+        values: `[batch, time, heads, dim]`.
+        state: the tokens before the first one.
+
+    Returns:
+        Outputs `[batch, time, heads, dim]` in the values' dtype, and the final state.
+    """
+    batch, _, heads, dim = values.shape
+    dtype = torch.promote_types(torch.promote_types(scores.dtype, values.dtype), torch.float32)
+    if state is None:
+        state = PrefixState.empty(batch, heads, dim, device=values.device, dtype=dtype)
+    initial = fix_gauge(state.terms)
+    tokens = token_terms(scores, values, dtype)
+    terms = [torch.cat([i[:, None], t], 1) for i, t in zip(initial, tokens, strict=True)]
+    maximum, normalizer, weighted_sum = inclusive_scan((terms[0], terms[1], terms[2]))
+    outputs = divide(weighted_sum[:, 1:], normalizer[:, 1:])
+    final = PrefixState(maximum[:, -1], normalizer[:, -1], weighted_sum[:, -1])
+    return outputs.to(values.dtype), final
+
+
+def inclusive_scan(terms: Terms) -> Terms:
+    """All prefixes of a sequence of states, along axis 1.
+
+    Neighbours are joined in pairs, the half as long sequence is scanned, and each token that
+    opens a pair is joined to the prefix before it: about 2 n merges, 2 log2(n) deep.
+
+    Args:
+        terms: `(m [batch, n, heads], u the same, w [batch, n, heads, dim])`.
+    """
+    length = terms[0].shape[1]
+    if length == 1:
+        return terms
+    pairs = merge_terms(_take(terms, 0, length - 1), _take(terms, 1, length))
+    at_odd = inclusive_scan(pairs)
+    later = merge_terms(_take(at_odd, 0, (length - 1) // 2, 1), _take(terms, 2, length))
+    at_even = [torch.cat([t[:, :1], e], 1) for t, e in zip(terms, later, strict=True)]
+    joined = [_interleave(e, o) for e, o in zip(at_even, at_odd, strict=True)]
+    return joined[0], joined[1], joined[2]
+
+
+def _take(terms: Terms, start: int, stop: int, step: int = 2) -> Terms:
+    maximum, normalizer, weighted_sum = (t[:, start:stop:step] for t in terms)
+    return maximum, normalizer, weighted_sum
+
+
+def _interleave(even: Tensor, odd: Tensor) -> Tensor:
+    """Put `even` at positions 0, 2, ... and `odd` at 1, 3, ... of axis 1."""
+    shared = odd.shape[1]
+    woven = torch.stack([even[:, :shared], odd], 2).flatten(1, 2)
+    return woven if even.shape[1] == shared else torch.cat([woven, even[:, shared:]], 1)
