@@ -1,0 +1,138 @@
+"""What every agent is: a module with a loss, a policy, and a folder that it can be saved to."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from aaren_rl.agents.actions import action_codec
+from aaren_rl.agents.config import AgentConfig, AgentSpec
+from aaren_rl.data.sampling import Batch
+from aaren_rl.storage import write_json, write_tensors
+
+Mode = Literal["carry", "reset", "window"]
+WEIGHTS_FILE, CARD_FILE, FORMAT = "agent.safetensors", "agent.json", 1
+
+
+class Policy(ABC):
+    """An agent acting in a batch of environments, each with its own past."""
+
+    @abstractmethod
+    def act(
+        self,
+        observations: np.ndarray,
+        rewards: np.ndarray | None = None,
+        dones: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Choose one action for every environment.
+
+        Args:
+            observations: `[num_envs, *observation shape]`, as the environments give them.
+            rewards: `[num_envs]`, what the last actions earned; `None` on the first call only.
+            dones: bool `[num_envs]`; true where the last step ended an episode, so that this
+                observation is the first of a new one. That environment alone starts afresh.
+
+        Returns:
+            Actions `[num_envs, *action shape]` inside the action space.
+
+        Raises:
+            ValueError: for a wrong shape or a number that is not finite; nothing has changed then.
+        """
+
+    @property
+    @abstractmethod
+    def state_bytes(self) -> int:
+        """Bytes of everything that goes from one step to the next, all environments together."""
+
+
+class Agent(nn.Module, ABC):
+    """A policy learned from data, with all that acting needs: spaces, scales, statistics.
+
+    Args:
+        config: the agent's shape.
+        spec: the task.
+        observation_mean: `[observation_size]`; observations are standardised by it.
+        observation_std: `[observation_size]`, positive.
+    """
+
+    name: ClassVar[str]
+    modes: ClassVar[tuple[Mode, ...]] = ("carry", "reset", "window")
+    default_mode: ClassVar[Mode] = "carry"
+    observation_mean: Tensor
+    observation_std: Tensor
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        spec: AgentSpec,
+        observation_mean: np.ndarray | None = None,
+        observation_std: np.ndarray | None = None,
+    ) -> None:
+        super().__init__()
+        config.check()
+        self.config, self.spec = config, spec
+        size = spec.observation_size
+        mean = np.zeros(size) if observation_mean is None else observation_mean
+        std = np.ones(size) if observation_std is None else observation_std
+        self.register_buffer("observation_mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("observation_std", torch.tensor(std, dtype=torch.float32))
+        self.actions = action_codec(spec.action_space)
+
+    def normalise(self, observations: Tensor) -> Tensor:
+        """Standardise observations `[..., observation_size]`."""
+        return (observations - self.observation_mean) / self.observation_std
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> Tensor:
+        """Predictions for every step of a batch, `[batch, time, action_size]`."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The training loss (a scalar): squared error, or cross-entropy for discrete actions."""
+        return self.actions.loss(self.predict(batch), batch.actions, batch.mask)
+
+    loss = forward
+
+    @abstractmethod
+    def policy(
+        self,
+        num_envs: int,
+        target_return: float | Sequence[float] | None = None,
+        mode: Mode | None = None,
+    ) -> Policy:
+        """Start acting in `num_envs` environments. Puts the agent in evaluation mode.
+
+        Args:
+            num_envs: environments that step together.
+            target_return: the return to ask for, one for all or one each; the agent's own first
+                target when `None`.
+            mode: `carry` (the state goes on from the episode's start), `reset` (it starts afresh
+                every context length) or `window` (recompute the last context at every step);
+                `default_mode` when `None`.
+        """
+
+    def check_horizon(self, steps: int, what: str) -> None:  # noqa: B027
+        """Raise `UserError` when the agent cannot live through `steps` steps of `what`."""
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def save(self, folder: Path | str) -> None:
+        """Write the weights (safetensors) and the agent's card (JSON), each whole or not at all."""
+        folder = Path(folder)
+        write_tensors(folder / WEIGHTS_FILE, self.state_dict())
+        card = {
+            "format": FORMAT,
+            "agent": self.name,
+            "config": dataclasses.asdict(self.config),
+            "spec": self.spec.to_json(),
+        }
+        write_json(folder / CARD_FILE, card)

@@ -1,0 +1,120 @@
+"""What an agent is built from: its shape (`AgentConfig`) and the task it acts in (`AgentSpec`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium as gym
+from minari.serialization import deserialize_space, serialize_space
+
+from aaren_rl.errors import UserError
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """The shape of an agent. Defaults are Decision Transformer's for MuJoCo."""
+
+    context_length: int = 20
+    """Environment steps in a training window, in `window` mode and between two resets."""
+    layers: int = 3
+    """Number of blocks (of hidden layers in behavior cloning)."""
+    width: int = 128
+    """Size of a token (of a hidden layer in behavior cloning)."""
+    heads: int = 1
+    """Attention heads a layer; must divide the width."""
+    dropout: float = 0.1
+    """Share of embeddings and of residual branches dropped in training."""
+    attention_dropout: float = 0.1
+    """Share of attention weights dropped in training (Transformer only: Aaren never forms them)."""
+    activation: Literal["relu", "gelu"] = "relu"
+    """Activation of the feed-forward layers."""
+    timestep_embedding: Literal["learned", "sinusoidal", "none"] = "learned"
+    """How a token learns its time in the episode: a learned table ends at `max-episode-length`;
+    `sinusoidal` and `none` act for ever."""
+    max_episode_length: int = 1000
+    """Rows of the learned timestep table: no longer episode can be trained on or acted in."""
+
+    def check(self) -> None:
+        """Raise `UserError` for a value that cannot work, naming its flag."""
+        for name in ("context_length", "layers", "width", "heads", "max_episode_length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{_flag(name)} must be at least 1, got {getattr(self, name)}")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{_flag(name)} must be in [0, 1), got {getattr(self, name)}")
+        if self.width % self.heads:
+            raise UserError(f"--heads ({self.heads}) must divide --width ({self.width})")
+        if self.timestep_embedding == "sinusoidal" and self.width % 2:
+            raise UserError(f"--width must be even for sinusoidal embedding, got {self.width}")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """The task that an agent was made for. Saved with it: a loaded agent acts on raw numbers."""
+
+    observation_space: gym.spaces.Box
+    action_space: gym.spaces.Box | gym.spaces.Discrete
+    returns_scale: float = 1000.0
+    """Returns-to-go are divided by this before they are embedded."""
+    target_returns: tuple[float, ...] = ()
+    """What to ask for when the user does not say."""
+    reference_scores: tuple[float, float] | None = None
+    """Returns that count as 0 and 100 in the normalised score."""
+    environment: str | None = None
+    """Gymnasium's name of the environment to act in, or its spec as JSON."""
+    dataset: str = ""
+    """Name of the data that it learned from."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.observation_space, gym.spaces.Box):
+            raise UserError(f"observations must be a Box, got {self.observation_space}")
+        if not isinstance(self.action_space, (gym.spaces.Box, gym.spaces.Discrete)):
+            raise UserError(f"actions must be Box or Discrete, got {self.action_space}")
+
+    @property
+    def observation_size(self) -> int:
+        """Numbers in one observation, flattened."""
+        return int(gym.spaces.flatdim(self.observation_space))
+
+    @property
+    def discrete(self) -> bool:
+        """Whether actions are choices, not vectors."""
+        return isinstance(self.action_space, gym.spaces.Discrete)
+
+    @property
+    def action_size(self) -> int:
+        """Numbers in one action, flattened; for discrete actions how many there are."""
+        return int(gym.spaces.flatdim(self.action_space))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values (a space is a JSON string of its own: it may hold infinities)."""
+        return {
+            "observation_space": serialize_space(self.observation_space),
+            "action_space": serialize_space(self.action_space),
+            "returns_scale": self.returns_scale,
+            "target_returns": list(self.target_returns),
+            "reference_scores": self.reference_scores and list(self.reference_scores),
+            "environment": self.environment,
+            "dataset": self.dataset,
+        }
+
+    @staticmethod
+    def from_json(content: dict[str, Any]) -> AgentSpec:
+        """The inverse of `to_json`."""
+        reference = content["reference_scores"]
+        return AgentSpec(
+            observation_space=deserialize_space(content["observation_space"]),
+            action_space=deserialize_space(content["action_space"]),
+            returns_scale=content["returns_scale"],
+            target_returns=tuple(content["target_returns"]),
+            reference_scores=None if reference is None else (reference[0], reference[1]),
+            environment=content["environment"],
+            dataset=content["dataset"],
+        )
+
+

@@ -1,0 +1,224 @@
+"""Acting: the three ways in which a trajectory agent goes through an episode.
+
+`SteppingPolicy` carries the sequence model's state from step to step (modes `carry` and `reset`);
+`WindowPolicy` keeps the last steps and recomputes them (mode `window`). Both hold one past for each
+environment and start it afresh for that environment alone when its episode has ended.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from aaren_rl.agents.base import Policy
+from aaren_rl.layers import SequenceState
+
+if TYPE_CHECKING:
+    from aaren_rl.agents.base import Agent
+    from aaren_rl.agents.trajectory_agent import TrajectoryAgent
+
+
+def as_observations(observations: np.ndarray, num_envs: int, agent: Agent) -> Tensor:
+    """Check observations and flatten them to float32 `[num_envs, observation_size]`.
+
+    Raises:
+        ValueError: for a wrong shape (both are named) or a number that is not finite.
+    """
+    array = np.asarray(observations)
+    expected = (num_envs, *agent.spec.observation_space.shape)
+    if array.shape != expected:
+        raise ValueError(f"observations must have shape {expected}, got {array.shape}")
+    array = array.reshape(num_envs, -1).astype(np.float32)
+    if not np.isfinite(array).all():
+        bad = np.flatnonzero(~np.isfinite(array).all(axis=1)).tolist()
+        raise ValueError(f"observations of environment {bad} are not finite")
+    return torch.from_numpy(array).to(agent.observation_mean.device)
+
+
+class _Episodes:
+    """Where each environment stands in its episode: timestep and return-to-go."""
+
+    def __init__(self, targets: np.ndarray) -> None:
+        self.targets = targets
+        self.returns_to_go = targets.copy()
+        self.timesteps = np.full(len(targets), -1, dtype=np.int64)
+
+    @property
+    def nbytes(self) -> int:
+        return self.returns_to_go.nbytes + self.timesteps.nbytes
+
+    def advance(
+        self, rewards: np.ndarray | None, dones: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The next timesteps, returns-to-go and which environments start (bool); changes nothing."""
+        size = len(self.targets)
+        starts = self.timesteps < 0
+        if dones is not None:
+            starts = starts | _vector("dones", dones, size).astype(bool)
+        if rewards is None:
+            if not starts.all():
+                raise ValueError("rewards are needed after the first step of an episode")
+            rewards = np.zeros(size)
+        rewards = _vector("rewards", rewards, size)
+        if not np.isfinite(rewards[~starts]).all():
+            raise ValueError("rewards are not finite")
+        timesteps = np.where(starts, 0, self.timesteps + 1)
+        return timesteps, np.where(starts, self.targets, self.returns_to_go - rewards), starts
+
+
+def _vector(name: str, values: np.ndarray, size: int) -> np.ndarray:
+    array = np.asarray(values)
+    if array.shape != (size,):
+        raise ValueError(f"{name} must have shape {(size,)}, got {array.shape}")
+    return array
+
+
+class SteppingPolicy(Policy):
+    """One forward pass of three tokens (a_{t-1}, R_t, s_t) a step, the state carried between.
+
+    Args:
+        agent: the agent.
+        targets: returns to ask for, float64 `[num_envs]`.
+        restart_every: start the state afresh every so many steps; `None` carries it to the end.
+    """
+
+    def __init__(
+        self, agent: TrajectoryAgent, targets: np.ndarray, restart_every: int | None = None
+    ) -> None:
+        self._agent = agent
+        self._restart_every = restart_every
+        self._episodes = _Episodes(targets)
+        self._state: SequenceState | None = None
+        self._actions = _no_actions(agent, (len(targets),))
+
+    @property
+    def state_bytes(self) -> int:
+        """Model state, previous action, timestep and return-to-go."""
+        state = 0 if self._state is None else self._state.nbytes
+        return state + self._actions.nbytes + self._episodes.nbytes
+
+    @torch.inference_mode()
+    def act(
+        self,
+        observations: np.ndarray,
+        rewards: np.ndarray | None = None,
+        dones: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """See `Policy.act`."""
+        agent, device = self._agent, self._agent.observation_mean.device
+        seen = as_observations(observations, len(self._episodes.targets), agent)
+        timesteps, returns_to_go, starts = self._episodes.advance(rewards, dones)
+        agent.check_horizon(int(timesteps.max()) + 1, "the episode that is acted in")
+        if self._restart_every is not None:
+            starts = starts | (timesteps % self._restart_every == 0)
+        tokens = agent.embed_step(
+            self._actions,
+            torch.from_numpy(returns_to_go.astype(np.float32))[:, None].to(device),
+            seen,
+            torch.from_numpy(timesteps).to(device),
+        )
+        features, state = self._read(tokens, starts)
+        actions = agent.actions.decide(agent.head(features[:, -1]))
+        self._state, self._actions = state, actions
+        self._episodes.timesteps, self._episodes.returns_to_go = timesteps, returns_to_go
+        return agent.actions.to_numpy(actions)
+
+    def _read(self, tokens: Tensor, starts: np.ndarray) -> tuple[Tensor, SequenceState]:
+        """An environment that starts has no previous action: its first token is masked out."""
+        if starts.all() or self._state is None:
+            return self._agent.read(tokens[:, 1:])
+        if not starts.any():
+            return self._agent.read(tokens, self._state)
+        restart = torch.from_numpy(starts).to(tokens.device)
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        mask[:, 0] = ~restart
+        return self._agent.read(tokens, self._state.reset(restart), mask)
+
+
+class WindowPolicy(Policy):
+    """Recompute the last `context_length` steps at every step, as Decision Transformer code does.
+
+    Args:
+        agent: the agent.
+        targets: returns to ask for, float64 `[num_envs]`.
+    """
+
+    def __init__(self, agent: TrajectoryAgent, targets: np.ndarray) -> None:
+        self._agent = agent
+        self._episodes = _Episodes(targets)
+        device = agent.observation_mean.device
+        shape = (len(targets), agent.config.context_length)
+        # The newest step stands last; what a short past leaves free, at the left, is masked out.
+        self._returns_to_go = torch.zeros(*shape, 1, device=device)
+        self._observations = torch.zeros(*shape, agent.spec.observation_size, device=device)
+        self._actions = _no_actions(agent, shape)
+        self._timesteps = torch.zeros(shape, dtype=torch.int64, device=device)
+
+    @property
+    def state_bytes(self) -> int:
+        """The window's buffers, timestep and return-to-go."""
+        buffers = (self._returns_to_go, self._observations, self._actions, self._timesteps)
+        return sum(buffer.nbytes for buffer in buffers) + self._episodes.nbytes
+
+    @torch.inference_mode()
+    def act(
+        self,
+        observations: np.ndarray,
+        rewards: np.ndarray | None = None,
+        dones: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """See `Policy.act`."""
+        agent, device = self._agent, self._agent.observation_mean.device
+        seen = as_observations(observations, len(self._episodes.targets), agent)
+        timesteps, returns_to_go, _ = self._episodes.advance(rewards, dones)
+        agent.check_horizon(int(timesteps.max()) + 1, "the episode that is acted in")
+        self._push(seen, timesteps, returns_to_go)
+        lengths = np.minimum(timesteps + 1, agent.config.context_length)
+        predictions = self._recompute(torch.from_numpy(lengths).to(device), int(lengths.max()))
+        actions = agent.actions.decide(predictions)
+        self._actions[:, -1] = actions
+        self._episodes.timesteps, self._episodes.returns_to_go = timesteps, returns_to_go
+        return agent.actions.to_numpy(actions)
+
+    def _push(self, seen: Tensor, timesteps: np.ndarray, returns_to_go: np.ndarray) -> None:
+        device = seen.device
+        new = (
+            torch.from_numpy(returns_to_go.astype(np.float32))[:, None].to(device),
+            seen,
+            torch.from_numpy(timesteps).to(device),
+        )
+        buffers = (self._returns_to_go, self._observations, self._timesteps)
+        for buffer, value in zip(buffers, new, strict=True):
+            buffer.copy_(buffer.roll(-1, dims=1))
+            buffer[:, -1] = value
+        self._actions.copy_(self._actions.roll(-1, dims=1))
+
+    def _recompute(self, lengths: Tensor, longest: int) -> Tensor:
+        """Predictions for the newest step, `[num_envs, action_size]`."""
+        tokens = self._agent.embed(
+            self._returns_to_go[:, -longest:],
+            self._observations[:, -longest:],
+            self._actions[:, -longest:],
+            self._timesteps[:, -longest:],
+        )
+        tokens = tokens[:, :-1]  # the newest action is what is asked for
+        mask = None
+        if bool((lengths < longest).any()):
+            age = torch.arange(longest - 1, -1, -1, device=tokens.device)
+            mask = (age < lengths[:, None]).repeat_interleave(3, dim=1)[:, :-1]
+        features, _ = self._agent.read(tokens, mask=mask)
+        out: Tensor = self._agent.head(features[:, -1])
+        return out
+
+
+def _no_actions(agent: TrajectoryAgent, shape: tuple[int, ...]) -> Tensor:
+    """A buffer for raw actions, filled with one that is valid (it is masked out wherever read)."""
+    device = agent.observation_mean.device
+    space = agent.spec.action_space
+    if isinstance(space, gym.spaces.Discrete):
+        return torch.full(shape, int(space.start), dtype=torch.int64, device=device)
+    return torch.zeros(*shape, agent.spec.action_size, device=device)

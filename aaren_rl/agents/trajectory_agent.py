@@ -1,0 +1,191 @@
+"""Agents that read a trajectory: tokens of return-to-go, observation and action, in that order.
+
+Decision Transformer's formulation (Chen et al. 2021, arXiv 2106.01345): three tokens a step, each
+with its own linear embedding plus an embedding of the timestep; a layer norm; a sequence model; the
+action is read where the observation stood. The two sequence agents differ in their mixer alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from aaren_rl.agents.base import Agent, Mode, Policy
+from aaren_rl.agents.config import AgentConfig, AgentSpec
+from aaren_rl.agents.policy import SteppingPolicy, WindowPolicy
+from aaren_rl.data.sampling import Batch
+from aaren_rl.errors import UserError
+from aaren_rl.layers import SequenceModel, SequenceState
+
+TOKENS_PER_STEP = 3
+OBSERVATION_TOKEN = 1  # of the three
+
+
+class TrajectoryAgent(Agent):
+    """The shared part of the sequence agents; a subclass names its mixer."""
+
+    mixer: ClassVar[str]
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        spec: AgentSpec,
+        observation_mean: np.ndarray | None = None,
+        observation_std: np.ndarray | None = None,
+    ) -> None:
+        super().__init__(config, spec, observation_mean, observation_std)
+        width = config.width
+        self.embed_return = nn.Linear(1, width)
+        self.embed_observation = nn.Linear(spec.observation_size, width)
+        self.embed_action = self.actions.embedding(width)
+        self.embed_timestep = timestep_embedding(config)
+        self.embed_norm = nn.LayerNorm(width)
+        self.embed_dropout = nn.Dropout(config.dropout)
+        self.sequence_model = SequenceModel(
+            self.mixer,
+            width,
+            layers=config.layers,
+            heads=config.heads,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+            activation=config.activation,
+        )
+        self.head = self.actions.head(width)
+
+    def embed(
+        self, returns_to_go: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor
+    ) -> Tensor:
+        """Tokens of whole steps.
+
+        Args:
+            returns_to_go: `[batch, time, 1]`, unscaled.
+            observations: `[batch, time, observation_size]`, raw.
+            actions: `[batch, time, action_size]` or `[batch, time]`, raw.
+            timesteps: `[batch, time]`, int64, 0 at an episode's start.
+
+        Returns:
+            `[batch, 3 time, width]`: return-to-go, observation, action of each step in turn.
+        """
+        tokens = torch.stack(
+            [
+                self.embed_return(returns_to_go / self.spec.returns_scale),
+                self.embed_observation(self.normalise(observations)),
+                self.embed_action(self.actions.encode(actions)),
+            ],
+            dim=2,
+        )
+        tokens = tokens + self.embed_timestep(timesteps)[:, :, None]
+        return self._finish(tokens.flatten(1, 2))
+
+    def embed_step(
+        self,
+        previous_actions: Tensor,
+        returns_to_go: Tensor,
+        observations: Tensor,
+        timesteps: Tensor,
+    ) -> Tensor:
+        """The acting chunk (a_{t-1}, R_t, s_t) as tokens `[batch, 3, width]`; arguments `[batch, ..]`."""
+        before = self.embed_timestep((timesteps - 1).clamp(min=0))
+        now = self.embed_timestep(timesteps)
+        tokens = torch.stack(
+            [
+                self.embed_action(self.actions.encode(previous_actions)) + before,
+                self.embed_return(returns_to_go / self.spec.returns_scale) + now,
+                self.embed_observation(self.normalise(observations)) + now,
+            ],
+            dim=1,
+        )
+        return self._finish(tokens)
+
+    def _finish(self, tokens: Tensor) -> Tensor:
+        out: Tensor = self.embed_dropout(self.embed_norm(tokens))
+        return out
+
+    def read(
+        self, tokens: Tensor, state: SequenceState | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, SequenceState]:
+        """Run the sequence model; `[batch, tokens, width]` in, the same and a state out."""
+        out: tuple[Tensor, SequenceState] = self.sequence_model(tokens, state, mask)
+        return out
+
+    def predict(self, batch: Batch) -> Tensor:
+        """Predictions for every step, `[batch, time, action_size]`, in one parallel pass."""
+        tokens = self.embed(
+            batch.returns_to_go, batch.observations, batch.actions, batch.timesteps
+        )
+        features, _ = self.read(tokens)
+        out: Tensor = self.head(features[:, OBSERVATION_TOKEN::TOKENS_PER_STEP])
+        return out
+
+    def policy(
+        self,
+        num_envs: int,
+        target_return: float | Sequence[float] | None = None,
+        mode: Mode | None = None,
+    ) -> Policy:
+        """Start acting in `num_envs` environments; see `Agent.policy`.
+
+        Raises:
+            UserError: for an unknown mode, or when there is no target return to ask for.
+        """
+        mode = mode or self.default_mode
+        if mode not in self.modes:
+            raise UserError(f"mode must be one of {', '.join(self.modes)}, got {mode!r}")
+        if target_return is None:
+            if not self.spec.target_returns:
+                raise UserError("--target-return is needed: the agent has no target of its own")
+            target_return = self.spec.target_returns[0]
+        targets = np.broadcast_to(np.asarray(target_return, dtype=np.float64), (num_envs,)).copy()
+        self.eval()
+        if mode == "window":
+            return WindowPolicy(self, targets)
+        restart_every = self.config.context_length if mode == "reset" else None
+        return SteppingPolicy(self, targets, restart_every=restart_every)
+
+    def check_horizon(self, steps: int, what: str) -> None:
+        """Raise `UserError` when the learned timestep table ends before `steps`."""
+        table = self.config.max_episode_length
+        if self.config.timestep_embedding == "learned" and steps > table:
+            raise UserError(
+                f"{what} has {steps} steps, but the learned timestep embedding ends at {table}: "
+                f"give --max-episode-length {steps}, or --timestep-embedding sinusoidal or none"
+            )
+
+
+class SinusoidalEmbedding(nn.Module):
+    """The Transformer's fixed sines and cosines (Vaswani et al. 2017), defined at every step."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        exponents = torch.arange(0, width, 2, dtype=torch.float64) / width
+        # Not saved: it is a function of the width. float64, since at step 1e6 float32 is too coarse.
+        self.register_buffer("frequencies", torch.exp(-math.log(1e4) * exponents), persistent=False)
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """`[...]` int64 to `[..., width]` float32."""
+        angles = timesteps[..., None].to(self.frequencies.dtype) * self.frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
+
+
+class NoEmbedding(nn.Module):
+    """No notion of time beyond the order of tokens."""
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """`[...]` to zeros `[..., 1]`, which broadcast."""
+        return torch.zeros(*timesteps.shape, 1, device=timesteps.device)
+
+
+def timestep_embedding(config: AgentConfig) -> nn.Module:
+    """The module that `config.timestep_embedding` names."""
+    if config.timestep_embedding == "learned":
+        return nn.Embedding(config.max_episode_length, config.width)
+    if config.timestep_embedding == "sinusoidal":
+        return SinusoidalEmbedding(config.width)
+    return NoEmbedding()

@@ -1,0 +1,92 @@
+"""A stack of blocks: long calls without a state for training, short ones with it for acting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from aaren_rl.layers.aaren import AarenAttention
+from aaren_rl.layers.attention import CausalSelfAttention
+from aaren_rl.layers.block import Activation, Block
+from aaren_rl.layers.state import SequenceState
+
+# A new mixer is one file and one line here: (width, heads, attention dropout) -> module.
+MIXERS: dict[str, Callable[[int, int, float], nn.Module]] = {
+    "aaren": lambda width, heads, dropout: AarenAttention(width, heads),
+    "attention": lambda width, heads, dropout: CausalSelfAttention(width, heads, dropout=dropout),
+}
+
+
+class SequenceModel(nn.Module):
+    """`layers` blocks of one kind of mixer and a last norm.
+
+    Args:
+        mixer: a name in `MIXERS`.
+        width: size of a token.
+        layers: number of blocks.
+        heads: heads of each mixer.
+        dropout: share of each residual branch's elements dropped in training.
+        attention_dropout: share of attention weights dropped, where the mixer has such weights.
+        activation: of the feed-forward parts.
+
+    Raises:
+        KeyError: for an unknown mixer.
+    """
+
+    def __init__(
+        self,
+        mixer: str,
+        width: int,
+        *,
+        layers: int = 3,
+        heads: int = 1,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.0,
+        activation: Activation = "relu",
+    ) -> None:
+        super().__init__()
+        if mixer not in MIXERS:
+            raise KeyError(f"unknown mixer {mixer!r}; expected one of {sorted(MIXERS)}")
+        self.width = width
+        self.blocks = nn.ModuleList(
+            Block(
+                MIXERS[mixer](width, heads, attention_dropout),
+                width,
+                dropout=dropout,
+                activation=activation,
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """GPT-2's: normal with sd 0.02, and smaller where a branch joins the residual stream."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif name.endswith(("mixer.out.weight", "contract.weight")):
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * len(self.blocks)))
+            elif parameter.dim() == 2:
+                nn.init.normal_(parameter, std=0.02)
+
+    def forward(
+        self, x: Tensor, state: SequenceState | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, SequenceState]:
+        """Run any number of tokens.
+
+        Args:
+            x: tokens `[batch, time, width]`.
+            state: what an earlier call returned; `None` at the start of the sequences.
+            mask: bool `[batch, time]`; a token where it is false leaves no trace in the state.
+
+        Returns:
+            Outputs `[batch, time, width]` and the state after the last token.
+        """
+        states = []
+        for index, block in enumerate(self.blocks):
+            x, layer = block(x, None if state is None else state.layers[index], mask)
+            states.append(layer)
+        return self.norm(x), SequenceState(tuple(states))

@@ -1,0 +1,102 @@
+"""Files that are whole or not there: write aside, flush to the disk, rename."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from aaren_rl.errors import UserError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a crash at any moment leaves the old one or the new one, whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write indented JSON atomically; numbers keep full precision, NaN is refused."""
+    text = json.dumps(content, indent=2, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: when it is missing or broken; names the file.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from None
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file atomically."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(whole))
+
+
+def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        UserError: when it is missing, truncated or not safetensors; names the file.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        return load_file(path, device=device)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: truncated or not a safetensors file ({error})") from None
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put the finished folder `new` in `target`'s place.
+
+    A folder that is not empty cannot be renamed over, so the old one steps aside first. Killed
+    between the two renames, both are still there, whole, and `recover_folder` puts one in place.
+    """
+    aside = target.with_name(target.name + ".old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if target.exists():
+        os.rename(target, aside)
+    os.rename(new, target)
+    sync_folder(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def recover_folder(target: Path) -> Path:
+    """The folder `target`, or, after a crash inside `replace_folder`, the old one that it had."""
+    aside = target.with_name(target.name + ".old")
+    return aside if aside.is_dir() and not target.is_dir() else target

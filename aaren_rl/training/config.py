@@ -1,0 +1,152 @@
+"""Everything that a training run is told; the command line is made from this."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from aaren_rl.agents import AgentConfig
+from aaren_rl.errors import UserError
+
+AgentName = Literal["decision-aaren", "decision-transformer", "behavior-cloning"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train an agent offline on a dataset of trajectories."""
+
+    dataset: str = "aaren-rl/hopper-small-v0"
+    """Minari id (local, or downloaded), D4RL name such as hopper-medium-v2, or path of an HDF5 file
+    in D4RL's layout or of a Minari dataset's folder."""
+    agent: AgentName = "decision-aaren"
+    """Which agent to train."""
+    out: Path | None = None
+    """Folder of the run: config, checkpoints, TensorBoard events, summary. By default
+    runs/DATASET/AGENT/seed-SEED."""
+    resume: bool = False
+    """Go on from the last checkpoint in the run's folder; flags not given are taken from there."""
+    updates: int = 100_000
+    """Gradient updates."""
+    batch_size: int = 64
+    """Windows per update, over all processes together."""
+    learning_rate: float = 1e-4
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 1e-4
+    """Decoupled weight decay of AdamW."""
+    warmup: float = 0.1
+    """Share of the updates over which the learning rate rises linearly."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up: a cosine down to a tenth of the peak, or constant."""
+    gradient_clip: float = 0.25
+    """Largest norm of the gradient."""
+    seed: int = 0
+    """Seed of everything random: weights, batches, dropout, evaluation episodes."""
+    precision: Literal["32", "bf16"] = "32"
+    """Arithmetic in training: float32, or bfloat16 autocast (weights stay float32)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto is a GPU when there is one."""
+    devices: int = 1
+    """Processes that train together (one GPU each, or CPU processes); Lightning Fabric's DDP."""
+    top_percent: float = 100.0
+    """Train on the best so many percent of episodes (10 with behavior-cloning is the usual %BC)."""
+    normalize_observations: bool = True
+    """Standardise observations by the data's mean and standard deviation."""
+    returns_scale: float | None = None
+    """Returns-to-go are divided by this. By default 1000 for the known MuJoCo tasks, else the
+    largest absolute return in the data."""
+    environment: str | None = None
+    """Gymnasium id to evaluate in; by default the dataset's own; `none` for no evaluation."""
+    evaluate_every: int | None = None
+    """Updates between two evaluations; by default a tenth of all."""
+    episodes: int = 10
+    """Episodes of each evaluation, for each target return."""
+    mode: Literal["carry", "reset", "window"] | None = None
+    """How to act in evaluations: carry the state, reset it every context length, or recompute the
+    window. By default carry for Aaren, window for the Transformer."""
+    target_return: tuple[float, ...] = ()
+    """Returns to ask for in evaluations; by default the task's usual one, else the data's best."""
+    checkpoint_every: int | None = None
+    """Updates between two checkpoints; by default at every evaluation."""
+    log_every: int = 50
+    """Updates between two log entries."""
+    model: Annotated[AgentConfig, tyro.conf.arg(name="")] = field(default_factory=AgentConfig)
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the run lives."""
+        if self.out is not None:
+            return self.out
+        name = Path(self.dataset).stem if Path(self.dataset).exists() else self.dataset
+        return Path("runs") / name / self.agent / f"seed-{self.seed}"
+
+    @property
+    def evaluation_interval(self) -> int:
+        """Updates between two evaluations."""
+        return self.evaluate_every or max(1, self.updates // 10)
+
+    @property
+    def checkpoint_interval(self) -> int:
+        """Updates between two checkpoints."""
+        return self.checkpoint_every or self.evaluation_interval
+
+    def check(self) -> None:
+        """Raise `UserError` for a value that cannot work, naming its flag."""
+        self.model.check()
+        for name in ("updates", "batch_size", "devices", "episodes", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{_flag(name)} must be at least 1, got {getattr(self, name)}")
+        for name in ("evaluate_every", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{_flag(name)} must be at least 1, got {value}")
+        for name in ("learning_rate", "gradient_clip", "returns_scale"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise UserError(f"{_flag(name)} must be positive and finite, got {value}")
+        if self.learning_rate > 1:
+            raise UserError(f"--learning-rate must be at most 1, got {self.learning_rate}")
+        if not 0 <= self.weight_decay < 1:
+            raise UserError(f"--weight-decay must be in [0, 1), got {self.weight_decay}")
+        if not 0 <= self.warmup <= 1:
+            raise UserError(f"--warmup is a share of the updates in [0, 1], got {self.warmup}")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed must be in [0, 2^32), got {self.seed}")
+        if not 0 < self.top_percent <= 100:
+            raise UserError(f"--top-percent must be in (0, 100], got {self.top_percent}")
+        if not all(math.isfinite(target) for target in self.target_return):
+            raise UserError(f"--target-return must be finite, got {self.target_return}")
+        if self.batch_size % self.devices:
+            raise UserError(
+                f"--devices ({self.devices}) must divide --batch-size ({self.batch_size})"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """What makes this run this run, as JSON: all fields but where it lies and `resume`."""
+        content = dataclasses.asdict(self)
+        del content["out"], content["resume"]
+        content["target_return"] = list(self.target_return)
+        return content
+
+    @staticmethod
+    def from_json(content: dict[str, Any], file: Path) -> TrainConfig:
+        """The inverse of `to_json`.
+
+        Raises:
+            UserError: for a field that this version does not know; names `file`.
+        """
+        try:
+            fields = dict(content)
+            model = AgentConfig(**fields.pop("model"))
+            targets = tuple(fields.pop("target_return"))
+            return TrainConfig(model=model, target_return=targets, **fields)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{file}: not the config of a training run ({error})") from None
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
