@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from aaren_rl.ops.state import PrefixState, Terms, finite_floor
+from aaren_rl.ops.state import PrefixState, Terms, finite_floor, state_dtype
 
 Carry = tuple[Tensor, Tensor]
 """Gradients carried over a boundary: to `w` `[rows, dim]` and to `-u` `[rows]`."""
 
-CHUNK = 64
+CHUNK = 32
 """Tokens in a chunk. Sequences up to this length are one chunk and carry nothing."""
 
 
@@ -64,7 +64,7 @@ class _Chunked(torch.autograd.Function):
         u0: Tensor | None,
         w0: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        dtype = torch.promote_types(torch.promote_types(scores.dtype, values.dtype), torch.float32)
+        dtype = state_dtype(scores, values)
         s, v = _rows(scores, dtype), _rows(values, dtype)
         initial = None
         if m0 is not None and u0 is not None and w0 is not None:

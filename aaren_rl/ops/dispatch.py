@@ -12,7 +12,7 @@ from aaren_rl.ops.chunked import chunked
 from aaren_rl.ops.recurrent import recurrent
 from aaren_rl.ops.reference import reference
 from aaren_rl.ops.scan import scan
-from aaren_rl.ops.state import PrefixState
+from aaren_rl.ops.state import PrefixState, needs_grad, state_dtype
 
 Backend = Callable[[Tensor, Tensor, PrefixState | None], tuple[Tensor, PrefixState]]
 
@@ -22,6 +22,8 @@ _BACKENDS: dict[str, Backend] = {
     "scan": scan,
     "chunked": chunked,
 }
+_FEW = 4
+"""Up to so many tokens without gradients (acting), one by one is cheaper than a chunk."""
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -57,10 +59,12 @@ def prefix_attention(
         UserError: an unknown backend, or shapes, dtypes or devices that do not fit.
     """
     _check(scores, values, initial_state)
-    dtype = torch.promote_types(torch.promote_types(scores.dtype, values.dtype), torch.float32)
+    dtype = state_dtype(scores, values)
     if initial_state is not None and initial_state.maximum.dtype != dtype:
         initial_state = initial_state.to(dtype=dtype)
-    run = _BACKENDS["chunked"] if backend == "auto" else _BACKENDS.get(backend)
+    if backend == "auto":
+        backend = _choose(scores, values, initial_state)
+    run = _BACKENDS.get(backend)
     if run is None:
         names = ", ".join(["auto", *available_backends()])
         raise UserError(f"prefix_attention: unknown backend {backend!r}, expected one of {names}")
@@ -73,6 +77,13 @@ def prefix_attention(
     if backend == "reference":
         outputs, state = outputs.to(values.dtype), state.to(dtype=dtype)
     return outputs, state
+
+
+def _choose(scores: Tensor, values: Tensor, state: PrefixState | None) -> str:
+    """The fastest backend for these inputs."""
+    if scores.shape[1] <= _FEW and not needs_grad(scores, values, state):
+        return "recurrent"
+    return "chunked"
 
 
 def _check(scores: Tensor, values: Tensor, state: PrefixState | None) -> None:

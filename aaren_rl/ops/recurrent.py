@@ -8,7 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aaren_rl.ops.state import PrefixState, Terms, divide, fix_gauge, merge_terms
+from aaren_rl.ops.state import (
+    PrefixState,
+    Terms,
+    divide,
+    finite_floor,
+    fix_gauge,
+    merge_terms,
+    needs_grad,
+    state_dtype,
+)
 
 
 def token_terms(scores: Tensor, values: Tensor, dtype: torch.dtype) -> Terms:
@@ -44,9 +53,11 @@ def recurrent(
         Outputs `[batch, time, heads, dim]` in the values' dtype, and the final state.
     """
     batch, time, heads, dim = values.shape
-    dtype = torch.promote_types(torch.promote_types(scores.dtype, values.dtype), torch.float32)
+    dtype = state_dtype(scores, values)
     if state is None:
         state = PrefixState.empty(batch, heads, dim, device=values.device, dtype=dtype)
+    if not needs_grad(scores, values, state):
+        return _recurrent_no_grad(scores.to(dtype), values, state)
     terms = fix_gauge(state.terms)
     maximum, normalizer, weighted_sum = token_terms(scores, values, dtype)
     outputs = []
@@ -55,3 +66,27 @@ def recurrent(
         outputs.append(divide(terms[2], terms[1]))
     stacked = torch.stack(outputs, 1) if outputs else values
     return stacked.to(values.dtype), PrefixState(*terms)
+
+
+def _recurrent_no_grad(
+    scores: Tensor, values: Tensor, state: PrefixState
+) -> tuple[Tensor, PrefixState]:
+    """The same with the fewest calls, for acting: `(s, 1, v)` is never made a tensor of its own."""
+    maximum, normalizer, weighted_sum = state.terms
+    smallest = torch.finfo(normalizer.dtype).tiny
+    outputs = []
+    for k in range(scores.shape[1]):
+        score = scores[:, k]
+        joined = torch.maximum(maximum, score)
+        floor = finite_floor(joined)
+        decay = torch.exp(maximum - floor)
+        weight = torch.exp(score - floor)
+        normalizer = torch.addcmul(weight, normalizer, decay)
+        weighted_sum = torch.addcmul(
+            weight.unsqueeze(-1) * values[:, k], weighted_sum, decay.unsqueeze(-1)
+        )
+        maximum = joined
+        # An empty prefix has u = 0 and w = 0: any positive divisor gives its output, 0.
+        outputs.append(weighted_sum / normalizer.clamp_min(smallest).unsqueeze(-1))
+    stacked = torch.stack(outputs, 1) if outputs else values
+    return stacked.to(values.dtype), PrefixState(maximum, normalizer, weighted_sum)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aaren_rl.ops.recurrent import token_terms
-from aaren_rl.ops.state import PrefixState, Terms, divide, fix_gauge, merge_terms
+from aaren_rl.ops.state import PrefixState, Terms, divide, fix_gauge, merge_terms, state_dtype
 
 
 def scan(scores: Tensor, values: Tensor, state: PrefixState | None) -> tuple[Tensor, PrefixState]:
@@ -21,7 +21,7 @@ def scan(scores: Tensor, values: Tensor, state: PrefixState | None) -> tuple[Ten
         Outputs `[batch, time, heads, dim]` in the values' dtype, and the final state.
     """
     batch, _, heads, dim = values.shape
-    dtype = torch.promote_types(torch.promote_types(scores.dtype, values.dtype), torch.float32)
+    dtype = state_dtype(scores, values)
     if state is None:
         state = PrefixState.empty(batch, heads, dim, device=values.device, dtype=dtype)
     initial = fix_gauge(state.terms)

@@ -73,6 +73,20 @@ def divide(weighted_sum: Tensor, normalizer: Tensor) -> Tensor:
     return weighted_sum / safe[..., None]
 
 
+def state_dtype(scores: Tensor, values: Tensor) -> torch.dtype:
+    """Dtype of the state: float64 where one of the inputs is float64, else float32."""
+    double = torch.float64
+    return double if scores.dtype == double or values.dtype == double else torch.float32
+
+
+def needs_grad(scores: Tensor, values: Tensor, state: PrefixState | None) -> bool:
+    """Whether autograd must follow a computation on these tensors."""
+    if not torch.is_grad_enabled():
+        return False
+    terms = () if state is None else state.terms
+    return any(tensor.requires_grad for tensor in (scores, values, *terms))
+
+
 @dataclass(frozen=True)
 class PrefixState:
     """Everything that prefix attention remembers of the tokens so far; its size is constant.
