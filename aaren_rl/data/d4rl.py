@@ -1,9 +1,18 @@
-"""D4RL's HDF5 files: all steps of all episodes in flat arrays."""
+"""D4RL's HDF5 files: all steps of all episodes in flat arrays.
+
+The package `d4rl` does not import beside a modern stack, and only one of its files is needed:
+`infos.py`, plain data that knows the address and the reference scores of every dataset.
+"""
 
 from __future__ import annotations
 
+import difflib
+import importlib.util
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import h5py
@@ -11,10 +20,16 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from aaren_rl.data.download import download
+from aaren_rl.data.hdf5 import one_line, open_hdf5
 from aaren_rl.data.reference_scores import reference_scores
 from aaren_rl.data.trajectory import Trajectory, TrajectoryDataset
 from aaren_rl.errors import UserError
 
+NAME = re.compile(
+    r"(bullet-)?(ant|antmaze|carla|door|flow|halfcheetah|hammer|hopper|kitchen|maze2d|minigrid|pen"
+    r"|relocate|walker2d)-[a-z0-9-]+-v\d+"
+)
 FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
 
 
@@ -49,19 +64,15 @@ def read_d4rl(
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays that make episodes, each with the same number of rows."""
-    try:
-        with h5py.File(path, "r") as file:
-            for field in FIELDS:
-                if not isinstance(file.get(field), h5py.Dataset):
-                    raise UserError(
-                        f"{path}: array {field!r} missing; a D4RL file has {', '.join(FIELDS)}"
-                    )
-            arrays = {field: file[field][()] for field in FIELDS}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not a whole HDF5 file: {reason}") from error
+    with open_hdf5(path) as file:
+        if "episode_0" in file:
+            raise UserError(f"{path}: Minari's layout; give the folder with its metadata.json")
+        for field in FIELDS:
+            if not isinstance(file.get(field), h5py.Dataset):
+                raise UserError(
+                    f"{path}: array {field!r} missing; a D4RL file has {', '.join(FIELDS)}"
+                )
+        arrays = {field: np.atleast_1d(file[field][()]) for field in FIELDS}
     steps = len(arrays["actions"])
     for field in FIELDS:
         if len(arrays[field]) != steps:
@@ -97,3 +108,93 @@ def _action_space(actions: NDArray[Any]) -> spaces.Space[Any]:
     if np.issubdtype(actions.dtype, np.integer) and actions.size == len(actions):
         return spaces.Discrete(int(actions.max(initial=0)) + 1)
     return spaces.Box(-1.0, 1.0, actions.shape[1:], np.float32)
+
+
+def is_d4rl_name(source: str) -> bool:
+    """Whether `source` is named as D4RL names its datasets: `hopper-medium-v2`."""
+    return NAME.fullmatch(source) is not None
+
+
+def load_d4rl(name: str) -> TrajectoryDataset:
+    """Read a D4RL dataset by its name, from D4RL's cache folder or else from its address.
+
+    Raises:
+        UserError: no such dataset, or the file is neither there nor can it be downloaded; the
+            message says which file to place where.
+    """
+    infos = _load_infos()
+    folder = cache_folder()
+    candidates = [folder / file for file in _file_names(name, infos)]
+    path = next((file for file in candidates if file.is_file()), None)
+    if path is None:
+        path = candidates[0]
+        _download(name, infos, path)
+    return read_d4rl(path, name=name, scores=_infos_scores(name, infos))
+
+
+def cache_folder() -> Path:
+    """Where D4RL keeps its files: `D4RL_DATASET_DIR`, else `~/.d4rl/datasets`."""
+    default = Path.home() / ".d4rl" / "datasets"
+    return Path(os.environ.get("D4RL_DATASET_DIR") or default).expanduser()
+
+
+def _load_infos() -> ModuleType | None:
+    """D4RL's `infos.py`, loaded by its location, or None where d4rl is not installed.
+
+    `find_spec` of a top-level package finds it without running it.
+    """
+    package = importlib.util.find_spec("d4rl")
+    for location in (package and package.submodule_search_locations) or ():
+        file = Path(location) / "infos.py"
+        spec = importlib.util.spec_from_file_location("aaren_rl_d4rl_infos", file)
+        if spec is None or spec.loader is None or not file.is_file():
+            continue
+        infos = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(infos)
+        except Exception as error:  # whatever that file raises
+            raise UserError(f"{file}: does not load: {one_line(error)}") from error
+        return infos
+    return None
+
+
+def _file_names(name: str, infos: ModuleType | None) -> list[str]:
+    """The files that the dataset may be in, D4RL's own name first.
+
+    Raises:
+        UserError: d4rl is installed and does not know the dataset.
+    """
+    if infos is None:
+        # D4RL's rule for its robots since v1: hopper-medium-replay-v2 -> hopper_medium_replay-v2
+        quality, version = name.rsplit("-", 1)
+        by_rule = f"{quality.replace('-', '_')}-{version}.hdf5"
+        names = [by_rule, f"{name}.hdf5"]
+        return names if reference_scores(name) else names[::-1]
+    if name not in infos.DATASET_URLS:
+        near = difflib.get_close_matches(name, infos.DATASET_URLS, n=3)
+        raise UserError(f"dataset {name!r}: D4RL has none of this name; near it: {near}")
+    return [infos.DATASET_URLS[name].rsplit("/", 1)[-1], f"{name}.hdf5"]
+
+
+def _infos_scores(name: str, infos: ModuleType | None) -> tuple[float, float] | None:
+    """Reference scores of a dataset from D4RL's own table, if it has them."""
+    if infos is None or name not in infos.REF_MIN_SCORE or name not in infos.REF_MAX_SCORE:
+        return None
+    return float(infos.REF_MIN_SCORE[name]), float(infos.REF_MAX_SCORE[name])
+
+
+def _download(name: str, infos: ModuleType | None, path: Path) -> None:
+    """Download the dataset to `path`, or raise a UserError that says how else to get it there."""
+    if infos is None:
+        raise UserError(
+            f"dataset {name!r}: no file {path}; place it there, or let it be downloaded after: "
+            "pip install d4rl==1.1"
+        )
+    address = infos.DATASET_URLS[name]
+    try:
+        download(address, path)
+    except OSError as error:
+        raise UserError(
+            f"dataset {name!r}: cannot download {address} ({one_line(error)}); run again to go on "
+            f"where it stopped, or place the file at {path}"
+        ) from error

@@ -6,8 +6,13 @@ an episode: T + 1 observations, T actions, rewards, terminations and truncations
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Iterator
+import os
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +20,17 @@ import h5py
 import minari
 import numpy as np
 from gymnasium import spaces
+from minari.dataset.minari_dataset import DATASET_ID_RE
+from minari.storage import remotes as minari_remotes
 
+from aaren_rl.data.hdf5 import one_line, open_hdf5
 from aaren_rl.data.reference_scores import reference_scores
 from aaren_rl.data.trajectory import Trajectory, TrajectoryDataset
 from aaren_rl.errors import UserError
 
 METADATA = "metadata.json"
 HDF5_FILE = "main_data.hdf5"
+CONNECTION_SECONDS = 10.0
 
 
 def is_minari_folder(path: Path) -> bool:
@@ -38,11 +47,13 @@ def read_minari(folder: Path) -> TrajectoryDataset:
     """
     data = folder / "data" if (folder / "data").is_dir() else folder
     metadata = _read_metadata(data / METADATA)
+    if metadata["data_format"] == "hdf5" and not (data / HDF5_FILE).is_file():
+        raise UserError(f"{data / HDF5_FILE}: no such file; a Minari dataset in HDF5 has it")
     try:
         dataset = minari.MinariDataset(data)
         env_spec, observation_space = dataset.env_spec, dataset.observation_space
     except Exception as error:  # Minari raises whatever its parsers raise
-        raise UserError(f"{data / METADATA}: Minari cannot read it: {_one_line(error)}") from error
+        raise UserError(f"{data / METADATA}: Minari cannot read it: {one_line(error)}") from error
     if metadata["data_format"] == "hdf5" and not _has_images(observation_space):
         source = data / HDF5_FILE
         episodes = _hdf5_episodes(source, dataset)
@@ -67,7 +78,7 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; a Minari dataset has one") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: JSON expected: {_one_line(error)}") from error
+        raise UserError(f"{path}: JSON expected: {one_line(error)}") from error
     missing = [
         key
         for key in ("dataset_id", "data_format", "total_episodes", "total_steps", "minari_version")
@@ -88,14 +99,9 @@ def _reference_scores(metadata: dict[str, Any]) -> tuple[float, float] | None:
 
 def _hdf5_episodes(path: Path, dataset: minari.MinariDataset) -> Iterator[Trajectory]:
     """The episodes of a Minari HDF5 file, in order, read straight and without their infos."""
-    try:
-        with h5py.File(path, "r") as file:
-            for index in range(dataset.total_episodes):
-                yield _hdf5_episode(path, file, index, dataset)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; the dataset's metadata promise it") from None
-    except OSError as error:
-        raise UserError(f"{path}: not a whole HDF5 file: {_one_line(error)}") from error
+    with open_hdf5(path) as file:
+        for index in range(dataset.total_episodes):
+            yield _hdf5_episode(path, file, index, dataset)
 
 
 def _hdf5_episode(
@@ -145,7 +151,7 @@ def _minari_episodes(data: Path, dataset: minari.MinariDataset) -> Iterator[Traj
     except UserError:
         raise
     except Exception as error:  # Minari raises whatever its formats' libraries raise
-        raise UserError(f"{data}: Minari cannot read it: {_one_line(error)}") from error
+        raise UserError(f"{data}: Minari cannot read it: {one_line(error)}") from error
 
 
 def _trajectory(where: str, values: dict[str, Any]) -> Trajectory:
@@ -186,6 +192,62 @@ def _has_images(space: spaces.Space[Any]) -> bool:
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) > 1
 
 
-def _one_line(error: BaseException) -> str:
-    """An exception as one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+def local_root() -> Path:
+    """The folder of the local Minari datasets: `MINARI_DATASETS_PATH`, or Minari's default."""
+    default = Path.home() / ".minari" / "datasets"
+    return Path(os.environ.get("MINARI_DATASETS_PATH") or default).expanduser()
+
+
+def is_minari_id(source: str) -> bool:
+    """Whether `source` is named as Minari names its datasets: `mujoco/hopper/medium-v0`."""
+    match = DATASET_ID_RE.fullmatch(source)
+    return match is not None and match["version"] is not None
+
+
+def download_minari(dataset_id: str, known: Sequence[str] = ()) -> Path:
+    """Let Minari download a dataset into its local root; gives its folder there.
+
+    Args:
+        dataset_id: what Minari's server calls it.
+        known: ids of datasets elsewhere on this machine, for the suggestions in the error.
+
+    Raises:
+        UserError: Minari's server does not have it or cannot be reached.
+    """
+    try:
+        _check_connection()
+        minari.download_dataset(dataset_id)
+    except Exception as error:  # Minari raises whatever its storage libraries raise
+        here = [*local_ids(local_root()), *known]
+        near = difflib.get_close_matches(dataset_id, here, n=3, cutoff=0.5)
+        raise UserError(
+            f"dataset {dataset_id!r}: not in {local_root()} (near it on this machine: "
+            f"{', '.join(near) or 'none'}), and Minari cannot download it: {one_line(error)}"
+        ) from error
+    return local_root() / dataset_id
+
+
+def local_ids(root: Path) -> list[str]:
+    """Ids of the datasets under a Minari root."""
+    return sorted(
+        file.parent.parent.relative_to(root).as_posix() for file in root.rglob(f"data/{METADATA}")
+    )
+
+
+def _check_connection() -> None:
+    """Raise OSError if Minari's server cannot be reached at all.
+
+    Minari's client would try for half a minute and print every attempt.
+    """
+    if not os.environ.get("MINARI_REMOTE", minari_remotes.DEFAULT_REMOTE).startswith("hf://"):
+        return
+    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        urllib.request.urlopen(address, timeout=CONNECTION_SECONDS).close()
+    except urllib.error.HTTPError:
+        return  # an answer, if not a friendly one
+    except urllib.error.URLError as error:
+        if not isinstance(
+            error.reason, ssl.SSLError
+        ):  # Minari's client has certificates of its own
+            raise OSError(f"no connection to {address} ({error.reason})") from error

@@ -1,0 +1,37 @@
+"""HDF5 files opened so that what is wrong with them is said in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+
+from aaren_rl.errors import UserError
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open a file for reading, for the length of a `with` block.
+
+    Raises:
+        UserError: the file is missing, not HDF5, cut short, or broken where the block reads it.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, RuntimeError, KeyError, ValueError) as error:  # h5py's, by what is broken
+        raise UserError(
+            f"{path}: a whole HDF5 file expected, this one is corrupt or cut short: "
+            f"{one_line(error)}"
+        ) from error
+
+
+def one_line(error: BaseException) -> str:
+    """What another library's exception says, as one line."""
+    return " ".join(str(error).split()) or type(error).__name__
