@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +11,7 @@ from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.errors import UserError
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Windows of episodes, padded on the right with zeros.
 
     Attributes:
@@ -32,8 +30,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
-        return Batch(**moved)
+        return Batch(*(tensor.to(device) for tensor in self))
 
 
 class WindowSampler:
