@@ -1,0 +1,124 @@
+"""Episodes in Gymnasium: an agent acting in several environments at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import VectorEnv
+
+from aaren_rl.agents import Agent, Mode, Policy
+from aaren_rl.envs import check_environment, make_vector_env
+from aaren_rl.errors import UserError
+
+LARGEST_BATCH = 16  # environments that step together unless the caller says otherwise
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What came of acting in `episodes` episodes.
+
+    Attributes:
+        returns: float64 `[episodes]`, undiscounted.
+        lengths: int64 `[episodes]`, steps.
+        policy_seconds: time spent choosing actions.
+        environment_seconds: time spent in the environments.
+        vector_steps: how often a batch of actions was chosen.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    policy_seconds: float
+    environment_seconds: float
+    vector_steps: int
+
+
+def rollout(
+    agent: Agent,
+    environment: EnvSpec | str,
+    *,
+    episodes: int,
+    target_return: float | None = None,
+    mode: Mode | None = None,
+    seed: int = 0,
+    num_envs: int | None = None,
+    asynchronous: bool = False,
+    on_step: Callable[[], None] | None = None,
+) -> Episodes:
+    """Act for a number of whole episodes; episode i is seeded with `seed + i`.
+
+    Environments that finish take the next episode at once; which episodes there are does not
+    depend on which end first, so that short ones are not counted more often.
+
+    Args:
+        agent: who acts.
+        environment: where.
+        episodes: how many.
+        target_return: the return to ask for; the agent's own target when `None`.
+        mode: see `Agent.policy`.
+        seed: of the first episode.
+        num_envs: environments that step together.
+        asynchronous: each environment in a process of its own.
+        on_step: called after each step; may raise to stop.
+
+    Raises:
+        UserError: when the environment cannot be made or does not fit the agent.
+    """
+    size = min(episodes, num_envs or LARGEST_BATCH)
+    vector = make_vector_env(environment, size, asynchronous=asynchronous)
+    try:
+        check_environment(vector, agent.spec.observation_space, agent.spec.action_space)
+        check_length(agent, vector)
+        policy = agent.policy(size, target_return, mode)
+        return _run(policy, vector, list(range(seed, seed + episodes)), on_step)
+    finally:
+        vector.close()
+
+
+def check_length(agent: Agent, vector: VectorEnv) -> None:
+    """Raise `UserError` when the environment's time limit is beyond the agent's horizon."""
+    spec = vector.spec
+    if spec is not None and spec.max_episode_steps is not None:
+        agent.check_horizon(spec.max_episode_steps, f"an episode of {spec.id}")
+
+
+def _run(
+    policy: Policy, vector: VectorEnv, seeds: Sequence[int], on_step: Callable[[], None] | None
+) -> Episodes:
+    """Hand the episodes (their seeds) to the environments until all are done."""
+    size = vector.num_envs
+    returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), dtype=np.int64)
+    running = np.arange(size)  # the episode in each environment; -1 for none
+    waiting = size  # the next episode to hand out
+    observations, _ = vector.reset(seed=list(seeds[:size]))
+    rewards: np.ndarray | None = None
+    ended = np.zeros(size, dtype=bool)
+    policy_seconds = environment_seconds = 0.0
+    steps = 0
+    while (running >= 0).any():
+        before = time.perf_counter()
+        actions = policy.act(observations, rewards, ended)
+        between = time.perf_counter()
+        observations, rewards, terminations, truncations, _ = vector.step(actions)
+        assert rewards is not None
+        live = running >= 0
+        returns[running[live]] += rewards[live]
+        lengths[running[live]] += 1
+        ended = np.asarray(terminations | truncations)
+        if ended.any():
+            reseed: list[int | None] = [None] * size
+            for index in np.flatnonzero(ended):
+                running[index] = waiting if live[index] and waiting < len(seeds) else -1
+                # An environment without an episode runs on, uncounted, since all step together.
+                reseed[index] = seeds[0] if running[index] < 0 else seeds[waiting]
+                waiting += int(running[index] >= 0)
+            observations, _ = vector.reset(seed=reseed, options={"reset_mask": ended})
+        policy_seconds += between - before
+        environment_seconds += time.perf_counter() - between
+        steps += 1
+        if on_step is not None:
+            on_step()
+    return Episodes(returns, lengths, policy_seconds, environment_seconds, steps)

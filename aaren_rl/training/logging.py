@@ -1,0 +1,95 @@
+"""What TensorBoard gets to see. Tags are the same for every agent, so that runs overlay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from aaren_rl.evaluation import Score
+
+
+def target_tag(target_return: float | None) -> str:
+    """The group of an evaluation's scalars, `evaluation/target_3600`."""
+    return "evaluation" if target_return is None else f"evaluation/target_{target_return:g}"
+
+
+def custom_layout(tags: list[str]) -> dict[str, dict[str, list[Any]]]:
+    """The custom-scalars page: one chart each of score (with spread), length, loss and speed.
+
+    A chart draws every run that is ticked, so Aaren and Transformer stand in one.
+
+    Args:
+        tags: groups of evaluations, as `target_tag` names them.
+    """
+    charts: dict[str, list[Any]] = {}
+    for tag in tags:
+        short = tag.removeprefix("evaluation").strip("/") or "all"
+        bounds = [f"{tag}/score", f"{tag}/score_minus_std", f"{tag}/score_plus_std"]
+        charts[f"score, {short}"] = ["Margin", bounds]
+        charts[f"episode length, {short}"] = ["Multiline", [f"{tag}/episode_length"]]
+    charts["loss"] = ["Multiline", ["training/loss"]]
+    charts["tokens per second"] = ["Multiline", ["training/tokens_per_second"]]
+    return {"agents side by side": charts}
+
+
+class RunLog:
+    """Writes a run's TensorBoard events.
+
+    Args:
+        folder: the run's folder.
+        targets: the returns that evaluations ask for.
+        resume_at: the update that the run goes on from; what was logged after it is taken back.
+    """
+
+    def __init__(self, folder: Path, targets: list[float | None], resume_at: int | None) -> None:
+        purge = None if resume_at is None else resume_at + 1
+        self._writer = SummaryWriter(str(folder), purge_step=purge)
+        if resume_at is None:
+            self._writer.add_custom_scalars(custom_layout([target_tag(t) for t in targets]))
+
+    def training(self, values: dict[str, float], update: int) -> None:
+        """Scalars of the training itself."""
+        for name, value in values.items():
+            self._writer.add_scalar(f"training/{name}", value, update)
+
+    def evaluation(self, scores: list[Score], update: int) -> None:
+        """Scores with their spread (one standard deviation over episodes) and episode lengths."""
+        for score in scores:
+            tag = target_tag(score.target_return)
+            values = {
+                "score": score.score_mean,
+                "score_minus_std": score.score_mean - score.score_std,
+                "score_plus_std": score.score_mean + score.score_std,
+                "return": score.return_mean,
+                "episode_length": score.length_mean,
+            }
+            for name, value in values.items():
+                self._writer.add_scalar(f"{tag}/{name}", value, update)
+        self._writer.flush()
+
+    def final(self, settings: dict[str, Any], metrics: dict[str, float], update: int) -> None:
+        """The row of this run in the HParams tab: what it was told and what came of it."""
+        named = {f"final/{name}": value for name, value in metrics.items()}
+        experiment, start, end = hparams(settings, named)
+        for summary in (experiment, start, end):
+            self._writer.file_writer.add_summary(summary)
+        for name, value in named.items():
+            self._writer.add_scalar(name, value, update)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._writer.close()
+
+
+def flat_settings(config: dict[str, Any]) -> dict[str, bool | int | float | str]:
+    """A run's settings as the HParams tab takes them: one level, plain values."""
+    flat: dict[str, bool | int | float | str] = {}
+    for name, value in {**config, **config.get("model", {})}.items():
+        if name == "model":
+            continue
+        flat[name] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return flat

@@ -1,0 +1,201 @@
+"""One training run from its config to its summary: everything is checked before work begins."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from lightning_fabric import Fabric
+
+from aaren_rl.agents import AGENTS, Agent, AgentSpec
+from aaren_rl.data import TrajectoryDataset, WindowSampler, load_trajectories
+from aaren_rl.envs import check_environment, environment_of, make_vector_env, target_return
+from aaren_rl.envs.tasks import robot_of
+from aaren_rl.errors import UserError
+from aaren_rl.evaluation.rollout import check_length
+from aaren_rl.storage import read_json, recover_folder, write_json
+from aaren_rl.training.config import TrainConfig
+from aaren_rl.training.logging import flat_settings
+from aaren_rl.training.trainer import Trainer
+
+CONFIG_FILE, SUMMARY_FILE = "config.json", "summary.json"
+MAY_CHANGE = ("device",)  # on resume: where the arithmetic is done, not what is done
+
+
+def train(config: TrainConfig) -> dict[str, Any]:
+    """Train an agent; leaves config, checkpoints, events and summary in the run's folder.
+
+    Returns:
+        The summary, as `summary.json` holds it.
+
+    Raises:
+        UserError: for anything wrong with the config, the data, the environment or the folder.
+        Interrupted: after Ctrl-C; the run can be resumed.
+    """
+    config.check()
+    folder = config.run_folder
+    claim_folder(folder, config)
+    dataset = load_trajectories(config.dataset).top_percent(config.top_percent)
+    environment = evaluation_environment(config, dataset)
+    fabric = make_fabric(config)
+    fabric.seed_everything(config.seed + fabric.global_rank, verbose=False)
+    agent = build_agent(config, dataset, environment)
+    agent.check_horizon(dataset.max_episode_length, f"an episode of {dataset.name}")
+    check_task(agent, environment)
+    if fabric.is_global_zero:
+        write_json(folder / CONFIG_FILE, config.to_json())
+    sampler = WindowSampler(
+        dataset,
+        batch_size=config.batch_size,
+        context_length=config.model.context_length,
+        seed=config.seed,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+    trainer = Trainer(config, agent, sampler, fabric, environment, folder)
+    trainer.fit(resume=config.resume and recover_folder(folder / "last").is_dir())
+    return finish(trainer, dataset)
+
+
+def make_fabric(config: TrainConfig) -> Fabric:
+    """Lightning Fabric, launched."""
+    strategy = "ddp" if config.devices > 1 else "auto"
+    precision: Any = {"32": "32-true", "bf16": "bf16-mixed"}[config.precision]
+    try:
+        fabric = Fabric(
+            accelerator="gpu" if config.device == "cuda" else config.device,
+            devices=config.devices,
+            strategy=strategy,
+            precision=precision,
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--device {config.device} --devices {config.devices}: {reason}") from None
+    fabric.launch()
+    return fabric
+
+
+def claim_folder(folder: Path, config: TrainConfig) -> None:
+    """Make the run's folder, and see that it can be written and holds no other run.
+
+    Raises:
+        UserError: otherwise; names the folder, or the flags that differ.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
+    file = folder / CONFIG_FILE
+    if not file.exists():
+        return
+    before, now = read_json(file), config.to_json()
+    differing = _differences(before, now)
+    if differing:
+        raise UserError(
+            f"--out {folder}: already holds a different run ({'; '.join(differing)}); "
+            "choose another folder"
+        )
+    if not config.resume:
+        raise UserError(f"--out {folder}: already holds this run; give --resume to go on with it")
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Readable differences between two configs, save those that may change."""
+    first, second = (
+        {**{k: v for k, v in content.items() if k != "model"}, **content.get("model", {})}
+        for content in (before, now)
+    )
+    return [
+        f"--{name.replace('_', '-')} {first.get(name)} there, {second.get(name)} here"
+        for name in sorted(first.keys() | second.keys())
+        if first.get(name) != second.get(name) and name not in MAY_CHANGE
+    ]
+
+
+def evaluation_environment(
+    config: TrainConfig, dataset: TrajectoryDataset
+) -> EnvSpec | str | None:
+    """Where to evaluate; `None` when the user wants none."""
+    if config.environment == "none":
+        return None
+    return config.environment or environment_of(dataset)
+
+
+def build_agent(
+    config: TrainConfig, dataset: TrajectoryDataset, environment: EnvSpec | str | None
+) -> Agent:
+    """A new agent for the dataset's task, with the dataset's statistics."""
+    name = environment.to_json() if isinstance(environment, EnvSpec) else environment
+    spec = AgentSpec(
+        observation_space=dataset.observation_space,  # type: ignore[arg-type]
+        action_space=dataset.action_space,  # type: ignore[arg-type]
+        returns_scale=_returns_scale(config, dataset),
+        target_returns=config.target_return or (_target(dataset),),
+        reference_scores=dataset.reference_scores,
+        environment=name,
+        dataset=dataset.name,
+    )
+    mean: np.ndarray | None = None
+    std: np.ndarray | None = None
+    if config.normalize_observations:
+        mean, std = dataset.observation_statistics()
+    return AGENTS[config.agent](config.model, spec, mean, std)
+
+
+def _target(dataset: TrajectoryDataset) -> float:
+    """The usual target of the task, else the best return in the data."""
+    usual = target_return(dataset.name)
+    return float(dataset.episode_returns.max()) if usual is None else usual
+
+
+def _returns_scale(config: TrainConfig, dataset: TrajectoryDataset) -> float:
+    """The field's 1000 for the paper's robots, else the largest absolute return."""
+    if config.returns_scale is not None:
+        return config.returns_scale
+    if robot_of(dataset.name) is not None:
+        return 1000.0
+    return float(np.abs(dataset.episode_returns).max()) or 1.0
+
+
+def check_task(agent: Agent, environment: EnvSpec | str | None) -> None:
+    """Make the environment once, to find out before training whether the agent fits it."""
+    if environment is None:
+        return
+    vector = make_vector_env(environment, 1)
+    try:
+        check_environment(vector, agent.spec.observation_space, agent.spec.action_space)
+        check_length(agent, vector)
+    finally:
+        vector.close()
+
+
+def finish(trainer: Trainer, dataset: TrajectoryDataset) -> dict[str, Any]:
+    """Write the summary and the HParams row."""
+    config = trainer.config
+    summary: dict[str, Any] = {}
+    if trainer.fabric.is_global_zero:
+        summary = trainer.write_summary(
+            {
+                "agent": config.agent,
+                "dataset": dataset.name,
+                "dataset_score": _dataset_score(dataset),
+                "seed": config.seed,
+                "mode": config.mode or trainer.agent.default_mode,
+                "parameters": trainer.agent.num_parameters,
+            }
+        )
+        trainer.log_final(flat_settings(config.to_json()))
+    trainer.fabric.barrier()
+    return summary
+
+
+def _dataset_score(dataset: TrajectoryDataset) -> float:
+    """Mean normalised score (or return) of the data's own episodes."""
+    scores = dataset.normalized_score(dataset.episode_returns)
+    return float(np.mean(dataset.episode_returns if scores is None else scores))

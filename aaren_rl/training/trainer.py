@@ -1,0 +1,285 @@
+"""The training loop: update, log, evaluate, save; on Lightning Fabric."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from aaren_rl.agents import Agent, TrajectoryAgent, load_agent
+from aaren_rl.data import WindowSampler
+from aaren_rl.errors import UserError
+from aaren_rl.evaluation import Score, rollout, score
+from aaren_rl.storage import write_json
+from aaren_rl.training.checkpoint import (
+    load_checkpoint,
+    optimizer_tensors,
+    random_state,
+    restore_optimizer,
+    restore_random_state,
+    save_checkpoint,
+)
+from aaren_rl.training.config import TrainConfig
+from aaren_rl.training.interrupt import Interrupted, StopRequest
+from aaren_rl.training.logging import RunLog
+from aaren_rl.training.progress import TrainingProgress
+from aaren_rl.training.schedule import learning_rate_factor
+
+EVALUATION_SEED = 10_000  # added to the run's seed: not the seeds that data are often made with
+
+
+class Trainer:
+    """One run.
+
+    Args:
+        config: what to do.
+        agent: what to train.
+        sampler: gives the batches of this process.
+        fabric: launched already.
+        environment: where to evaluate; `None` for nowhere.
+        folder: the run's folder.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        agent: Agent,
+        sampler: WindowSampler,
+        fabric: Fabric,
+        environment: Any,
+        folder: Path,
+    ) -> None:
+        self.config, self.agent, self.sampler = config, agent, sampler
+        self.fabric, self.environment, self.folder = fabric, environment, folder
+        self.names = [name for name, _ in agent.named_parameters()]
+        self.optimizer = torch.optim.AdamW(
+            agent.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.module, self.wrapped = fabric.setup(agent, self.optimizer)
+        self.targets: list[float | None] = list(config.target_return or agent.spec.target_returns)
+        if not isinstance(agent, TrajectoryAgent):
+            self.targets = [None]  # it cannot be asked for a return
+        self.update = 0
+        self.train_seconds = 0.0
+        self.evaluated_at = -1
+        self.scores: list[Score] = []
+        self.best: dict[str, Any] | None = None
+        self._last_step = (0, 0.0)
+
+    # ---- the loop
+
+    def fit(self, resume: bool = False) -> None:
+        """Run to the last update.
+
+        Raises:
+            Interrupted: after Ctrl-C or SIGTERM; all is saved by then.
+        """
+        if resume:
+            self._restore()
+        title = f"{self.agent.name} on {self.agent.spec.dataset}"
+        leader = self.fabric.is_global_zero
+        log = RunLog(self.folder, self.targets, self.update if resume else None) if leader else None
+        bar = TrainingProgress(title, self.config.updates, self.update, quiet=not leader)
+        try:
+            with StopRequest() as stop, bar:
+                self._loop(stop, bar, log)
+        finally:
+            if log is not None:
+                log.close()
+
+    def _loop(self, stop: StopRequest, bar: TrainingProgress, log: RunLog | None) -> None:
+        config = self.config
+        self._start_clock()
+        while True:
+            at_end = self.update == config.updates
+            if self._evaluation_due():
+                self._evaluate(stop, bar, log)
+            if (self.update and self.update % config.checkpoint_interval == 0) or at_end:
+                self._save()
+            if at_end:
+                return
+            self._step(bar, log)
+            if self._agreed(stop.requested):
+                self._stop()
+
+    def _evaluation_due(self) -> bool:
+        at_end = self.update == self.config.updates
+        due = at_end or self.update % self.config.evaluation_interval == 0
+        return bool(self.update and due and self.evaluated_at != self.update and self.environment)
+
+    def _agreed(self, requested: bool) -> bool:
+        """Whether any process was asked to stop: all must stop at the same update."""
+        if self.fabric.world_size == 1:
+            return requested
+        total = self.fabric.all_reduce(torch.tensor(float(requested)), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return bool(total > 0)
+
+    def _stop(self) -> None:
+        self._save()
+        raise Interrupted(self.update)
+
+    # ---- one update
+
+    def _step(self, bar: TrainingProgress, log: RunLog | None) -> None:
+        config = self.config
+        start = time.perf_counter()
+        rate = config.learning_rate * learning_rate_factor(
+            self.update, config.updates, config.warmup, config.schedule
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batch = self.sampler.sample().to(self.fabric.device)
+        loss = self.module(batch)
+        self.fabric.backward(loss)
+        norm = self.fabric.clip_gradients(
+            self.module, self.wrapped, max_norm=config.gradient_clip, error_if_nonfinite=False
+        )
+        self.wrapped.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.update += 1
+        if self.update % config.log_every == 0 or self.update == config.updates:
+            value, norm_value = float(loss.detach()), float(torch.as_tensor(norm))
+            if not (value == value and abs(value) != float("inf")):
+                raise UserError(
+                    f"the loss became {value} at update {self.update}: lower --learning-rate"
+                )
+            if log is not None:
+                speed = self._tokens_per_second(batch.mask)
+                log.training(
+                    {
+                        "loss": value,
+                        "learning_rate": rate,
+                        "gradient_norm": norm_value,
+                        "tokens_per_second": speed,
+                    },
+                    self.update,
+                )
+            bar.update(self.update, value)
+        else:
+            bar.update(self.update)
+        self.train_seconds += time.perf_counter() - start
+
+    def _start_clock(self) -> None:
+        self._last_step = (self.update, self.train_seconds)
+
+    def _tokens_per_second(self, mask: Tensor) -> float:
+        """Over the updates since the last entry, evaluations and checkpoints left out."""
+        updates, seconds = self._last_step
+        elapsed = self.train_seconds - seconds
+        tokens = (self.update - updates) * mask.numel() * 3 * self.fabric.world_size
+        self._start_clock()
+        return tokens / elapsed if elapsed > 0 else 0.0
+
+    # ---- evaluation
+
+    def _evaluate(self, stop: StopRequest, bar: TrainingProgress, log: RunLog | None) -> None:
+        """Act in the environment; the first process does, the others wait for it."""
+
+        def check() -> None:
+            if stop.requested and self.fabric.world_size == 1:
+                self.agent.train()
+                self._stop()
+
+        if self.fabric.is_global_zero:
+            self.scores = [self._score(target, check) for target in self.targets]
+            best = max(self.scores, key=lambda row: row.score_mean)
+            bar.evaluated(self.update, best.score_mean, best.score_std)
+            if log is not None:
+                log.evaluation(self.scores, self.update)
+            self._keep_best(best)
+        self.evaluated_at = self.update
+        self.agent.train()
+        self.fabric.barrier()
+
+    def _score(self, target: float | None, check: Any) -> Score:
+        episodes = rollout(
+            self.agent,
+            self.environment,
+            episodes=self.config.episodes,
+            target_return=target,
+            mode=self.config.mode,
+            seed=EVALUATION_SEED + self.config.seed,
+            on_step=check,
+        )
+        return score(self.agent, episodes, target)
+
+    def _keep_best(self, row: Score) -> None:
+        if self.best is not None and row.score_mean <= self.best["score_mean"]:
+            return
+        self.best = {"update": self.update, **row.to_json()}
+        save_checkpoint(self.folder / "best", self.agent, self.best, {})
+
+    # ---- saving and going on
+
+    def _save(self) -> None:
+        """Write all of the run's state to `last`."""
+        values, tensors = random_state()
+        everyone: list[Any] = [(values, tensors)]
+        if self.fabric.world_size > 1:
+            everyone = [None] * self.fabric.world_size
+            torch.distributed.all_gather_object(everyone, (values, tensors))
+        if self.fabric.is_global_zero:
+            stored = optimizer_tensors(self.optimizer, self.names)
+            for rank, (_, generators) in enumerate(everyone):
+                stored |= {f"random.{rank}.{name}": t for name, t in generators.items()}
+            progress = {
+                "update": self.update,
+                "train_seconds": self.train_seconds,
+                "evaluated_at": self.evaluated_at,
+                "scores": [row.to_json() for row in self.scores],
+                "best": self.best,
+                "sampler": self.sampler.state_dict(),
+                "random": [generators for generators, _ in everyone],
+            }
+            save_checkpoint(self.folder / "last", self.agent, progress, stored)
+        self.fabric.barrier()
+
+    def _restore(self) -> None:
+        """Take up the state that `_save` wrote."""
+        found, progress, tensors = load_checkpoint(self.folder / "last")
+        self.agent.load_state_dict(load_agent(found).state_dict())
+        restore_optimizer(self.optimizer, self.names, tensors)
+        rank = self.fabric.global_rank
+        prefix = f"random.{rank}."
+        own = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
+        }
+        restore_random_state(progress["random"][rank], own)
+        self.sampler.load_state_dict(progress["sampler"])
+        self.update = progress["update"]
+        self.train_seconds = progress["train_seconds"]
+        self.evaluated_at = progress["evaluated_at"]
+        self.scores = [Score(**row) for row in progress["scores"]]
+        self.best = progress["best"]
+
+    def log_final(self, settings: dict[str, Any]) -> None:
+        """Write the run's row in the HParams tab."""
+        metrics = {"train_seconds": self.train_seconds, "parameters": self.agent.num_parameters}
+        if self.scores:
+            row = max(self.scores, key=lambda score: score.score_mean)
+            metrics |= {"score": row.score_mean, "score_std": row.score_std}
+        log = RunLog(self.folder, self.targets, self.update)
+        log.final(settings, metrics, self.update)
+        log.close()
+
+    def write_summary(self, extra: dict[str, Any]) -> dict[str, Any]:
+        """Write `summary.json` and return it."""
+        summary = {
+            **extra,
+            "updates": self.update,
+            "train_seconds": self.train_seconds,
+            "scores": [row.to_json() for row in self.scores],
+            "best": self.best,
+        }
+        write_json(self.folder / "summary.json", summary)
+        return summary
