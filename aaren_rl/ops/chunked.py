@@ -93,7 +93,8 @@ class _Chunked(torch.autograd.Function):
             v.new_zeros(v.shape[0]) if du is None else -du.flatten(),
         )
         before = v.new_full(v.shape[:1], -torch.inf) if m0 is None else m0.flatten()
-        ds, dv, carry = _backward(s, v, o, m, u, g, before, carry)
+        with torch.autocast(v.device.type, enabled=False):  # backward may run within autocast
+            ds, dv, carry = _backward(s, v, o, m, u, g, before, carry)
         d_scores = _unrows(ds, batch, heads).to(scores.dtype)
         d_values = _unrows(dv, batch, heads).to(values.dtype)
         if m0 is None:

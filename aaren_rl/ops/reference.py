@@ -42,5 +42,7 @@ def reference(
     normalizer = weights.sum(-1) + weight0 * u0[..., None]
     weighted_sum = weights @ v + weight0[..., None] * w0[..., None, :]
     outputs = divide(weighted_sum, normalizer)
-    final = PrefixState(running[..., -1], normalizer[..., -1], weighted_sum[..., -1, :])
+    # Copies: a view would keep the whole sequence alive behind a small state.
+    last = (running[..., -1], normalizer[..., -1], weighted_sum[..., -1, :])
+    final = PrefixState(*(term.clone() for term in last))
     return outputs.transpose(1, 2), final

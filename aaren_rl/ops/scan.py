@@ -29,7 +29,9 @@ def scan(scores: Tensor, values: Tensor, state: PrefixState | None) -> tuple[Ten
     terms = [torch.cat([i[:, None], t], 1) for i, t in zip(initial, tokens, strict=True)]
     maximum, normalizer, weighted_sum = inclusive_scan((terms[0], terms[1], terms[2]))
     outputs = divide(weighted_sum[:, 1:], normalizer[:, 1:])
-    final = PrefixState(maximum[:, -1], normalizer[:, -1], weighted_sum[:, -1])
+    # Copies: a view would keep the whole sequence alive behind a small state.
+    last = (maximum[:, -1], normalizer[:, -1], weighted_sum[:, -1])
+    final = PrefixState(*(term.clone() for term in last))
     return outputs.to(values.dtype), final
 
 
