@@ -62,7 +62,8 @@ def flatten_batch(space: spaces.Space[Any], batch: Any) -> NDArray[np.float32]:
         return np.concatenate(
             [_one_hot(values[:, i], int(n)) for i, n in enumerate(levels)], axis=1
         )
-    return array.reshape(len(array), size).astype(np.float32)
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite; datasets refuse that
+        return array.reshape(len(array), size).astype(np.float32, copy=False)
 
 
 def _parts(space: spaces.Dict | spaces.Tuple) -> dict[Any, spaces.Space[Any]]:

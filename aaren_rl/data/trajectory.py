@@ -318,7 +318,7 @@ def _checked_actions(where: str, space: spaces.Space[Any], actions: NDArray[Any]
     if actions.size != len(actions):
         raise UserError(f"{where}: shape {list(actions.shape)}; one integer a step expected")
     values = actions.reshape(-1)
-    if np.any(values != values.astype(np.int64)) or np.any((values < 0) | (values >= space.n)):
+    if not np.isin(values, np.arange(space.n)).all():
         raise UserError(f"{where}: integers from 0 to {int(space.n) - 1} expected")
     return values.astype(np.int64)
 

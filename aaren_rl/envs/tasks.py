@@ -37,7 +37,8 @@ class Task:
         quality: medium, medium-replay or medium-expert.
         environment_id: where agents are evaluated.
         d4rl_name: the data that the paper learned from.
-        minari_id: the same data in Minari's conversion of D4RL.
+        minari_id: Minari's published data of the same robot and quality, where there are any.
+            They come from other policies and newer environments: scores do not compare.
         target_returns: what the agents are asked for, the main one first.
         reference_scores: returns that count as 0 and 100.
     """
@@ -46,7 +47,7 @@ class Task:
     quality: str
     environment_id: str
     d4rl_name: str
-    minari_id: str
+    minari_id: str | None
     target_returns: tuple[float, ...]
     reference_scores: tuple[float, float]
 
@@ -80,7 +81,7 @@ def _task(robot: str, quality: str) -> Task:
         quality=quality,
         environment_id=ENVIRONMENTS[robot],
         d4rl_name=name,
-        minari_id=f"D4RL/{robot}/{quality}-v2",
+        minari_id=f"mujoco/{robot}/{quality}-v0" if quality == "medium" else None,
         target_returns=(target,),
         reference_scores=REFERENCE_SCORES[robot],
     )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
+import mujoco
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from aaren_rl.data.spaces import flat_size
 from aaren_rl.data.trajectory import TrajectoryDataset
-from aaren_rl.envs.tasks import environment_id
+from aaren_rl.envs.d4rl_ant import BODY_SIZE, D4RL_ANT, OBSERVATION_SIZE
+from aaren_rl.envs.tasks import ENVIRONMENTS, environment_id
 from aaren_rl.errors import UserError
 
 
@@ -22,6 +27,8 @@ def environment_of(dataset: TrajectoryDataset) -> EnvSpec | str:
         UserError: neither is known.
     """
     environment = dataset.env_spec or environment_id(dataset.name)
+    if environment == ENVIRONMENTS["ant"] and _is_d4rl_ant(dataset):
+        return D4RL_ANT
     if environment is None:
         raise UserError(
             f"dataset {dataset.name!r} does not say its environment; give it with --environment"
@@ -53,15 +60,17 @@ def make_vector_env(
     """
     if num_envs < 1:
         raise UserError(f"{num_envs} environments: at least 1 expected")
+    rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
-        return gymnasium.make_vec(
-            environment,
-            num_envs=num_envs,
-            vectorization_mode="async" if asynchronous else "sync",
-            vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED},
-            render_mode=render_mode,
-            disable_env_checker=True,
-        )
+        with _without_deprecations():
+            return gymnasium.make_vec(
+                environment,
+                num_envs=num_envs,
+                vectorization_mode="async" if asynchronous else "sync",
+                vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED},
+                disable_env_checker=True,  # it would check, and slow, every step
+                **rendering,
+            )
     except (gymnasium.error.Error, ImportError) as error:
         name = environment if isinstance(environment, str) else environment.id
         reason = " ".join(str(error).split())
@@ -97,3 +106,25 @@ def check_environment(
 def _action_kind(space: spaces.Space[Any]) -> tuple[str, int]:
     """What has to agree between two action spaces; bounds may differ."""
     return type(space).__name__, flat_size(space)
+
+
+def _is_d4rl_ant(dataset: TrajectoryDataset) -> bool:
+    """Whether Ant's observations are D4RL's: as many, and no contact forces."""
+    right_size = dataset.observations.shape[1] == OBSERVATION_SIZE
+    return right_size and not dataset.observations[:, BODY_SIZE:].any()
+
+
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """Keep quiet about deprecated words in Gymnasium's own MuJoCo models.
+
+    MuJoCo prints such a warning for every environment, and logs it in the working directory.
+    """
+    previous = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(
+        lambda text: None if "deprecated" in text else warnings.warn(text, stacklevel=2)
+    )
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(previous)
