@@ -44,6 +44,10 @@ class Score:
         """As plain JSON values."""
         return asdict(self)
 
+    def brief(self) -> dict[str, Any]:
+        """`to_json` without the single episodes."""
+        return {k: v for k, v in asdict(self).items() if k not in ("returns", "lengths")}
+
 
 def normalized_scores(returns: np.ndarray, reference: tuple[float, float] | None) -> np.ndarray:
     """D4RL's normalised score, 0 for the reference minimum and 100 for the maximum.

@@ -17,19 +17,12 @@ AgentName = Literal["decision-aaren", "decision-transformer", "behavior-cloning"
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Train an agent offline on a dataset of trajectories."""
+class TrainSettings:
+    """What training runs that are compared with each other have in common."""
 
     dataset: str = "aaren-rl/hopper-small-v0"
     """Minari id (local, or downloaded), D4RL name such as hopper-medium-v2, or path of an HDF5 file
     in D4RL's layout or of a Minari dataset's folder."""
-    agent: AgentName = "decision-aaren"
-    """Which agent to train."""
-    out: Path | None = None
-    """Folder of the run: config, checkpoints, TensorBoard events, summary. By default
-    runs/DATASET/AGENT/seed-SEED."""
-    resume: bool = False
-    """Go on from the last checkpoint in the run's folder; flags not given are taken from there."""
     updates: int = 100_000
     """Gradient updates."""
     batch_size: int = 64
@@ -44,8 +37,6 @@ class TrainConfig:
     """Learning rate after the warm-up: a cosine down to a tenth of the peak, or constant."""
     gradient_clip: float = 0.25
     """Largest norm of the gradient."""
-    seed: int = 0
-    """Seed of everything random: weights, batches, dropout, evaluation episodes."""
     precision: Literal["32", "bf16"] = "32"
     """Arithmetic in training: float32, or bfloat16 autocast (weights stay float32)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -77,14 +68,6 @@ class TrainConfig:
     model: Annotated[AgentConfig, tyro.conf.arg(name="")] = field(default_factory=AgentConfig)
 
     @property
-    def run_folder(self) -> Path:
-        """Where the run lives."""
-        if self.out is not None:
-            return self.out
-        name = Path(self.dataset).stem if Path(self.dataset).exists() else self.dataset
-        return Path("runs") / name / self.agent / f"seed-{self.seed}"
-
-    @property
     def evaluation_interval(self) -> int:
         """Updates between two evaluations."""
         return self.evaluate_every or max(1, self.updates // 10)
@@ -114,8 +97,6 @@ class TrainConfig:
             raise UserError(f"--weight-decay must be in [0, 1), got {self.weight_decay}")
         if not 0 <= self.warmup <= 1:
             raise UserError(f"--warmup is a share of the updates in [0, 1], got {self.warmup}")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"--seed must be in [0, 2^32), got {self.seed}")
         if not 0 < self.top_percent <= 100:
             raise UserError(f"--top-percent must be in (0, 100], got {self.top_percent}")
         if not all(math.isfinite(target) for target in self.target_return):
@@ -124,6 +105,39 @@ class TrainConfig:
             raise UserError(
                 f"--devices ({self.devices}) must divide --batch-size ({self.batch_size})"
             )
+
+
+@dataclass(frozen=True)
+class TrainConfig(TrainSettings):
+    """Train an agent offline on a dataset of trajectories.
+
+    The run's folder then holds config.json, the checkpoints last/ and best/, TensorBoard events and
+    summary.json. Example: aaren-rl train --dataset aaren-rl/hopper-small-v0 --updates 1500
+    --learning-rate 1e-3 --precision bf16 --out runs/first
+    """
+
+    agent: AgentName = "decision-aaren"
+    """Which agent to train."""
+    seed: int = 0
+    """Seed of everything random: weights, batches, dropout, evaluation episodes."""
+    out: Path | None = None
+    """Folder of the run. By default runs/DATASET/AGENT/seed-SEED."""
+    resume: bool = False
+    """Go on from the last checkpoint in the run's folder; flags not given are taken from there."""
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the run lives."""
+        if self.out is not None:
+            return self.out
+        name = Path(self.dataset).stem if Path(self.dataset).exists() else self.dataset
+        return Path("runs") / name / self.agent / f"seed-{self.seed}"
+
+    def check(self) -> None:
+        """Raise `UserError` for a value that cannot work, naming its flag."""
+        super().check()
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed must be in [0, 2^32), got {self.seed}")
 
     def to_json(self) -> dict[str, Any]:
         """What makes this run this run, as JSON: all fields but where it lies and `resume`."""

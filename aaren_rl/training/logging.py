@@ -27,7 +27,7 @@ def custom_layout(tags: list[str]) -> dict[str, dict[str, list[Any]]]:
     charts: dict[str, list[Any]] = {}
     for tag in tags:
         short = tag.removeprefix("evaluation").strip("/") or "all"
-        bounds = [f"{tag}/score", f"{tag}/score_minus_std", f"{tag}/score_plus_std"]
+        bounds = [f"{tag}/score", f"{tag}/score_low", f"{tag}/score_high"]
         charts[f"score, {short}"] = ["Margin", bounds]
         charts[f"episode length, {short}"] = ["Multiline", [f"{tag}/episode_length"]]
     charts["loss"] = ["Multiline", ["training/loss"]]
@@ -61,8 +61,8 @@ class RunLog:
             tag = target_tag(score.target_return)
             values = {
                 "score": score.score_mean,
-                "score_minus_std": score.score_mean - score.score_std,
-                "score_plus_std": score.score_mean + score.score_std,
+                "score_low": score.score_mean - score.score_std,
+                "score_high": score.score_mean + score.score_std,
                 "return": score.return_mean,
                 "episode_length": score.length_mean,
             }

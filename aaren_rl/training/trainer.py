@@ -71,6 +71,7 @@ class Trainer:
         self.evaluated_at = -1
         self.scores: list[Score] = []
         self.best: dict[str, Any] | None = None
+        self.history: list[dict[str, Any]] = []
         self._last_step = (0, 0.0)
 
     # ---- the loop
@@ -192,6 +193,7 @@ class Trainer:
             self.scores = [self._score(target, check) for target in self.targets]
             best = max(self.scores, key=lambda row: row.score_mean)
             bar.evaluated(self.update, best.score_mean, best.score_std)
+            self.history += [{"update": self.update, **row.brief()} for row in self.scores]
             if log is not None:
                 log.evaluation(self.scores, self.update)
             self._keep_best(best)
@@ -236,6 +238,7 @@ class Trainer:
                 "evaluated_at": self.evaluated_at,
                 "scores": [row.to_json() for row in self.scores],
                 "best": self.best,
+                "history": self.history,
                 "sampler": self.sampler.state_dict(),
                 "random": [generators for generators, _ in everyone],
             }
@@ -261,6 +264,7 @@ class Trainer:
         self.evaluated_at = progress["evaluated_at"]
         self.scores = [Score(**row) for row in progress["scores"]]
         self.best = progress["best"]
+        self.history = progress["history"]
 
     def log_final(self, settings: dict[str, Any]) -> None:
         """Write the run's row in the HParams tab."""
@@ -280,6 +284,7 @@ class Trainer:
             "train_seconds": self.train_seconds,
             "scores": [row.to_json() for row in self.scores],
             "best": self.best,
+            "history": self.history,
         }
         write_json(self.folder / "summary.json", summary)
         return summary

@@ -1,0 +1,149 @@
+"""The command line: one subcommand an action, made by tyro from the config dataclasses."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from aaren_rl.errors import UserError
+from aaren_rl.evaluation import EvaluateConfig, evaluate
+from aaren_rl.storage import read_json
+from aaren_rl.training import CompareConfig, Interrupted, TrainConfig, compare, train
+from aaren_rl.training.run import CONFIG_FILE
+
+EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+C = TypeVar("C")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Entry point of `aaren-rl`. Returns the exit code."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    commands = {
+        "train": TrainConfig,
+        "evaluate": EvaluateConfig,
+        "compare": CompareConfig,
+    }
+    if arguments[:1] and arguments[0] in commands:
+        name = arguments[0]
+        return run(commands[name], arguments[1:], prog=f"aaren-rl {name}")
+    parsed = tyro.extras.subcommand_cli_from_dict  # only to print the help of all
+    parsed({name: kind for name, kind in commands.items()}, args=arguments, prog="aaren-rl")
+    return 0
+
+
+def run(kind: type[C], args: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Read a config of this kind from the command line and do what it says.
+
+    Args:
+        kind: a key of `ACTIONS`.
+        args: the command line's words; those of this process when `None`.
+        prog: the name to show in the help.
+
+    Returns:
+        The exit code: 0, 2 for a user's mistake, 130 when interrupted.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    try:
+        default = saved_config(arguments) if kind is TrainConfig else None
+        config = tyro.cli(kind, args=arguments, prog=prog, default=default)  # type: ignore[arg-type]
+        ACTIONS[kind](config)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except Interrupted as stop:
+        print(f"{stop}; all is saved, --resume goes on", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def saved_config(arguments: Sequence[str]) -> TrainConfig | None:
+    """With `--resume --out DIR`, the run's own config: flags not given are taken from there."""
+    if "--resume" not in arguments:
+        return None
+    folder = None
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if word == "--out":
+            folder = Path(following)
+        elif word.startswith("--out="):
+            folder = Path(word.removeprefix("--out="))
+    if folder is None or not (folder / CONFIG_FILE).is_file():
+        return None
+    return TrainConfig.from_json(read_json(folder / CONFIG_FILE), folder / CONFIG_FILE)
+
+
+def _train(config: TrainConfig) -> None:
+    summary = train(config)
+    if not summary:  # not the first of several processes
+        return
+    print_rows(
+        f"{summary['agent']} on {summary['dataset']}, {summary['updates']} updates, "
+        f"{summary['train_seconds']:.0f} s of training",
+        [{"mode": summary["mode"], **row} for row in summary["scores"]],
+        ["mode", "target_return", "score_mean", "score_std", "return_mean", "length_mean"],
+    )
+    folder = config.run_folder
+    print(f"run: {folder}\nlook at it: tensorboard --logdir {folder}")
+
+
+def _evaluate(config: EvaluateConfig) -> None:
+    result = evaluate(config)
+    columns = ["agent", "mode", "target_return", "score_mean", "score_std", "return_mean"]
+    print_rows(str(config.run), result["rows"], [*columns, "length_mean", "episodes"])
+    if "video" in result:
+        print(f"video: {result['video']}")
+
+
+def _compare(config: CompareConfig) -> None:
+    rows = compare(config)
+    print_rows(
+        f"{config.dataset}, seeds {' '.join(map(str, config.seeds))}: mean and 95% interval",
+        rows,
+        [
+            "agent",
+            "mode",
+            "target_return",
+            "score_mean",
+            "score_low",
+            "score_high",
+            "parameters",
+            "train_seconds",
+        ],
+    )
+    print(f"look at it: tensorboard --logdir {config.out}")
+
+
+ACTIONS: dict[type, Callable[[Any], None]] = {
+    TrainConfig: _train,
+    EvaluateConfig: _evaluate,
+    CompareConfig: _compare,
+}
+
+
+def print_rows(title: str, rows: list[dict[str, Any]], columns: list[str]) -> None:
+    """Print a table to standard output."""
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        numeric = all(isinstance(row[column], (int, float)) for row in rows)
+        table.add_column(column.replace("_", " "), justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*(_cell(row[column]) for column in columns))
+    console = Console()
+    # A pipe has no width: without this a wide table would be cut to 80 columns there.
+    console.print(table, width=None if console.is_terminal else 160)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.1f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,154 @@
+"""Evaluate a trained run: any mode, any target returns, any number of episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from gymnasium.envs.registration import EnvSpec
+
+from aaren_rl.agents import Agent, Mode, TrajectoryAgent, load_agent
+from aaren_rl.errors import UserError
+from aaren_rl.evaluation.rollout import rollout
+from aaren_rl.evaluation.scores import score
+from aaren_rl.evaluation.video import record_video
+from aaren_rl.storage import recover_folder, write_json
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Act with a trained agent in its Gymnasium environment and print the scores.
+
+    Example: aaren-rl evaluate runs/first --mode carry window --episodes 20 --json scores.json
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a training run (or of a checkpoint)."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which of the run's checkpoints; `best` was chosen by its score in training and flatters."""
+    mode: tuple[Mode, ...] = ()
+    """How to act: carry the state, reset it every context length, or recompute the window; several
+    give a row each. By default carry for Aaren, window for the Transformer."""
+    episodes: int = 10
+    """Episodes for each row."""
+    target_return: tuple[float, ...] = ()
+    """Returns to ask for, a row each; by default those that the agent was trained to be asked."""
+    environment: str | None = None
+    """Gymnasium id of the environment; by default the agent's own."""
+    seed: int = 20_000
+    """Seed of the first episode; the next ones count up."""
+    num_envs: int = 16
+    """Environments that step together."""
+    asynchronous: bool = False
+    """Each environment in a process of its own (worth it when they are slow)."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the agent thinks."""
+    json: Path | None = None
+    """File to write the rows to, with every episode's return and length."""
+    video: Path | None = None
+    """Folder to record one episode to, as MP4 (needs the extra `video` and a working OpenGL)."""
+
+    def check(self) -> None:
+        """Raise `UserError` for a value that cannot work, naming its flag."""
+        if self.episodes < 1:
+            raise UserError(f"--episodes must be at least 1, got {self.episodes}")
+        if self.num_envs < 1:
+            raise UserError(f"--num-envs must be at least 1, got {self.num_envs}")
+        if self.seed < 0:
+            raise UserError(f"--seed must not be negative, got {self.seed}")
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Evaluate a run; writes JSON and video where asked.
+
+    Returns:
+        The run's name and its rows, as the JSON file holds them.
+
+    Raises:
+        UserError: for a folder without an agent, or an environment that does not fit it.
+    """
+    config.check()
+    if config.json is not None and not config.json.parent.is_dir():
+        raise UserError(f"--json {config.json}: no folder {config.json.parent}")
+    agent = load_agent(checkpoint_folder(config.run, config.checkpoint), config.device)
+    environment = environment_of_agent(agent, config.environment)
+    rows = evaluate_agent(
+        agent,
+        environment,
+        modes=config.mode,
+        targets=config.target_return,
+        episodes=config.episodes,
+        seed=config.seed,
+        num_envs=config.num_envs,
+        asynchronous=config.asynchronous,
+    )
+    result = {"run": str(config.run), "checkpoint": config.checkpoint, "rows": rows}
+    if config.json is not None:
+        write_json(config.json, result)
+    if config.video is not None:
+        target = config.target_return[0] if config.target_return else None
+        mode = config.mode[0] if config.mode else None
+        file = record_video(agent, environment, config.video, target, mode, config.seed)
+        result["video"] = str(file)
+    return result
+
+
+def checkpoint_folder(run: Path, checkpoint: str) -> Path:
+    """The folder of a run's checkpoint; `run` may be such a folder itself.
+
+    Raises:
+        UserError: when there is none.
+    """
+    if (run / "agent.json").is_file():
+        return run
+    folder = recover_folder(run / checkpoint)
+    if not folder.is_dir():
+        raise UserError(f"{run}: not a training run: it has no {checkpoint}/ checkpoint")
+    return folder
+
+
+def environment_of_agent(agent: Agent, override: str | None = None) -> EnvSpec | str:
+    """Where an agent acts: what the user says, else what was saved with it.
+
+    Raises:
+        UserError: when nobody knows.
+    """
+    name = override or agent.spec.environment
+    if name is None:
+        raise UserError("--environment is needed: the agent was saved without one")
+    return EnvSpec.from_json(name) if name.lstrip().startswith("{") else name
+
+
+def evaluate_agent(
+    agent: Agent,
+    environment: EnvSpec | str,
+    *,
+    modes: tuple[Mode, ...] = (),
+    targets: tuple[float, ...] = (),
+    episodes: int = 10,
+    seed: int = 0,
+    num_envs: int = 16,
+    asynchronous: bool = False,
+) -> list[dict[str, Any]]:
+    """A row for each mode and target return; see `EvaluateConfig` for the arguments."""
+    asked: list[float | None] = list(targets or agent.spec.target_returns)
+    if not isinstance(agent, TrajectoryAgent):
+        asked = [None]  # it cannot be asked for a return
+    rows = []
+    for mode in modes or (agent.default_mode,):
+        for target in asked:
+            played = rollout(
+                agent,
+                environment,
+                episodes=episodes,
+                target_return=target,
+                mode=mode,
+                seed=seed,
+                num_envs=num_envs,
+                asynchronous=asynchronous,
+            )
+            result = score(agent, played, target).to_json()
+            rows.append({"agent": agent.name, "mode": mode, **result})
+    return rows
