@@ -138,7 +138,7 @@ def _read_values(where: str, group: h5py.Group, field: str, space: spaces.Space[
         return tuple(_read_values(where, node, f"_index_{i}", part) for i, part in enumerate(space))
     if not isinstance(node, h5py.Dataset):
         raise UserError(f"{where}: {node.name} is a group; an array expected")
-    return node[()]
+    return np.atleast_1d(node[()])
 
 
 def _minari_episodes(data: Path, dataset: minari.MinariDataset) -> Iterator[Trajectory]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -241,7 +242,7 @@ def returns_to_go(rewards: NDArray[np.float64], offsets: NDArray[np.int64]) -> N
     # Each episode is summed on its own: the difference of two running sums over the whole dataset
     # would cost digits that grow with the dataset.
     result = np.empty_like(rewards)
-    for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+    for start, stop in pairwise(offsets.tolist()):
         result[start:stop] = np.cumsum(rewards[start:stop][::-1])[::-1]
     return result
 

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aaren_rl.data.download import download
+
+Serve = Callable[..., Any]
+CONTENT = np.random.default_rng(0).bytes(3_000_001)
+
+
+def test_a_whole_file(serve: Serve, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "new" / "folder" / "file.hdf5"
+    server = serve(CONTENT)
+    download(f"{server.address}/file.hdf5", target)
+    assert target.read_bytes() == CONTENT
+    assert not list(target.parent.glob("*.part"))
+    assert "file.hdf5" in capfd.readouterr().err
+
+
+def test_a_broken_connection_is_taken_up_again(serve: Serve, tmp_path: Path) -> None:
+    server = serve(CONTENT, dies_at=[1_000_000, 2_000_000])
+    download(f"{server.address}/file", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=1000000-", "bytes=2000000-"]
+
+
+def test_what_arrived_is_kept_for_the_next_call(serve: Serve, tmp_path: Path) -> None:
+    target, part = tmp_path / "file", tmp_path / "file.part"
+    server = serve(CONTENT, dies_at=[1_500_000, 1_500_000])
+    with pytest.raises(OSError, match="1500000 of 3000001 bytes"):
+        download(f"{server.address}/file", target)
+    assert not target.exists()
+    assert part.read_bytes() == CONTENT[:1_500_000]
+    download(f"{server.address}/file", target)
+    assert target.read_bytes() == CONTENT
+    assert server.ranges[-1] == "bytes=1500000-"
+    assert not part.exists()
+
+
+def test_a_server_that_cannot_resume_starts_again(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "file.part").write_bytes(b"x" * 1000)
+    server = serve(CONTENT, resumes=False)
+    download(f"{server.address}/file", tmp_path / "file")
+    assert server.ranges == ["bytes=1000-"]
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_killed_between_the_last_byte_and_the_rename(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "file.part").write_bytes(CONTENT)
+    server = serve(CONTENT)
+    download(f"{server.address}/file", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_part_longer_than_the_file_is_no_file(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "file.part").write_bytes(CONTENT + b"more")
+    server = serve(CONTENT)
+    with pytest.raises(OSError, match="416"):
+        download(f"{server.address}/file", tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_a_refusal_is_an_error_at_once(serve: Serve, tmp_path: Path, status: int) -> None:
+    server = serve(CONTENT)
+    server.status = status
+    with pytest.raises(OSError, match=f"HTTP {status}"):
+        download(f"{server.address}/file", tmp_path / "file")
+    assert len(server.ranges) == 1
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_file_that_is_there_is_not_asked_for(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"here")
+    server = serve(CONTENT)
+    download(f"{server.address}/file", tmp_path / "file")
+    assert server.ranges == []
