@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from aaren_rl.data.download import download
 from aaren_rl.data.hdf5 import one_line, open_hdf5
-from aaren_rl.data.reference_scores import reference_scores
+from aaren_rl.data.reference_scores import reference_scores, robot_of
 from aaren_rl.data.trajectory import Trajectory, TrajectoryDataset
 from aaren_rl.errors import UserError
 
@@ -30,6 +30,7 @@ NAME = re.compile(
     r"(bullet-)?(ant|antmaze|carla|door|flow|halfcheetah|hammer|hopper|kitchen|maze2d|minigrid|pen"
     r"|relocate|walker2d)-[a-z0-9-]+-v\d+"
 )
+QUALITIES = ("random", "medium", "expert", "medium-replay", "full-replay", "medium-expert")
 FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
 
 
@@ -80,6 +81,10 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
                 f"{path}: {len(arrays[field])} rows of {field} for {steps} actions; "
                 "equal numbers expected"
             )
+    for field in ("rewards", "terminals", "timeouts"):
+        if arrays[field].size != steps:
+            shape = list(arrays[field].shape)
+            raise UserError(f"{path}: {field} of shape {shape}; one value a step expected")
     return arrays
 
 
@@ -162,18 +167,27 @@ def _file_names(name: str, infos: ModuleType | None) -> list[str]:
     """The files that the dataset may be in, D4RL's own name first.
 
     Raises:
-        UserError: d4rl is installed and does not know the dataset.
+        UserError: D4RL has no dataset of this name.
     """
-    if infos is None:
-        # D4RL's rule for its robots since v1: hopper-medium-replay-v2 -> hopper_medium_replay-v2
-        quality, version = name.rsplit("-", 1)
-        by_rule = f"{quality.replace('-', '_')}-{version}.hdf5"
-        names = [by_rule, f"{name}.hdf5"]
-        return names if reference_scores(name) else names[::-1]
-    if name not in infos.DATASET_URLS:
-        near = difflib.get_close_matches(name, infos.DATASET_URLS, n=3)
-        raise UserError(f"dataset {name!r}: D4RL has none of this name; near it: {near}")
-    return [infos.DATASET_URLS[name].rsplit("/", 1)[-1], f"{name}.hdf5"]
+    known = infos.DATASET_URLS if infos else _robot_datasets(robot_of(name))
+    if known and name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        raise UserError(
+            f"dataset {name!r}: D4RL has none of this name; near it: {', '.join(near) or 'none'}"
+        )
+    if infos:
+        return [infos.DATASET_URLS[name].rsplit("/", 1)[-1], f"{name}.hdf5"]
+    if not known:
+        return [f"{name}.hdf5"]
+    # D4RL's rule for its robots since v1: hopper-medium-replay-v2 -> hopper_medium_replay-v2
+    stem, version = name.rsplit("-", 1)
+    return [f"{stem.replace('-', '_')}-{version}.hdf5", f"{name}.hdf5"]
+
+
+def _robot_datasets(robot: str | None) -> list[str]:
+    """The names of D4RL's datasets of a robot; none for other tasks."""
+    versions = ("v0", "v1", "v2")
+    return [f"{robot}-{quality}-{v}" for quality in QUALITIES for v in versions if robot]
 
 
 def _infos_scores(name: str, infos: ModuleType | None) -> tuple[float, float] | None:

@@ -42,12 +42,12 @@ def download(address: str, target: Path) -> None:
         if target.exists():
             return
         with _progress() as progress:
-            task = progress.add_task(target.name, total=None)
+            task = progress.add_task(target.name, total=None, visible=False)
             while True:
                 before = _size(part)
                 try:
                     for done, total in _fetch(address, part):
-                        progress.update(task, completed=done, total=total)
+                        progress.update(task, completed=done, total=total, visible=True)
                     break
                 except urllib.error.HTTPError as error:
                     raise OSError(f"HTTP {error.code} {error.reason}") from error

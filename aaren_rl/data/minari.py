@@ -51,10 +51,11 @@ def read_minari(folder: Path) -> TrajectoryDataset:
         raise UserError(f"{data / HDF5_FILE}: no such file; a Minari dataset in HDF5 has it")
     try:
         dataset = minari.MinariDataset(data)
-        env_spec, observation_space = dataset.env_spec, dataset.observation_space
+        # the environment meant for evaluation, where the dataset has one of its own
+        env_spec = getattr(dataset, "_eval_env_spec", None) or dataset.env_spec
     except Exception as error:  # Minari raises whatever its parsers raise
         raise UserError(f"{data / METADATA}: Minari cannot read it: {one_line(error)}") from error
-    if metadata["data_format"] == "hdf5" and not _has_images(observation_space):
+    if metadata["data_format"] == "hdf5" and not _has_images(dataset.observation_space):
         source = data / HDF5_FILE
         episodes = _hdf5_episodes(source, dataset)
     else:
@@ -63,7 +64,7 @@ def read_minari(folder: Path) -> TrajectoryDataset:
     return TrajectoryDataset.from_episodes(
         episodes,
         name=dataset.id,
-        observation_space=observation_space,
+        observation_space=dataset.observation_space,
         action_space=dataset.action_space,
         env_spec=env_spec,
         reference_scores=_reference_scores(metadata),
@@ -164,7 +165,9 @@ def _trajectory(where: str, values: dict[str, Any]) -> Trajectory:
         )
     for field in ("terminations", "truncations"):
         if len(values[field]) != steps:
-            raise UserError(f"{where}: {len(values[field])} {field} for {steps} actions")
+            raise UserError(
+                f"{where}: {len(values[field])} {field} for {steps} actions; {steps} expected"
+            )
     terminated = bool(steps and values["terminations"][-1])
     return Trajectory(
         observations=values["observations"],
@@ -247,7 +250,6 @@ def _check_connection() -> None:
     except urllib.error.HTTPError:
         return  # an answer, if not a friendly one
     except urllib.error.URLError as error:
-        if not isinstance(
-            error.reason, ssl.SSLError
-        ):  # Minari's client has certificates of its own
-            raise OSError(f"no connection to {address} ({error.reason})") from error
+        if isinstance(error.reason, ssl.SSLError):
+            return  # an answer too; Minari's client has certificates of its own
+        raise OSError(f"no connection to {address} ({error.reason})") from error

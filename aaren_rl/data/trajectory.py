@@ -20,7 +20,7 @@ from aaren_rl.errors import UserError
 SMALLEST_STD = 1e-6  # a constant observation column must not divide by zero
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trajectory:
     """One episode of T steps, as it was recorded or as a view into a dataset.
 
@@ -39,7 +39,7 @@ class Trajectory:
     truncated: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrajectoryDataset:
     """Episodes laid end to end. Episode i is rows `offsets[i]` to `offsets[i + 1]`.
 

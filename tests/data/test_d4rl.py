@@ -105,6 +105,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda p: change(p, "rewards", lambda v: np.append(v[:-1], np.inf)),
         ["episode 6: rewards", "step 99"],
     ),
+    "two columns of ends": (
+        lambda p: change(p, "timeouts", lambda v: np.stack([v, v], axis=1)),
+        ["timeouts of shape", "one value a step expected"],
+    ),
     "empty": (lambda p: empty(p), ["no episodes"]),
     "cut short": (
         lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]),
@@ -234,6 +238,18 @@ def test_without_file_and_package_both_ways_are_named(cache: Path) -> None:
     assert "pip install d4rl==1.1" in message
     assert "\n" not in message
     assert not cache.exists()
+
+
+@pytest.mark.usefixtures("cache", "without_package")
+def test_robots_names_are_known_without_the_package() -> None:
+    with pytest.raises(UserError, match=r"'hopper-medum-v2'.*near it: hopper-medium-v2"):
+        load_trajectories("hopper-medum-v2")
+
+
+@pytest.mark.usefixtures("without_package")
+def test_other_tasks_files_go_by_the_datasets_name(cache: Path) -> None:
+    with pytest.raises(UserError, match=str(cache / "antmaze-umaze-v0.hdf5")):
+        load_trajectories("antmaze-umaze-v0")
 
 
 def test_the_package_is_read_and_never_imported(

@@ -68,6 +68,12 @@ def test_reference_scores_by_name_where_minari_has_none(folder: Path) -> None:
     assert read_minari(folder).reference_scores == (1.0, 2.0)
 
 
+def test_an_environment_for_evaluation_comes_first(folder: Path) -> None:
+    assert read_minari(folder).env_spec.id == "Hopper-v5"
+    edit_metadata(folder, eval_env_spec=gymnasium.spec("Hopper-v4").to_json())
+    assert read_minari(folder).env_spec.id == "Hopper-v4"
+
+
 def test_a_recording_cut_short_is_truncated(folder: Path) -> None:
     with h5py.File(folder / "data" / "main_data.hdf5", "r+") as file:
         for field in ("terminations", "truncations"):
