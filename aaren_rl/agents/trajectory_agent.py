@@ -56,6 +56,22 @@ class TrajectoryAgent(Agent):
             activation=config.activation,
         )
         self.head = self.actions.head(width)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Normal with sd 0.02, as GPT-2 (the sequence model does its own part).
+
+        Above all the timestep table: at PyTorch's default (sd 1) the norm after the sum leaves a
+        token that is nearly all random time and hardly any observation.
+        """
+        for part in (self.embed_return, self.embed_observation, self.embed_action, self.head):
+            for module in part.modules():
+                if isinstance(module, (nn.Linear, nn.Embedding)):
+                    nn.init.normal_(module.weight, std=0.02)
+                if isinstance(module, nn.Linear):
+                    nn.init.zeros_(module.bias)
+        if isinstance(self.embed_timestep, nn.Embedding):
+            nn.init.normal_(self.embed_timestep.weight, std=0.02)
 
     def embed(
         self, returns_to_go: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor
