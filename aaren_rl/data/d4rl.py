@@ -21,7 +21,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from aaren_rl.data.download import download
-from aaren_rl.data.hdf5 import one_line, open_hdf5
+from aaren_rl.data.hdf5 import one_line, open_hdf5, read_array
 from aaren_rl.data.reference_scores import reference_scores, robot_of
 from aaren_rl.data.trajectory import Trajectory, TrajectoryDataset
 from aaren_rl.errors import UserError
@@ -73,7 +73,7 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
                 raise UserError(
                     f"{path}: array {field!r} missing; a D4RL file has {', '.join(FIELDS)}"
                 )
-        arrays = {field: np.atleast_1d(file[field][()]) for field in FIELDS}
+        arrays = {field: read_array(f"{path}: {field}", file[field]) for field in FIELDS}
     steps = len(arrays["actions"])
     for field in FIELDS:
         if len(arrays[field]) != steps:

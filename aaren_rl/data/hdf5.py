@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
 from aaren_rl.errors import UserError
 
@@ -29,6 +32,20 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         raise UserError(
             f"{path}: a whole HDF5 file expected, this one is corrupt or cut short: "
             f"{one_line(error)}"
+        ) from error
+
+
+def read_array(where: str, node: h5py.Dataset) -> NDArray[Any]:
+    """A whole array, a single value as one row.
+
+    Raises:
+        UserError: its part of the file is broken; the message begins with `where`.
+    """
+    try:
+        return np.atleast_1d(node[()])
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{where}: does not read, the file is corrupt or cut short: {one_line(error)}"
         ) from error
 
 

@@ -23,7 +23,7 @@ from gymnasium import spaces
 from minari.dataset.minari_dataset import DATASET_ID_RE
 from minari.storage import remotes as minari_remotes
 
-from aaren_rl.data.hdf5 import one_line, open_hdf5
+from aaren_rl.data.hdf5 import one_line, open_hdf5, read_array
 from aaren_rl.data.reference_scores import reference_scores
 from aaren_rl.data.trajectory import Trajectory, TrajectoryDataset
 from aaren_rl.errors import UserError
@@ -139,7 +139,7 @@ def _read_values(where: str, group: h5py.Group, field: str, space: spaces.Space[
         return tuple(_read_values(where, node, f"_index_{i}", part) for i, part in enumerate(space))
     if not isinstance(node, h5py.Dataset):
         raise UserError(f"{where}: {node.name} is a group; an array expected")
-    return np.atleast_1d(node[()])
+    return read_array(f"{where}: {field}", node)
 
 
 def _minari_episodes(data: Path, dataset: minari.MinariDataset) -> Iterator[Trajectory]:

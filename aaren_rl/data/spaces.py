@@ -47,9 +47,12 @@ def flatten_batch(space: spaces.Space[Any], batch: Any) -> NDArray[np.float32]:
     """
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         columns = [flatten_batch(part, batch[key]) for key, part in _parts(space).items()]
+        rows = sorted({len(column) for column in columns})
+        if len(rows) > 1:
+            raise UserError(f"parts of {rows[0]} and of {rows[-1]} rows; equal numbers expected")
         return np.concatenate(columns, axis=1)
     size = flat_size(space)
-    array = np.asarray(batch)
+    array = numbers(batch)
     if array.shape[1:] != space.shape:
         raise UserError(
             f"shape {list(array.shape)}: rows of shape {list(space.shape or ())} expected"
@@ -66,6 +69,18 @@ def flatten_batch(space: spaces.Space[Any], batch: Any) -> NDArray[np.float32]:
         return array.reshape(len(array), size).astype(np.float32, copy=False)
 
 
+def numbers(values: Any) -> NDArray[Any]:
+    """`values` as an array of booleans, integers or floats.
+
+    Raises:
+        UserError: they are something else.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"values of type {array.dtype}: numbers expected")
+    return array
+
+
 def _parts(space: spaces.Dict | spaces.Tuple) -> dict[Any, spaces.Space[Any]]:
     """The parts of a composite space under the keys that index a batch, in flattening order."""
     return dict(space.spaces) if isinstance(space, spaces.Dict) else dict(enumerate(space.spaces))
@@ -73,6 +88,6 @@ def _parts(space: spaces.Dict | spaces.Tuple) -> dict[Any, spaces.Space[Any]]:
 
 def _one_hot(values: NDArray[Any], levels: int) -> NDArray[np.float32]:
     """One-hot rows, float32 `[rows, levels]`, of integers `[rows]` in `0..levels-1`."""
-    if values.size and (values.min() < 0 or values.max() >= levels):
-        raise UserError(f"value {int(values.max())} out of range: 0 to {levels - 1} expected")
+    if not np.isin(values, np.arange(levels)).all():
+        raise UserError(f"a value out of range: integers from 0 to {levels - 1} expected")
     return np.eye(levels, dtype=np.float32)[values.astype(np.int64)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -14,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
 
-from aaren_rl.data.spaces import flat_size, flatten_batch
+from aaren_rl.data.spaces import flat_size, flatten_batch, numbers
 from aaren_rl.errors import UserError
 
 SMALLEST_STD = 1e-6  # a constant observation column must not divide by zero
@@ -251,10 +252,8 @@ def _check_spaces(
     source: str, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
 ) -> None:
     """Raise UserError unless agents can work with these spaces."""
-    try:
+    with _named(f"{source}: observations"):
         flat_size(observation_space)
-    except UserError as error:
-        raise UserError(f"{source}: observation {error}") from None
     if isinstance(action_space, spaces.Box):
         return
     if isinstance(action_space, spaces.Discrete) and action_space.start == 0:
@@ -269,22 +268,27 @@ def _checked_episode(
     action_space: spaces.Space[Any],
 ) -> Trajectory:
     """The episode flattened, with T observations, T actions and T rewards; `where` names it."""
-    rewards = _flat_rewards(where, raw.rewards)
+    with _named(f"{where}: rewards"):
+        rewards = _one_a_step(raw.rewards).astype(np.float64)
+    with _named(f"{where}: observations"):
+        observations = flatten_batch(observation_space, raw.observations)
+    with _named(f"{where}: actions"):
+        actions = _flat_actions(action_space, raw.actions)
     steps = len(rewards)
     if steps == 0:
         raise UserError(f"{where}: no steps; an episode needs at least one")
-    observations = _flattened(f"{where}: observations", observation_space, raw.observations)
+    if len(actions) != steps:
+        raise UserError(f"{where}: {len(actions)} actions for {steps} rewards; {steps} expected")
     if len(observations) not in (steps, steps + 1):
         raise UserError(
             f"{where}: {len(observations)} observations for {steps} rewards; "
             f"{steps} or {steps + 1} expected"
         )
-    actions = np.asarray(raw.actions)
-    if len(actions) != steps:
-        raise UserError(f"{where}: {len(actions)} actions for {steps} rewards; {steps} expected")
-    actions = _checked_actions(f"{where}: actions", action_space, actions)
-    for field, values in (("observations", observations), ("actions", actions)):
-        _check_finite(f"{where}: {field}", values)
+    fields: dict[str, NDArray[Any]]
+    fields = {"observations": observations, "actions": actions, "rewards": rewards}
+    for field, values in fields.items():
+        with _named(f"{where}: {field}"):
+            _check_finite(values)
     return Trajectory(
         observations=observations[:steps],
         actions=actions,
@@ -294,38 +298,35 @@ def _checked_episode(
     )
 
 
-def _flat_rewards(where: str, rewards: Any) -> NDArray[np.float64]:
-    """Rewards of shape `[T]` or `[T, 1]` as float64 `[T]`, finite."""
-    values = np.asarray(rewards)
-    if values.ndim == 0 or values.size != len(values):
-        raise UserError(f"{where}: rewards of shape {list(values.shape)}; one a step expected")
-    values = values.reshape(-1).astype(np.float64)
-    _check_finite(f"{where}: rewards", values)
-    return values
-
-
-def _flattened(where: str, space: spaces.Space[Any], batch: Any) -> NDArray[np.float32]:
-    """`flatten_batch`, with the place in its errors."""
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Put the place in front of what is wrong there."""
     try:
-        return flatten_batch(space, batch)
+        yield
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
 
-def _checked_actions(where: str, space: spaces.Space[Any], actions: NDArray[Any]) -> NDArray[Any]:
-    """Actions as float32 `[T, action_size]` (Box) or int64 `[T]` (Discrete)."""
+def _one_a_step(values: Any) -> NDArray[Any]:
+    """Numbers of shape `[T]` or `[T, 1]` as `[T]`."""
+    array = numbers(values)
+    if array.ndim == 0 or array.size != len(array):
+        raise UserError(f"shape {list(array.shape)}; one value a step expected")
+    return array.reshape(-1)
+
+
+def _flat_actions(space: spaces.Space[Any], actions: Any) -> NDArray[Any]:
+    """Actions as float32 `[T, action_size]` (Box) or int64 `[T]` (Discrete from 0)."""
     if not isinstance(space, spaces.Discrete):
-        return _flattened(where, space, actions)
-    if actions.size != len(actions):
-        raise UserError(f"{where}: shape {list(actions.shape)}; one integer a step expected")
-    values = actions.reshape(-1)
+        return flatten_batch(space, actions)
+    values = _one_a_step(actions)
     if not np.isin(values, np.arange(space.n)).all():
-        raise UserError(f"{where}: integers from 0 to {int(space.n) - 1} expected")
+        raise UserError(f"integers from 0 to {int(space.n) - 1} expected")
     return values.astype(np.int64)
 
 
-def _check_finite(where: str, values: NDArray[Any]) -> None:
+def _check_finite(values: NDArray[Any]) -> None:
     """Raise UserError that names the first row with a NaN or an infinity, if there is one."""
-    if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+    if not np.isfinite(values).all():
         row = int(np.argwhere(~np.isfinite(values))[0][0])
-        raise UserError(f"{where}: NaN or infinity at step {row}; finite numbers expected")
+        raise UserError(f"NaN or infinity at step {row}; finite numbers expected")

@@ -116,7 +116,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "not HDF5": (lambda p: p.write_text("observations"), ["corrupt or cut short"]),
     "zero bytes": (lambda p: p.write_bytes(b""), ["corrupt or cut short"]),
-    "broken inside": (lambda p: scribble(p), ["corrupt or cut short"]),
+    "broken inside": (lambda p: scribble(p), ["observations: does not read", "corrupt"]),
 }
 
 

@@ -306,6 +306,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda f: replace(f, 0, "actions", lambda v: np.float32(0)),
         ["main_data.hdf5", "episode 0", "actions"],
     ),
+    "words for actions": (
+        lambda f: replace(f, 0, "actions", lambda v: np.full(v.shape, b"left")),
+        ["main_data.hdf5", "episode 0", "actions", "numbers expected"],
+    ),
     "a group for an array": (
         lambda f: replace_with_group(f, "episode_1/rewards"),
         ["main_data.hdf5", "episode 1", "rewards is a group"],

@@ -47,3 +47,16 @@ def test_wrong_shape_is_refused() -> None:
 def test_discrete_value_out_of_range_is_refused() -> None:
     with pytest.raises(UserError, match="0 to 2"):
         flatten_batch(spaces.Discrete(3), np.array([0, 3]))
+    with pytest.raises(UserError, match="0 to 2"):
+        flatten_batch(spaces.Discrete(3), np.array([0, np.nan]))
+
+
+def test_parts_of_different_lengths_are_refused() -> None:
+    space = spaces.Tuple((spaces.Discrete(3), spaces.Discrete(3)))
+    with pytest.raises(UserError, match="parts of 1 and of 2 rows"):
+        flatten_batch(space, (np.zeros(2), np.zeros(1)))
+
+
+def test_words_are_no_numbers() -> None:
+    with pytest.raises(UserError, match="numbers expected"):
+        flatten_batch(spaces.Box(-1, 1, (1,)), np.array([["one"]]))
