@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from aaren_rl.errors import UserError
 from aaren_rl.ops.chunked import chunked
+from aaren_rl.ops.cpu import cpu, is_built
+from aaren_rl.ops.packed import Backend, check_offsets, with_packing
 from aaren_rl.ops.recurrent import recurrent
 from aaren_rl.ops.reference import reference
 from aaren_rl.ops.scan import scan
 from aaren_rl.ops.state import PrefixState, needs_grad, state_dtype
 
-Backend = Callable[[Tensor, Tensor, PrefixState | None], tuple[Tensor, PrefixState]]
-
 _BACKENDS: dict[str, Backend] = {
-    "reference": reference,
-    "recurrent": recurrent,
-    "scan": scan,
-    "chunked": chunked,
+    "reference": with_packing(reference),
+    "recurrent": with_packing(recurrent),
+    "scan": with_packing(scan),
+    "chunked": with_packing(chunked),
+    "cpu": cpu,
 }
+_DEVICES = {"cpu": "cpu"}
+"""Backends that run on one kind of device only."""
 _FEW = 4
 """Up to so many tokens without gradients (acting), one by one is cheaper than a chunk."""
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -29,7 +30,7 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 def available_backends() -> tuple[str, ...]:
     """Names of the backends that this installation can run."""
-    return tuple(_BACKENDS)
+    return tuple(name for name in _BACKENDS if name != "cpu" or is_built())
 
 
 def prefix_attention(
@@ -37,6 +38,7 @@ def prefix_attention(
     values: Tensor,
     *,
     initial_state: PrefixState | None = None,
+    cu_seqlens: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, PrefixState]:
     """Softmax attention over every prefix, `o_k = sum_{i<=k} e^{s_i} v_i / sum_{i<=k} e^{s_i}`.
@@ -49,31 +51,46 @@ def prefix_attention(
         scores: `[batch, time, heads]`; float16, bfloat16, float32 or float64.
         values: `[batch, time, heads, dim]`; may differ from the scores in dtype.
         initial_state: the tokens before the first one; None for none. Gradients flow to it.
+        cu_seqlens: for a packed batch, int32 or int64 `[sequences + 1]`, the cumulated lengths
+            from 0 to time: batch must be 1, every sequence begins afresh (or with its own row of
+            the initial state), and the states have `sequences` rows. Best kept on the CPU, where
+            its values are checked at no cost.
         backend: `auto` (by device and length) or one of `available_backends()`.
 
     Returns:
         Outputs `[batch, time, heads, dim]` in the values' dtype, and the state after the last
-        token, in float32 (float64 where scores or values are float64).
+        token (of each sequence), in float32 (float64 where scores or values are float64).
 
     Raises:
         UserError: an unknown backend, or shapes, dtypes or devices that do not fit.
     """
-    _check(scores, values, initial_state)
+    _check(scores, values, initial_state, cu_seqlens)
     dtype = state_dtype(scores, values)
     if initial_state is not None and initial_state.maximum.dtype != dtype:
         initial_state = initial_state.to(dtype=dtype)
+    device = values.device.type
     if backend == "auto":
         backend = _choose(scores, values, initial_state)
     run = _BACKENDS.get(backend)
     if run is None:
-        names = ", ".join(["auto", *available_backends()])
+        names = ", ".join(["auto", *_BACKENDS])
         raise UserError(f"prefix_attention: unknown backend {backend!r}, expected one of {names}")
-    device = values.device.type
+    if backend not in available_backends():
+        names = ", ".join(["auto", *available_backends()])
+        raise UserError(
+            f"prefix_attention: backend {backend!r} is not in this installation (it was built "
+            f"without a C++ compiler), which has {names}"
+        )
+    if _DEVICES.get(backend, device) != device:
+        raise UserError(
+            f"prefix_attention: backend {backend!r} needs tensors on {_DEVICES[backend]}, "
+            f"got {values.device}"
+        )
     if torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):  # the state is float32 whatever is around it
-            outputs, state = run(scores, values, initial_state)
+            outputs, state = run(scores, values, initial_state, cu_seqlens)
     else:
-        outputs, state = run(scores, values, initial_state)
+        outputs, state = run(scores, values, initial_state, cu_seqlens)
     if backend == "reference":
         outputs, state = outputs.to(values.dtype), state.to(dtype=dtype)
     return outputs, state
@@ -81,12 +98,16 @@ def prefix_attention(
 
 def _choose(scores: Tensor, values: Tensor, state: PrefixState | None) -> str:
     """The fastest backend for these inputs."""
+    if values.device.type == "cpu" and is_built():
+        return "cpu"
     if scores.shape[1] <= _FEW and not needs_grad(scores, values, state):
         return "recurrent"
     return "chunked"
 
 
-def _check(scores: Tensor, values: Tensor, state: PrefixState | None) -> None:
+def _check(
+    scores: Tensor, values: Tensor, state: PrefixState | None, cu_seqlens: Tensor | None
+) -> None:
     """Raise UserError unless shapes, dtypes and devices fit."""
     if values.dim() != 4 or scores.shape != values.shape[:3]:
         raise UserError(
@@ -100,13 +121,35 @@ def _check(scores: Tensor, values: Tensor, state: PrefixState | None) -> None:
         raise UserError(
             f"prefix_attention: scores on {scores.device} but values on {values.device}"
         )
-    if state is None:
-        return
+    if cu_seqlens is not None:
+        _check_packing(values, cu_seqlens)
+    if state is not None:
+        _check_state(values, state, cu_seqlens)
+
+
+def _check_packing(values: Tensor, cu_seqlens: Tensor) -> None:
+    batch, time = values.shape[:2]
+    if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 2 or batch != 1:
+        raise UserError(
+            "prefix_attention: cu_seqlens [sequences + 1] and a batch of 1 expected, got "
+            f"cu_seqlens {list(cu_seqlens.shape)} and values {list(values.shape)}"
+        )
+    if cu_seqlens.dtype not in (torch.int32, torch.int64):
+        raise UserError(
+            f"prefix_attention: cu_seqlens must be int32 or int64, got {cu_seqlens.dtype}"
+        )
+    if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
+        check_offsets(cu_seqlens, time)
+
+
+def _check_state(values: Tensor, state: PrefixState, cu_seqlens: Tensor | None) -> None:
     batch, _, heads, dim = values.shape
+    if cu_seqlens is not None:
+        batch = cu_seqlens.shape[0] - 1
     if state.weighted_sum.shape != (batch, heads, dim) or state.maximum.shape != (batch, heads):
         raise UserError(
             f"prefix_attention: an initial state of shape [{batch}, {heads}, {dim}] "
-            f"([batch, heads, dim]) expected, got {list(state.weighted_sum.shape)}"
+            f"([rows, heads, dim]) expected, got {list(state.weighted_sum.shape)}"
         )
     if state.weighted_sum.device != values.device:
         raise UserError(

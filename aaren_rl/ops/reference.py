@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aaren_rl.ops.state import PrefixState, divide, finite_floor
+from aaren_rl.ops.state import PrefixState, divide, finite_floor, fix_gauge
 
 
 def reference(
@@ -31,7 +31,7 @@ def reference(
         state = PrefixState.empty(batch, heads, v.shape[-1], device=v.device, dtype=v.dtype)
     m0, u0, w0 = (term.double() for term in state.terms)
     if time == 0:
-        return v.transpose(1, 2), PrefixState(m0.detach(), u0, w0)
+        return v.transpose(1, 2), PrefixState(*fix_gauge((m0, u0, w0)))
 
     running = torch.maximum(s.cummax(-1).values, m0[..., None]).detach()
     floor = finite_floor(running)

@@ -1,0 +1,162 @@
+"""The CPU kernels as functions of tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aaren_rl.ops.cpu.library import Library, load, pack
+from aaren_rl.ops.packed import check_offsets
+from aaren_rl.ops.state import state_dtype
+
+_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
+_MAX_UNIT_DIM = 128
+_LANES = 16
+_GRAIN = 2**17
+"""Elements of `values` that pay for one more thread."""
+
+
+def forward(
+    scores: Tensor,
+    values: Tensor,
+    m0: Tensor | None,
+    u0: Tensor | None,
+    w0: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Outputs and states; see `aaren_rl.ops.fused.register`.
+
+    Returns:
+        outputs `[batch, time, heads, dim]`, m and u `[batch, heads, time]` of every prefix, and
+        the final m, u `[sequences, heads]` and w `[sequences, heads, dim]`.
+    """
+    library = _library()
+    real = state_dtype(scores, values)
+    inputs = _Inputs(scores, values, real, cu_seqlens)
+    batch, time, heads, dim = values.shape
+    rows = inputs.rows
+    outputs = torch.empty((batch, time, heads, dim), dtype=inputs.values.dtype)
+    m = torch.empty((batch, heads, time), dtype=real)
+    u = torch.empty((batch, heads, time), dtype=real)
+    m_end = torch.empty((rows, heads), dtype=real)
+    u_end = torch.empty((rows, heads), dtype=real)
+    w_end = torch.empty((rows, heads, dim), dtype=real)
+    initial = {}
+    keep = [t.contiguous() for t in (m0, u0, w0) if t is not None]
+    if keep:
+        initial = dict(zip(("m0", "u0", "w0"), (t.data_ptr() for t in keep), strict=True))
+    call = pack(
+        **inputs.fields(library),
+        **initial,
+        outputs=outputs.data_ptr(),
+        m=m.data_ptr(),
+        u=u.data_ptr(),
+        m_end=m_end.data_ptr(),
+        u_end=u_end.data_ptr(),
+        w_end=w_end.data_ptr(),
+    )
+    library.forward(call, _KINDS[inputs.values.dtype])
+    return outputs.to(values.dtype), m, u, m_end, u_end, w_end
+
+
+def backward(
+    d_outputs: Tensor | None,
+    du_end: Tensor | None,
+    dw_end: Tensor | None,
+    scores: Tensor,
+    values: Tensor,
+    outputs: Tensor,
+    m: Tensor,
+    u: Tensor,
+    m0: Tensor | None,
+    u0: Tensor | None,
+    w0: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients to scores, values and the initial state; see `aaren_rl.ops.fused.register`."""
+    library = _library()
+    inputs = _Inputs(scores, values, m.dtype, cu_seqlens)
+    work = inputs.values.dtype
+    batch, time, heads, dim = values.shape
+    o = outputs.to(work).contiguous()
+    g = o.new_zeros(o.shape) if d_outputs is None else _unit_stride(d_outputs.to(work))
+    units = inputs.dim_units
+    d_scores = torch.empty((units, batch, time, heads), dtype=m.dtype)
+    d_values = torch.empty((batch, time, heads, dim), dtype=work)
+    fields = inputs.fields(library)
+    fields.update(outputs=o.data_ptr(), m=m.data_ptr(), u=u.data_ptr(), d_outputs=g.data_ptr())
+    fields.update(d_scores=d_scores.data_ptr(), d_values=d_values.data_ptr())
+    fields.update(
+        zip(("d_output_batch", "d_output_time", "d_output_head"), g.stride(), strict=False)
+    )
+    keep = []
+    for name, tensor in (("du_end", du_end), ("dw_end", dw_end), ("m0", m0)):
+        if tensor is not None:
+            keep.append(tensor.contiguous())
+            fields[name] = keep[-1].data_ptr()
+    du0 = m.new_empty((units, inputs.rows, heads) if m0 is not None else 0)
+    dw0 = m.new_empty((inputs.rows, heads, dim) if m0 is not None else 0)
+    if m0 is not None:
+        fields.update(du0=du0.data_ptr(), dw0=dw0.data_ptr())
+    library.backward(pack(**fields), _KINDS[work])
+
+    d_scores = d_scores[0] if units == 1 else d_scores.sum(0)
+    results = d_scores.to(scores.dtype), d_values.to(values.dtype)
+    if m0 is None or u0 is None or w0 is None:
+        return *results, m.new_empty(0), du0, dw0
+    du0 = du0[0] if units == 1 else du0.sum(0)
+    return *results, u0 * du0 + (w0 * dw0).sum(-1), du0, dw0
+
+
+class _Inputs:
+    """Scores and values as the kernels take them, and how the work is cut."""
+
+    def __init__(
+        self, scores: Tensor, values: Tensor, real: torch.dtype, cu_seqlens: Tensor | None
+    ) -> None:
+        """Convert what the kernels do not read: float16, mixed double, a strided last axis."""
+        native = real == torch.float32 and values.dtype in _KINDS
+        self.scores = scores.to(real).contiguous()
+        self.values = _unit_stride(values if native else values.to(real))
+        self.offsets = None
+        if cu_seqlens is not None:
+            self.offsets = cu_seqlens.to("cpu", torch.int64).contiguous()
+            check_offsets(self.offsets, values.shape[1])
+        self.rows = values.shape[0] if self.offsets is None else self.offsets.shape[0] - 1
+        _, _, heads, dim = values.shape
+        threads = min(torch.get_num_threads(), 1 + values.numel() // _GRAIN)
+        unit = min(_MAX_UNIT_DIM, -(-max(dim, 1) // _LANES) * _LANES)
+        while self.rows * heads * -(-dim // unit) < threads and unit % (2 * _LANES) == 0:
+            unit //= 2
+        self.unit_dim, self.dim_units, self.threads = unit, max(1, -(-dim // unit)), threads
+
+    def fields(self, library: Library) -> dict[str, int]:
+        """The part of a call that forward and backward share."""
+        _, time, heads, dim = self.values.shape
+        batch_stride, time_stride, head_stride, _ = self.values.stride()
+        return {
+            "sequences": self.rows,
+            "heads": heads,
+            "dim": dim,
+            "time": time,
+            "offsets": 0 if self.offsets is None else self.offsets.data_ptr(),
+            "unit_dim": self.unit_dim,
+            "threads": self.threads,
+            "parallel": library.parallel,
+            "scores": self.scores.data_ptr(),
+            "values": self.values.data_ptr(),
+            "value_batch": batch_stride,
+            "value_time": time_stride,
+            "value_head": head_stride,
+        }
+
+
+def _library() -> Library:
+    library = load()
+    if library is None:
+        raise RuntimeError("aaren_rl was installed without its compiled CPU kernels")
+    return library
+
+
+def _unit_stride(tensor: Tensor) -> Tensor:
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
