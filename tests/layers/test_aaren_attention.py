@@ -55,7 +55,7 @@ def test_one_token_more_than_a_transformers_attention(width: int, heads: int) ->
 
 
 def test_blocks_have_the_papers_parameter_counts() -> None:
-    """Feng et al. 2024, section 4.5: 3,152,384 for the Transformer, 3,152,896 for Aaren."""
+    """Feng et al. 2024: 3,152,384 for the Transformer, 3,152,896 for Aaren."""
     assert count(Block(CausalSelfAttention(512, 8), 512)) == 3_152_384
     assert count(Block(AarenAttention(512, 8), 512)) == 3_152_896
 
