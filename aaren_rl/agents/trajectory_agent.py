@@ -147,7 +147,8 @@ class TrajectoryAgent(Agent):
         """Start acting in `num_envs` environments; see `Agent.policy`.
 
         Raises:
-            UserError: for an unknown mode, or when there is no target return to ask for.
+            UserError: for an unknown mode, or when there is no target return to ask for, or not
+                one (finite) for all or for each environment.
         """
         mode = mode or self.default_mode
         if mode not in self.modes:
@@ -156,7 +157,12 @@ class TrajectoryAgent(Agent):
             if not self.spec.target_returns:
                 raise UserError("--target-return is needed: the agent has no target of its own")
             target_return = self.spec.target_returns[0]
-        targets = np.broadcast_to(np.asarray(target_return, dtype=np.float64), (num_envs,)).copy()
+        targets = np.asarray(target_return, dtype=np.float64)
+        if targets.shape not in ((), (num_envs,)) or not np.isfinite(targets).all():
+            raise UserError(
+                f"target returns must be finite, one for all or {num_envs}, got {target_return}"
+            )
+        targets = np.broadcast_to(targets, (num_envs,)).copy()
         self.eval()
         if mode == "window":
             return WindowPolicy(self, targets)
