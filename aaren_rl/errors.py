@@ -7,3 +7,6 @@ class UserError(ValueError):
     The message is one line that names the thing and what was expected. The command line prints
     it and exits with code 2; a program can catch it as a `ValueError`.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))

@@ -36,9 +36,8 @@ class AarenAttention(nn.Module):
         if width % heads:
             raise ValueError(f"heads ({heads}) must divide width ({width})")
         self.width, self.heads, self.backend = width, heads, backend
-        # Drawn at the scale of a normalised token, so that at the start a score has the variance
-        # that it would have between two tokens of the Transformer.
-        self.query_token = nn.Parameter(torch.randn(width))
+        # Small at the start: all scores are nearly equal, and the layer begins as a running mean.
+        self.query_token = nn.Parameter(torch.randn(width) * 0.02)
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium.envs.registration import EnvSpec
 from lightning_fabric import Fabric
 
@@ -37,16 +38,18 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """
     config.check()
     folder = config.run_folder
-    claim_folder(folder, config)
+    if is_leader():
+        claim_folder(folder, config)
     dataset = load_trajectories(config.dataset).top_percent(config.top_percent)
     environment = evaluation_environment(config, dataset)
-    fabric = make_fabric(config)
-    fabric.seed_everything(config.seed + fabric.global_rank, verbose=False)
+    torch.manual_seed(config.seed)  # the same first weights in every process
     agent = build_agent(config, dataset, environment)
     agent.check_horizon(dataset.max_episode_length, f"an episode of {dataset.name}")
     check_task(agent, environment)
-    if fabric.is_global_zero:
+    if is_leader():
         write_json(folder / CONFIG_FILE, config.to_json())
+    fabric = make_fabric(config)
+    fabric.seed_everything(config.seed + fabric.global_rank, verbose=False)
     sampler = WindowSampler(
         dataset,
         batch_size=config.batch_size,
@@ -58,6 +61,15 @@ def train(config: TrainConfig) -> dict[str, Any]:
     trainer = Trainer(config, agent, sampler, fabric, environment, folder)
     trainer.fit(resume=config.resume and recover_folder(folder / "last").is_dir())
     return finish(trainer, dataset)
+
+
+def is_leader() -> bool:
+    """Whether this is the first process, or the only one.
+
+    Asked before the processes know each other, so that a mistake is reported before any of them
+    starts: launchers (Fabric's, torchrun, SLURM's) number the processes in the environment.
+    """
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "NODE_RANK"))
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
