@@ -10,23 +10,30 @@ from torch.nn.functional import cross_entropy
 
 
 class ContinuousActions(nn.Module):
-    """Box actions. Where the box has bounds, networks see it stretched to [-1, 1] and end in tanh.
+    """Box actions. Where all bounds are finite, networks see it stretched to [-1, 1], end in tanh.
 
-    A box without (finite) bounds is predicted as it is.
+    Otherwise an action is predicted as it is, and cut at the bounds that there are.
     """
 
     low: Tensor
     high: Tensor
+    middle: Tensor
+    reach: Tensor
 
     def __init__(self, space: gym.spaces.Box) -> None:
         super().__init__()
         self.space = space
         self.size = int(gym.spaces.flatdim(space))
         self.bounded = bool(np.isfinite(space.low).all() and np.isfinite(space.high).all())
-        low, high = (space.low, space.high) if self.bounded else (-1.0, 1.0)
-        for name, bound in (("low", low), ("high", high)):
-            values = np.broadcast_to(np.asarray(bound, dtype=np.float32), space.shape).ravel()
-            self.register_buffer(name, torch.from_numpy(values.copy()))
+        low, high = _float32_inside(space.low, np.inf), _float32_inside(space.high, -np.inf)
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
+        middle, reach = torch.zeros(self.size), torch.ones(self.size)
+        if self.bounded:
+            middle, reach = (low + high) / 2, (high - low) / 2
+            reach[reach == 0] = 1.0  # one value only: predictions are cut to it
+        self.register_buffer("middle", middle, persistent=False)
+        self.register_buffer("reach", reach, persistent=False)
 
     def embedding(self, width: int) -> nn.Module:
         """Actions as `encode` gives them to tokens `[..., width]`."""
@@ -39,12 +46,11 @@ class ContinuousActions(nn.Module):
 
     def encode(self, actions: Tensor) -> Tensor:
         """Environment's numbers `[..., size]` to the network's."""
-        return (actions - self.low) * (2 / (self.high - self.low)) - 1
+        return (actions - self.middle) / self.reach
 
     def decide(self, predictions: Tensor) -> Tensor:
         """Predictions `[..., size]` to the environment's numbers, inside the bounds."""
-        actions = (predictions + 1) * ((self.high - self.low) / 2) + self.low
-        return actions.clamp(self.low, self.high) if self.bounded else actions
+        return (predictions * self.reach + self.middle).clamp(self.low, self.high)
 
     def to_numpy(self, actions: Tensor) -> np.ndarray:
         """Decided actions `[envs, size]` as the space's own shape and dtype."""
@@ -55,6 +61,15 @@ class ContinuousActions(nn.Module):
         """Mean squared error over the steps where `mask` is true, in the network's units."""
         errors = (predictions.float() - self.encode(actions)).square().mean(-1)
         return (errors * mask).sum() / mask.sum().clamp(min=1)
+
+
+def _float32_inside(bound: np.ndarray, inwards: float) -> Tensor:
+    """A bound in float32, `[size]`, rounded so that no number of a float64 space is outside."""
+    exact = bound.ravel()
+    rounded = exact.astype(np.float32)
+    outside = rounded < exact if inwards > 0 else rounded > exact
+    rounded[outside] = np.nextafter(rounded[outside], np.float32(inwards))
+    return torch.from_numpy(rounded)
 
 
 class DiscreteActions(nn.Module):
@@ -74,8 +89,8 @@ class DiscreteActions(nn.Module):
         return nn.Linear(width, self.size)
 
     def encode(self, actions: Tensor) -> Tensor:
-        """Environment's numbers `[...]` to indices from 0."""
-        return actions - self.start
+        """Environment's numbers `[...]` to indices from 0; padding may be no action at all."""
+        return (actions - self.start).clamp(0, self.size - 1)
 
     def decide(self, predictions: Tensor) -> Tensor:
         """Logits `[..., size]` to the environment's numbers `[...]`."""
