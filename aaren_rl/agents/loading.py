@@ -36,7 +36,9 @@ def load_agent(folder: Path | str, device: str = "cpu") -> Agent:
         agent = AGENTS[card["agent"]](
             AgentConfig(**card["config"]), AgentSpec.from_json(card["spec"])
         )
-    except (KeyError, TypeError, IndexError) as error:
+    except UserError:
+        raise
+    except (KeyError, TypeError, IndexError, ValueError) as error:
         raise UserError(f"{card_file}: not the card of an agent ({error!r})") from None
     weights = read_tensors(folder / WEIGHTS_FILE)
     try:
