@@ -117,7 +117,7 @@ class Agent(nn.Module, ABC):
                 `default_mode` when `None`.
         """
 
-    def check_horizon(self, steps: int, what: str) -> None:  # noqa: B027
+    def check_horizon(self, steps: int, what: str) -> None:
         """Raise `UserError` when the agent cannot live through `steps` steps of `what`."""
 
     @property

@@ -116,5 +116,3 @@ class AgentSpec:
             environment=content["environment"],
             dataset=content["dataset"],
         )
-
-

@@ -1,4 +1,4 @@
-"""Decision Transformer (Chen et al. 2021, arXiv 2106.01345): the baseline, equal in all but attention."""
+"""Decision Transformer (Chen et al. 2021, arXiv 2106.01345): the baseline, equal but for attention."""
 
 from __future__ import annotations
 

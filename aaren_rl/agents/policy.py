@@ -54,7 +54,7 @@ class _Episodes:
     def advance(
         self, rewards: np.ndarray | None, dones: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The next timesteps, returns-to-go and which environments start (bool); changes nothing."""
+        """The next timesteps, returns-to-go and who starts (bool); changes nothing."""
         size = len(self.targets)
         starts = self.timesteps < 0
         if dones is not None:

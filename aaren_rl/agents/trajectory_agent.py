@@ -105,7 +105,7 @@ class TrajectoryAgent(Agent):
         observations: Tensor,
         timesteps: Tensor,
     ) -> Tensor:
-        """The acting chunk (a_{t-1}, R_t, s_t) as tokens `[batch, 3, width]`; arguments `[batch, ..]`."""
+        """The acting chunk (a_{t-1}, R_t, s_t), `[batch, 3, width]`; arguments `[batch, ...]`."""
         before = self.embed_timestep((timesteps - 1).clamp(min=0))
         now = self.embed_timestep(timesteps)
         tokens = torch.stack(
@@ -131,9 +131,7 @@ class TrajectoryAgent(Agent):
 
     def predict(self, batch: Batch) -> Tensor:
         """Predictions for every step, `[batch, time, action_size]`, in one parallel pass."""
-        tokens = self.embed(
-            batch.returns_to_go, batch.observations, batch.actions, batch.timesteps
-        )
+        tokens = self.embed(batch.returns_to_go, batch.observations, batch.actions, batch.timesteps)
         features, _ = self.read(tokens)
         out: Tensor = self.head(features[:, OBSERVATION_TOKEN::TOKENS_PER_STEP])
         return out
@@ -187,7 +185,7 @@ class SinusoidalEmbedding(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         exponents = torch.arange(0, width, 2, dtype=torch.float64) / width
-        # Not saved: it is a function of the width. float64, since at step 1e6 float32 is too coarse.
+        # Not saved: a function of the width. float64, since at step 1e6 float32 is too coarse.
         self.register_buffer("frequencies", torch.exp(-math.log(1e4) * exponents), persistent=False)
 
     def forward(self, timesteps: Tensor) -> Tensor:
