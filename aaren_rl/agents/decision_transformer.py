@@ -1,4 +1,4 @@
-"""Decision Transformer (Chen et al. 2021, arXiv 2106.01345): the baseline, equal but for attention."""
+"""Decision Transformer (Chen et al. 2021, arXiv 2106.01345): the baseline, equal save attention."""
 
 from __future__ import annotations
 
