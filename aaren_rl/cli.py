@@ -8,14 +8,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
-from aaren_rl.evaluation import EvaluateConfig, evaluate
+from aaren_rl.evaluation import EvaluateConfig, evaluate, normalized_scores
 from aaren_rl.storage import read_json
 from aaren_rl.training import CompareConfig, Interrupted, TrainConfig, compare, train
+from aaren_rl.training.quickstart import (
+    COLUMNS,
+    QUICKSTART_DATASET,
+    QuickstartConfig,
+    quickstart,
+)
 from aaren_rl.training.run import CONFIG_FILE
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
@@ -29,6 +37,7 @@ def main(args: Sequence[str] | None = None) -> int:
         "train": TrainConfig,
         "evaluate": EvaluateConfig,
         "compare": CompareConfig,
+        "quickstart": QuickstartConfig,
     }
     if arguments[:1] and arguments[0] in commands:
         name = arguments[0]
@@ -53,7 +62,7 @@ def run(kind: type[C], args: Sequence[str] | None = None, prog: str | None = Non
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         default = saved_config(arguments) if kind is TrainConfig else None
-        config = tyro.cli(kind, args=arguments, prog=prog, default=default)  # type: ignore[arg-type]
+        config = tyro.cli(kind, args=arguments, prog=prog, default=default)
         ACTIONS[kind](config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -123,10 +132,27 @@ def _compare(config: CompareConfig) -> None:
     print(f"look at it: tensorboard --logdir {config.out}")
 
 
+def _quickstart(config: QuickstartConfig) -> None:
+    rows = quickstart(config)
+    data = load_trajectories(QUICKSTART_DATASET)
+    mean = float(np.mean(normalized_scores(data.episode_returns, data.reference_scores)))
+    print_rows(
+        f"{data.name}: normalised score; the data's own episodes have {mean:.1f} on average",
+        rows,
+        list(COLUMNS),
+    )
+    print(
+        f"written to {config.out / 'summary.json'}\n"
+        f"curves side by side: .venv/bin/tensorboard --logdir {config.out}, "
+        "then http://localhost:6006"
+    )
+
+
 ACTIONS: dict[type, Callable[[Any], None]] = {
     TrainConfig: _train,
     EvaluateConfig: _evaluate,
     CompareConfig: _compare,
+    QuickstartConfig: _quickstart,
 }
 
 

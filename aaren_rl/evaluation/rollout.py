@@ -12,7 +12,6 @@ from gymnasium.vector import VectorEnv
 
 from aaren_rl.agents import Agent, Mode, Policy
 from aaren_rl.envs import check_environment, make_vector_env
-from aaren_rl.errors import UserError
 
 LARGEST_BATCH = 16  # environments that step together unless the caller says otherwise
 
@@ -93,7 +92,7 @@ def _run(
     returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), dtype=np.int64)
     running = np.arange(size)  # the episode in each environment; -1 for none
     waiting = size  # the next episode to hand out
-    observations, _ = vector.reset(seed=list(seeds[:size]))
+    observations = _restart(vector, list(seeds[:size]), np.ones(size, dtype=bool))
     rewards: np.ndarray | None = None
     ended = np.zeros(size, dtype=bool)
     policy_seconds = environment_seconds = 0.0
@@ -115,10 +114,17 @@ def _run(
                 # An environment without an episode runs on, uncounted, since all step together.
                 reseed[index] = seeds[0] if running[index] < 0 else seeds[waiting]
                 waiting += int(running[index] >= 0)
-            observations, _ = vector.reset(seed=reseed, options={"reset_mask": ended})
+            observations = _restart(vector, reseed, ended)
         policy_seconds += between - before
         environment_seconds += time.perf_counter() - between
         steps += 1
         if on_step is not None:
             on_step()
     return Episodes(returns, lengths, policy_seconds, environment_seconds, steps)
+
+
+def _restart(vector: VectorEnv, seeds: list[int | None], mask: np.ndarray) -> np.ndarray:
+    """Reset the environments where `mask` is true, each with its own seed; all observations."""
+    # Gymnasium's signature says one seed, its documentation and code take a list.
+    observations, _ = vector.reset(seed=seeds, options={"reset_mask": mask})  # type: ignore[arg-type]
+    return np.asarray(observations)

@@ -36,7 +36,7 @@ def mean_interval(scores: np.ndarray) -> Interval:
         {"all": table},
         lambda values: np.array([aggregate_mean(values)]),
         reps=RESAMPLES,
-        random_state=np.random.RandomState(0),  # noqa: NPY002  (what rliable takes)
+        random_state=np.random.RandomState(0),
     )
     low, high = intervals["all"][:, 0]
     return Interval(float(points["all"][0]), float(low), float(high))

@@ -79,7 +79,5 @@ class AarenAttention(nn.Module):
         if mask is not None:
             scores = scores.masked_fill(~mask[..., None], -math.inf)
         values = self.value(x).view(batch, time, self.heads, -1)
-        outputs, state = prefix_attention(
-            scores, values, initial_state=state, backend=self.backend
-        )
+        outputs, state = prefix_attention(scores, values, initial_state=state, backend=self.backend)
         return self.out(outputs.reshape(batch, time, self.width)), state

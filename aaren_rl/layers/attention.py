@@ -26,7 +26,9 @@ class KeyValueCache:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors together."""
-        return self.keys.nbytes + self.values.nbytes + (0 if self.valid is None else self.valid.nbytes)
+        return (
+            self.keys.nbytes + self.values.nbytes + (0 if self.valid is None else self.valid.nbytes)
+        )
 
     def reset(self, mask: Tensor) -> KeyValueCache:
         """Forget everything in the sequences where `mask` (`[batch]`, bool) is true."""

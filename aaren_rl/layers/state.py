@@ -13,7 +13,7 @@ S = TypeVar("S", bound="MixerState")
 
 
 class MixerState(Protocol):
-    """The past of one mixing layer, for a batch of independent sequences. A value: never mutated."""
+    """The past of one mixing layer, for a batch of sequences. A value: never mutated."""
 
     @property
     def nbytes(self) -> int:
@@ -61,5 +61,6 @@ def check_mask(x: Tensor, mask: Tensor | None) -> None:
     """Raise `ValueError` unless `mask` is `None` or bool `[batch, time]` of `x`."""
     if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
         raise ValueError(
-            f"mask must be bool {list(x.shape[:2])} (batch, time), got {mask.dtype} {list(mask.shape)}"
+            f"mask must be bool {list(x.shape[:2])} (batch, time), "
+            f"got {mask.dtype} {list(mask.shape)}"
         )

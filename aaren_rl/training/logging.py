@@ -75,7 +75,7 @@ class RunLog:
         named = {f"final/{name}": value for name, value in metrics.items()}
         experiment, start, end = hparams(settings, named)
         for summary in (experiment, start, end):
-            self._writer.file_writer.add_summary(summary)
+            self._writer._get_file_writer().add_summary(summary)
         for name, value in named.items():
             self._writer.add_scalar(name, value, update)
         self._writer.flush()

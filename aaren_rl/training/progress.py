@@ -64,5 +64,7 @@ class TrainingProgress:
         self._score = f"score {score:.1f} ± {spread:.1f}"
         if self._bar.disable:
             note = f"{self._loss} {self._score}".strip()
-            self._console.print(f"{self._title}: update {done}/{self._total}, {note}", soft_wrap=True)
+            self._console.print(
+                f"{self._title}: update {done}/{self._total}, {note}", soft_wrap=True
+            )
         self.update(done)

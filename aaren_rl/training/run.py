@@ -130,9 +130,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-def evaluation_environment(
-    config: TrainConfig, dataset: TrajectoryDataset
-) -> EnvSpec | str | None:
+def evaluation_environment(config: TrainConfig, dataset: TrajectoryDataset) -> EnvSpec | str | None:
     """Where to evaluate; `None` when the user wants none."""
     if config.environment == "none":
         return None
