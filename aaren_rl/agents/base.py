@@ -43,7 +43,7 @@ class Policy(ABC):
             Actions `[num_envs, *action shape]` inside the action space.
 
         Raises:
-            ValueError: for a wrong shape or a number that is not finite; nothing has changed then.
+            UserError: for a wrong shape or a number that is not finite; nothing has changed then.
         """
 
     @property

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from aaren_rl.agents.base import Policy
+from aaren_rl.errors import UserError
 from aaren_rl.layers import SequenceState
 
 if TYPE_CHECKING:
@@ -26,16 +27,16 @@ def as_observations(observations: np.ndarray, num_envs: int, agent: Agent) -> Te
     """Check observations and flatten them to float32 `[num_envs, observation_size]`.
 
     Raises:
-        ValueError: for a wrong shape (both are named) or a number that is not finite.
+        UserError: for a wrong shape (both are named) or a number that is not finite.
     """
     array = np.asarray(observations)
     expected = (num_envs, *agent.spec.observation_space.shape)
     if array.shape != expected:
-        raise ValueError(f"observations must have shape {expected}, got {array.shape}")
+        raise UserError(f"observations must have shape {expected}, got {array.shape}")
     array = array.reshape(num_envs, -1).astype(np.float32)
     if not np.isfinite(array).all():
         bad = np.flatnonzero(~np.isfinite(array).all(axis=1)).tolist()
-        raise ValueError(f"observations of environment {bad} are not finite")
+        raise UserError(f"observations of environment {bad} are not finite")
     return torch.from_numpy(array).to(agent.observation_mean.device)
 
 
@@ -61,11 +62,11 @@ class _Episodes:
             starts = starts | _vector("dones", dones, size).astype(bool)
         if rewards is None:
             if not starts.all():
-                raise ValueError("rewards are needed after the first step of an episode")
+                raise UserError("rewards are needed after the first step of an episode")
             rewards = np.zeros(size)
         rewards = _vector("rewards", rewards, size)
         if not np.isfinite(rewards[~starts]).all():
-            raise ValueError("rewards are not finite")
+            raise UserError("rewards are not finite")
         timesteps = np.where(starts, 0, self.timesteps + 1)
         return timesteps, np.where(starts, self.targets, self.returns_to_go - rewards), starts
 
@@ -73,7 +74,7 @@ class _Episodes:
 def _vector(name: str, values: np.ndarray, size: int) -> np.ndarray:
     array = np.asarray(values)
     if array.shape != (size,):
-        raise ValueError(f"{name} must have shape {(size,)}, got {array.shape}")
+        raise UserError(f"{name} must have shape {(size,)}, got {array.shape}")
     return array
 
 
