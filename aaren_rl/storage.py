@@ -32,6 +32,13 @@ def write_bytes(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def probe_folder(folder: Path) -> None:
+    """Raise `OSError` unless files can be made in a folder."""
+    probe = folder / f".probe.{os.getpid()}"
+    probe.touch()
+    probe.unlink()
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries, so that a rename survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

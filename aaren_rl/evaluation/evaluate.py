@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 from gymnasium.envs.registration import EnvSpec
 
@@ -14,7 +16,7 @@ from aaren_rl.errors import UserError
 from aaren_rl.evaluation.rollout import rollout
 from aaren_rl.evaluation.scores import score
 from aaren_rl.evaluation.video import record_video
-from aaren_rl.storage import recover_folder, write_json
+from aaren_rl.storage import probe_folder, recover_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,12 @@ class EvaluateConfig:
             raise UserError(f"--num-envs must be at least 1, got {self.num_envs}")
         if self.seed < 0:
             raise UserError(f"--seed must not be negative, got {self.seed}")
+        if not all(math.isfinite(target) for target in self.target_return):
+            raise UserError(f"--target-return must be finite, got {self.target_return}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device cuda: torch finds no GPU here")
+        if self.json is not None:
+            check_file(self.json)
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -70,8 +78,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         UserError: for a folder without an agent, or an environment that does not fit it.
     """
     config.check()
-    if config.json is not None and not config.json.parent.is_dir():
-        raise UserError(f"--json {config.json}: no folder {config.json.parent}")
     agent = load_agent(checkpoint_folder(config.run, config.checkpoint), config.device)
     environment = environment_of_agent(agent, config.environment)
     rows = evaluate_agent(
@@ -95,6 +101,18 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     return result
 
 
+def check_file(file: Path) -> None:
+    """Raise `UserError` when the file of `--json` cannot be written."""
+    if not file.parent.is_dir():
+        raise UserError(f"--json {file}: no folder {file.parent}")
+    if file.is_dir():
+        raise UserError(f"--json {file}: a folder; the name of a file expected")
+    try:
+        probe_folder(file.parent)
+    except OSError as error:
+        raise UserError(f"--json {file}: cannot be written ({error.strerror})") from None
+
+
 def checkpoint_folder(run: Path, checkpoint: str) -> Path:
     """The folder of a run's checkpoint; `run` may be such a folder itself.
 
@@ -115,7 +133,9 @@ def environment_of_agent(agent: Agent, override: str | None = None) -> EnvSpec |
     Raises:
         UserError: when nobody knows.
     """
-    name = override or agent.spec.environment
+    if override:
+        return override
+    name = agent.spec.environment
     if name is None:
         raise UserError("--environment is needed: the agent was saved without one")
     return EnvSpec.from_json(name) if name.lstrip().startswith("{") else name

@@ -17,7 +17,7 @@ from aaren_rl.envs import check_environment, environment_of, make_vector_env, ta
 from aaren_rl.envs.tasks import robot_of
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.rollout import check_length
-from aaren_rl.storage import read_json, recover_folder, write_json
+from aaren_rl.storage import probe_folder, read_json, recover_folder, write_json
 from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.logging import flat_settings
 from aaren_rl.training.trainer import Trainer
@@ -98,9 +98,7 @@ def claim_folder(folder: Path, config: TrainConfig) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe.{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        probe_folder(folder)
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
     file = folder / CONFIG_FILE
