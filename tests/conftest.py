@@ -1,5 +1,47 @@
 """Shared fixtures; one thread a process, since the suite runs in two."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def tiny_config(out: Path, **changes: Any) -> Any:
+    """A run of a third of a second on the shipped Hopper data, evaluation in MuJoCo included."""
+    from aaren_rl.agents import AgentConfig
+    from aaren_rl.training import TrainConfig
+
+    shape = {"width": 16, "layers": 1, "context_length": 5, **changes.pop("model", {})}
+    settings = {
+        "updates": 30,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "evaluate_every": 10,
+        "episodes": 2,
+        "log_every": 5,
+        "device": "cpu",
+    }
+    return TrainConfig(out=out, model=AgentConfig(**shape), **{**settings, **changes})
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Any]:
+    return tiny_config
+
+
+@pytest.fixture(scope="session")
+def hopper_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of finished runs, by the agent's name."""
+    from aaren_rl.agents import AGENTS
+    from aaren_rl.training import train
+
+    root = tmp_path_factory.mktemp("runs")
+    for name in AGENTS:
+        train(tiny_config(root / name, agent=name))
+    return {name: root / name for name in AGENTS}

@@ -1,0 +1,183 @@
+"""Evaluating a run's folder: rows, files, and what is refused before any work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from evaluation_cases import agent_for, play_alone
+
+from aaren_rl.agents import load_agent
+from aaren_rl.errors import UserError
+from aaren_rl.evaluation import EvaluateConfig, evaluate
+from aaren_rl.evaluation.evaluate import environment_of_agent
+
+FIELDS = {
+    "agent",
+    "mode",
+    "target_return",
+    "score_mean",
+    "score_std",
+    "normalized",
+    "return_mean",
+    "return_std",
+    "length_mean",
+    "episodes",
+    "returns",
+    "lengths",
+}
+
+
+@pytest.mark.parametrize("name", ["decision-aaren", "decision-transformer"])
+def test_a_row_for_each_mode_and_target(
+    name: str, hopper_runs: dict[str, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "scores.json"
+    config = EvaluateConfig(
+        run=hopper_runs[name],
+        mode=("carry", "reset", "window"),
+        target_return=(3600.0, 100.0),
+        episodes=3,
+        seed=5,
+        num_envs=2,
+        json=file,
+    )
+    result = evaluate(config)
+    assert json.loads(file.read_text()) == result
+    assert result["run"] == str(hopper_runs[name])
+    assert result["checkpoint"] == "last"
+    rows = result["rows"]
+    assert [(row["mode"], row["target_return"]) for row in rows] == [
+        (mode, target) for mode in ("carry", "reset", "window") for target in (3600.0, 100.0)
+    ]
+    agent = load_agent(hopper_runs[name] / "last")
+    for row in rows:
+        assert set(row) == FIELDS
+        returns, lengths = play_alone(
+            agent, "Hopper-v5", [5, 6, 7], row["target_return"], row["mode"]
+        )
+        assert row["agent"] == name
+        assert row["lengths"] == lengths
+        np.testing.assert_allclose(row["returns"], returns, rtol=1e-3)
+        scores = 100 * (np.array(row["returns"]) + 20.272305) / (3234.3 + 20.272305)
+        assert row["score_mean"] == pytest.approx(scores.mean())
+        assert row["score_std"] == pytest.approx(scores.std())
+
+
+def test_defaults_are_the_agents_own(hopper_runs: dict[str, Path]) -> None:
+    for name, mode, target in (
+        ("decision-aaren", "carry", 3600.0),
+        ("decision-transformer", "window", 3600.0),
+        ("behavior-cloning", "carry", None),
+    ):
+        [row] = evaluate(EvaluateConfig(run=hopper_runs[name], episodes=1))["rows"]
+        assert (row["agent"], row["mode"], row["target_return"]) == (name, mode, target)
+
+
+def test_behavior_cloning_cannot_be_asked_for_a_return(hopper_runs: dict[str, Path]) -> None:
+    config = EvaluateConfig(
+        run=hopper_runs["behavior-cloning"], episodes=1, target_return=(100.0, 200.0)
+    )
+    assert [row["target_return"] for row in evaluate(config)["rows"]] == [None]
+
+
+def test_best_and_last_and_a_checkpoints_own_folder(hopper_runs: dict[str, Path]) -> None:
+    run = hopper_runs["decision-aaren"]
+    rows = {
+        checkpoint: evaluate(EvaluateConfig(run=run, checkpoint=checkpoint, episodes=2))["rows"]
+        for checkpoint in ("last", "best")
+    }
+    best = json.loads((run / "best" / "training.json").read_text())
+    assert best["update"] < 30  # otherwise the two are the same and this says nothing
+    assert rows["best"] != rows["last"]
+    for checkpoint in ("last", "best"):
+        direct = evaluate(EvaluateConfig(run=run / checkpoint, episodes=2))["rows"]
+        assert direct == rows[checkpoint]
+
+
+def test_a_run_that_crashed_while_saving_still_evaluates(
+    hopper_runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Between the two renames of a save the checkpoint is called `last.old`."""
+    run = tmp_path / "run"
+    shutil.copytree(hopper_runs["decision-aaren"], run)
+    wanted = evaluate(EvaluateConfig(run=run, episodes=1))["rows"]
+    (run / "last").rename(run / "last.old")
+    assert evaluate(EvaluateConfig(run=run, episodes=1))["rows"] == wanted
+
+
+def test_the_environment_comes_from_the_user_or_from_the_agent(tmp_path: Path) -> None:
+    agent = agent_for("Hopper-v5")
+    assert environment_of_agent(agent) == "Hopper-v5"
+    assert environment_of_agent(agent, "Walker2d-v5") == "Walker2d-v5"
+    spec = gym.spec("Hopper-v5")
+    object.__setattr__(agent.spec, "environment", spec.to_json())
+    assert environment_of_agent(agent) == spec
+    object.__setattr__(agent.spec, "environment", None)
+    with pytest.raises(UserError, match="--environment is needed"):
+        environment_of_agent(agent)
+
+
+def refused(run: Path, message: str, **settings: Any) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        evaluate(EvaluateConfig(run=run, **settings))
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_that_are_no_run(tmp_path: Path, hopper_runs: dict[str, Path]) -> None:
+    refused(tmp_path / "nowhere", "not a training run: it has no last/ checkpoint")
+    refused(tmp_path, "not a training run")
+    refused(tmp_path, "it has no best/ checkpoint", checkpoint="best")
+    run = tmp_path / "run"
+    shutil.copytree(hopper_runs["decision-aaren"] / "last", run / "last")
+    weights = run / "last" / "agent.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    refused(run, "agent.safetensors: truncated or not a safetensors file")
+    weights.unlink()
+    refused(run, "agent.safetensors: no such file")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"episodes": 0}, "--episodes must be at least 1, got 0"),
+        ({"episodes": -3}, "--episodes must be at least 1, got -3"),
+        ({"num_envs": 0}, "--num-envs must be at least 1, got 0"),
+        ({"seed": -1}, "--seed must not be negative, got -1"),
+        ({"target_return": (float("nan"),)}, "--target-return must be finite"),
+        ({"target_return": (1.0, float("inf"))}, "--target-return must be finite"),
+        ({"environment": "HalfCheetah-v5"}, "has 17 values, .* has 11;"),
+        ({"environment": "Hoper-v5"}, "environment 'Hoper-v5': cannot be made"),
+        ({"environment": "{}"}, "environment '{}': cannot be made"),
+    ],
+)
+def test_bad_settings(hopper_runs: dict[str, Path], settings: dict[str, Any], message: str) -> None:
+    refused(hopper_runs["decision-aaren"], message, **settings)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_device_that_is_not_there(hopper_runs: dict[str, Path]) -> None:
+    refused(hopper_runs["decision-aaren"], "--device cuda", device="cuda")
+
+
+def test_json_files_that_cannot_be_written_are_refused_before_acting(
+    hopper_runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def act(*_: Any, **__: Any) -> None:
+        raise AssertionError("the agent acts")
+
+    monkeypatch.setattr(sys.modules["aaren_rl.evaluation.evaluate"], "rollout", act)
+    run = hopper_runs["decision-aaren"]
+    refused(run, "--json .*scores.json: no folder", json=tmp_path / "nowhere" / "scores.json")
+    below_a_file = tmp_path / "file"
+    below_a_file.touch()
+    refused(run, "--json .*scores.json: no folder", json=below_a_file / "scores.json")
+    refused(run, "--json .*: .*folder", json=tmp_path)
+    refused(run, "--json /proc/scores.json: cannot be written", json=Path("/proc/scores.json"))

@@ -1,0 +1,131 @@
+"""Scores, intervals and costs against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from evaluation_cases import agent_for
+
+from aaren_rl.agents import AGENTS, AgentConfig, AgentSpec, Mode
+from aaren_rl.evaluation import (
+    Episodes,
+    Interval,
+    acting_cost,
+    mean_interval,
+    normalized_scores,
+    score,
+)
+
+HOPPER = (-20.272305, 3234.3)
+
+
+def hopper_agent(reference: tuple[float, float] | None) -> Any:
+    spec = AgentSpec(
+        gym.spaces.Box(-np.inf, np.inf, (3,)),
+        gym.spaces.Box(-1, 1, (1,)),
+        reference_scores=reference,
+    )
+    return AGENTS["behavior-cloning"](AgentConfig(width=4, layers=1), spec)
+
+
+def test_normalised_scores() -> None:
+    returns = np.array([-20.272305, 3234.3, 1607.0138475, 3600.0])
+    wanted = [0.0, 100.0, 50.0, 100 * (3600.0 + 20.272305) / 3254.572305]
+    np.testing.assert_allclose(normalized_scores(returns, HOPPER), wanted, rtol=1e-12)
+    assert normalized_scores(returns, None).tolist() == returns.tolist()
+
+
+def test_a_score_summarises_its_episodes() -> None:
+    episodes = Episodes(np.array([0.0, 100, 200, 500]), np.array([10, 20, 30, 50]), 1.0, 2.0, 60)
+    row = score(hopper_agent((0.0, 1000.0)), episodes, 3600.0)
+    assert row.target_return == 3600.0
+    assert row.normalized
+    assert row.score_mean == pytest.approx(20.0)
+    assert row.score_std == pytest.approx(np.sqrt((20**2 + 10**2 + 0 + 30**2) / 4))
+    assert row.return_mean == pytest.approx(200.0)
+    assert row.return_std == pytest.approx(10 * row.score_std)
+    assert row.length_mean == pytest.approx(27.5)
+    assert row.episodes == 4
+    assert row.returns == [0, 100, 200, 500]
+    assert row.lengths == [10, 20, 30, 50]
+    assert json.loads(json.dumps(row.to_json())) == row.to_json()
+    assert set(row.to_json()) - set(row.brief()) == {"returns", "lengths"}
+
+
+def test_without_reference_scores_the_return_is_the_score() -> None:
+    episodes = Episodes(np.array([1.0, 3.0]), np.array([1, 1]), 0.0, 0.0, 1)
+    row = score(hopper_agent(None), episodes, None)
+    assert not row.normalized
+    assert row.target_return is None
+    assert (row.score_mean, row.score_std) == (row.return_mean, row.return_std) == (2.0, 1.0)
+
+
+@pytest.mark.parametrize("runs", [2, 3, 4, 5])
+def test_intervals_are_the_bootstraps_own_quantiles(runs: int) -> None:
+    """For so few seeds every resample can be listed: the exact distribution of the mean."""
+    scores = np.random.default_rng(runs).uniform(50, 90, runs)
+    means = np.sort([np.mean(each) for each in itertools.product(scores, repeat=runs)])
+    shares = np.arange(1, len(means) + 1) / len(means)
+    interval = mean_interval(scores)
+    assert interval.mean == pytest.approx(scores.mean(), rel=1e-12)
+    # 5,000 resamples: the share below a bound is off by less than 0.01 (four deviations)
+    low, high = (means[np.searchsorted(shares, q)] for q in (0.015, 0.965))
+    low_end, high_end = (means[np.searchsorted(shares, q)] for q in (0.035, 0.985))
+    assert low - 1e-9 <= interval.low <= low_end + 1e-9
+    assert high - 1e-9 <= interval.high <= high_end + 1e-9
+
+
+def test_an_interval_of_many_runs_is_a_normal_one() -> None:
+    scores = np.random.default_rng(0).normal(60, 10, 200)
+    interval = mean_interval(scores)
+    half = 1.96 * scores.std() / np.sqrt(200)
+    assert interval.low == pytest.approx(scores.mean() - half, abs=0.15 * half)
+    assert interval.high == pytest.approx(scores.mean() + half, abs=0.15 * half)
+
+
+def test_an_interval_over_tasks_resamples_within_each_task() -> None:
+    """With equal runs in each task there is nothing to vary, however far apart the tasks are."""
+    table = np.array([[10.0, 90.0]] * 5)
+    assert mean_interval(table) == Interval(50.0, 50.0, 50.0)
+
+
+def test_one_run_is_its_own_interval() -> None:
+    assert mean_interval(np.array([61.5])) == Interval(61.5, 61.5, 61.5)
+
+
+def test_the_interval_is_the_same_at_every_call() -> None:
+    scores = np.array([60.0, 70.0, 75.0, 71.0])
+    np.random.seed(1)  # noqa: NPY002  (it must not matter)
+    first = mean_interval(scores)
+    np.random.seed(2)  # noqa: NPY002
+    assert mean_interval(scores) == first
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("decision-aaren", "carry"), ("decision-transformer", "window")]
+)
+def test_acting_cost_is_the_median_of_the_last_tenth(
+    name: str, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a clock by which step k takes k milliseconds."""
+    readings = itertools.chain.from_iterable((0.0, step / 1000) for step in itertools.count())
+    monkeypatch.setattr("aaren_rl.evaluation.cost.time.perf_counter", lambda: next(readings))
+    agent = agent_for("Pendulum-v1", name)
+    observations = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    cost = acting_cost(agent, observations, mode=mode, steps=50)
+    assert cost.act_microseconds == pytest.approx(47_000)  # of 45 to 49
+    assert len(cost.state_bytes) == 50
+    assert len(set(cost.state_bytes)) == 1
+
+
+def test_acting_cost_shows_a_cache_that_grows() -> None:
+    agent = agent_for("Pendulum-v1", "decision-transformer")
+    cost = acting_cost(agent, np.zeros((1, 3)), mode="carry", steps=20)
+    differences = np.diff(cost.state_bytes)
+    assert (differences == 3 * 2 * 16 * 4).all()  # three tokens' key and value
+    assert 0 < cost.act_microseconds < 1e6
