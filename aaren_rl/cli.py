@@ -95,12 +95,16 @@ def _train(config: TrainConfig) -> None:
     summary = train(config)
     if not summary:  # not the first of several processes
         return
-    print_rows(
+    title = (
         f"{summary['agent']} on {summary['dataset']}, {summary['updates']} updates, "
-        f"{summary['train_seconds']:.0f} s of training",
-        [{"mode": summary["mode"], **row} for row in summary["scores"]],
-        ["mode", "target_return", "score_mean", "score_std", "return_mean", "length_mean"],
+        f"{summary['train_seconds']:.0f} s of training"
     )
+    if summary["scores"]:
+        rows = [{"mode": summary["mode"], **row} for row in summary["scores"]]
+        columns = ["mode", "target_return", "score_mean", "score_std", "return_mean"]
+        print_rows(title, rows, [*columns, "length_mean"])
+    else:
+        print(title)
     folder = config.run_folder
     print(f"run: {folder}\nlook at it: tensorboard --logdir {folder}")
 

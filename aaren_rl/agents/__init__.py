@@ -1,6 +1,6 @@
 """Agents: policies learned from trajectories."""
 
-from aaren_rl.agents.base import Agent, Mode, Policy
+from aaren_rl.agents.base import Agent, Carry, Mode, Policy
 from aaren_rl.agents.behavior_cloning import BehaviorCloning
 from aaren_rl.agents.config import AgentConfig, AgentSpec
 from aaren_rl.agents.decision_aaren import DecisionAaren
@@ -14,6 +14,7 @@ __all__ = [
     "AgentConfig",
     "AgentSpec",
     "BehaviorCloning",
+    "Carry",
     "DecisionAaren",
     "DecisionTransformer",
     "Mode",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from aaren_rl.agents.actions import action_codec
 from aaren_rl.agents.config import AgentConfig, AgentSpec
 from aaren_rl.data.sampling import Batch
+from aaren_rl.layers import SequenceState
 from aaren_rl.storage import write_json, write_tensors
 
 Mode = Literal["carry", "reset", "window"]
@@ -50,6 +51,25 @@ class Policy(ABC):
     @abstractmethod
     def state_bytes(self) -> int:
         """Bytes of everything that goes from one step to the next, all environments together."""
+
+
+class Carry:
+    """Where the state waits between the batches of a stream (`aaren_rl.data.StreamSampler`).
+
+    Not a value but a place, since the training step, wrapped by Fabric, returns the loss alone.
+
+    Args:
+        detach: cut the state off from the graph after each batch: truncated back-propagation
+            through time. Without it the gradient flows back through all batches so far.
+    """
+
+    def __init__(self, detach: bool = True) -> None:
+        self.detach = detach
+        self.state: SequenceState | None = None
+
+    def put(self, state: SequenceState | None) -> None:
+        """Keep the state after a batch."""
+        self.state = state.detach() if self.detach and state is not None else state
 
 
 class Agent(nn.Module, ABC):
@@ -93,9 +113,25 @@ class Agent(nn.Module, ABC):
     def predict(self, batch: Batch) -> Tensor:
         """Predictions for every step of a batch, `[batch, time, action_size]`."""
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The training loss (a scalar): squared error, or cross-entropy for discrete actions."""
-        return self.actions.loss(self.predict(batch), batch.actions, batch.mask)
+    def predict_from(
+        self, batch: Batch, state: SequenceState | None
+    ) -> tuple[Tensor, SequenceState | None]:
+        """As `predict`, going on from a state; an agent without memory has none."""
+        return self.predict(batch), None
+
+    def forward(self, batch: Batch, carry: Carry | None = None) -> Tensor:
+        """The training loss (a scalar): squared error, or cross-entropy for discrete actions.
+
+        Args:
+            batch: steps to learn from.
+            carry: with a stream's batches, the state before this one; after the call, behind it.
+        """
+        if carry is None:
+            predictions = self.predict(batch)
+        else:
+            predictions, state = self.predict_from(batch, carry.state)
+            carry.put(state)
+        return self.actions.loss(predictions, batch.actions, batch.mask)
 
     loss = forward
 

@@ -131,10 +131,17 @@ class TrajectoryAgent(Agent):
 
     def predict(self, batch: Batch) -> Tensor:
         """Predictions for every step, `[batch, time, action_size]`, in one parallel pass."""
+        return self.predict_from(batch, None)[0]
+
+    def predict_from(
+        self, batch: Batch, state: SequenceState | None
+    ) -> tuple[Tensor, SequenceState]:
+        """As `predict`, going on from a state in the rows that do not start an episode."""
+        if state is not None and batch.starts is not None:
+            state = state.reset(batch.starts)
         tokens = self.embed(batch.returns_to_go, batch.observations, batch.actions, batch.timesteps)
-        features, _ = self.read(tokens)
-        out: Tensor = self.head(features[:, OBSERVATION_TOKEN::TOKENS_PER_STEP])
-        return out
+        features, state = self.read(tokens, state)
+        return self.head(features[:, OBSERVATION_TOKEN::TOKENS_PER_STEP]), state
 
     def policy(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ class Batch(NamedTuple):
         returns_to_go: float32 `[batch, time, 1]`, unscaled.
         timesteps: int64 `[batch, time]`, within the episode.
         mask: bool `[batch, time]`, True where there is a step.
+        starts: bool `[batch]`, True where a row starts an episode and False where it goes on from
+            the same row of the batch before; None where no row goes on.
     """
 
     observations: torch.Tensor
@@ -27,10 +29,27 @@ class Batch(NamedTuple):
     returns_to_go: torch.Tensor
     timesteps: torch.Tensor
     mask: torch.Tensor
+    starts: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return Batch(*(tensor.to(device) for tensor in self))
+        return Batch(*(None if tensor is None else tensor.to(device) for tensor in self))  # type: ignore[arg-type]
+
+
+class Sampler(Protocol):
+    """A source of batches that can be stopped and taken up again."""
+
+    def sample(self) -> Batch:
+        """The next batch of this process."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the sampler stands, as JSON can hold it."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where the sampler that gave `state` stood."""
+        ...
 
 
 class WindowSampler:
@@ -81,23 +100,12 @@ class WindowSampler:
         self._generator = np.random.default_rng(seed)
         # ends[i]: where the episode of step i ends, so that a window needs no search.
         self._ends = np.repeat(dataset.offsets[1:], dataset.lengths)
-        self._steps = np.arange(context_length)
 
     def sample(self) -> Batch:
         """Draw the next batch (this process's share of it)."""
         starts = self._generator.integers(self.dataset.num_steps, size=self.batch_size)
         starts = starts[self._rows]
-        indices = starts[:, None] + self._steps
-        mask = indices < self._ends[starts][:, None]
-        indices[~mask] = 0  # any valid row: its values are zeroed below
-        data = self.dataset
-        return Batch(
-            observations=_gather(data.observations, indices, mask),
-            actions=_gather(data.actions, indices, mask),
-            returns_to_go=_gather(data.returns_to_go, indices, mask).unsqueeze(-1),
-            timesteps=_gather(data.timesteps, indices, mask),
-            mask=torch.from_numpy(mask),
-        )
+        return gather(self.dataset, starts, self._ends[starts], self.context_length)
 
     def state_dict(self) -> dict[str, Any]:
         """The generator's state, as JSON can hold it."""
@@ -106,6 +114,32 @@ class WindowSampler:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where the sampler that gave `state` stood."""
         self._generator.bit_generator.state = state["generator"]
+
+
+def gather(
+    data: TrajectoryDataset,
+    first: np.ndarray[Any, Any],
+    end: np.ndarray[Any, Any],
+    time: int,
+) -> Batch:
+    """Slices of a dataset as a batch, each cut after `time` steps.
+
+    Args:
+        data: what to take from.
+        first: int64 `[batch]`, the first step of each slice.
+        end: int64 `[batch]`, one behind its last step.
+        time: steps of the batch; shorter slices are padded.
+    """
+    indices = first[:, None] + np.arange(time)
+    mask = indices < end[:, None]
+    indices[~mask] = 0  # any valid row: its values are zeroed below
+    return Batch(
+        observations=_gather(data.observations, indices, mask),
+        actions=_gather(data.actions, indices, mask),
+        returns_to_go=_gather(data.returns_to_go, indices, mask).unsqueeze(-1),
+        timesteps=_gather(data.timesteps, indices, mask),
+        mask=torch.from_numpy(mask),
+    )
 
 
 def _gather(

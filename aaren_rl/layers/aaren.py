@@ -31,6 +31,8 @@ class AarenAttention(nn.Module):
         backend: which implementation of the scan to use, see `aaren_rl.ops.prefix_attention`.
     """
 
+    state_type = PrefixState
+
     def __init__(self, width: int, heads: int = 1, *, backend: str = "auto") -> None:
         super().__init__()
         if width % heads:

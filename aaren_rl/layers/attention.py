@@ -82,6 +82,8 @@ class CausalSelfAttention(nn.Module):
             training and acting alike; `None` is the whole past. Bounds the cache.
     """
 
+    state_type = KeyValueCache
+
     def __init__(
         self, width: int, heads: int = 1, *, dropout: float = 0.0, window: int | None = None
     ) -> None:

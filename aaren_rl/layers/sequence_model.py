@@ -62,6 +62,11 @@ class SequenceModel(nn.Module):
         self.norm = nn.LayerNorm(width)
         self._initialise()
 
+    @property
+    def state_types(self) -> list[type]:
+        """The class of each layer's state."""
+        return [block.mixer.state_type for block in self.blocks]  # type: ignore[union-attr, misc]
+
     def _initialise(self) -> None:
         """GPT-2's: normal with sd 0.02, and smaller where a branch joins the residual stream."""
         for name, parameter in self.named_parameters():

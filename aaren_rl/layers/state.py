@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -51,6 +51,29 @@ class SequenceState:
     def detach(self) -> SequenceState:
         """The same values, cut off from the graph."""
         return SequenceState(tuple(layer.detach() for layer in self.layers))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name, `LAYER.FIELD`, to be saved."""
+        return {
+            f"{number}.{field.name}": getattr(layer, field.name)
+            for number, layer in enumerate(self.layers)
+            for field in fields(layer)  # type: ignore[arg-type]  # every state is a dataclass
+            if getattr(layer, field.name) is not None
+        }
+
+    @staticmethod
+    def from_tensors(kinds: Sequence[type], tensors: dict[str, Tensor]) -> SequenceState:
+        """The inverse of `tensors`; `kinds` are the layers' state classes."""
+        layers = []
+        for number, kind in enumerate(kinds):
+            prefix = f"{number}."
+            own = {
+                name.removeprefix(prefix): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(prefix)
+            }
+            layers.append(kind(**own))
+        return SequenceState(tuple(layers))
 
     def __getitem__(self, index: Tensor | slice | Sequence[int]) -> SequenceState:
         """The state of some of the sequences; `index` selects over the batch."""

@@ -25,8 +25,14 @@ class TrainSettings:
     in D4RL's layout or of a Minari dataset's folder."""
     updates: int = 100_000
     """Gradient updates."""
+    sampling: Literal["windows", "episodes", "streams"] = "windows"
+    """What a batch is: slices of `context-length` steps from anywhere; whole episodes; or segments
+    in order, the state carried from one to the next (truncated back-propagation through time)."""
     batch_size: int = 64
-    """Windows per update, over all processes together."""
+    """Windows, or episodes read side by side as streams, per update, over all processes."""
+    batch_steps: int | None = None
+    """Steps per update and process with whole episodes, padding included. By default
+    batch-size x context-length."""
     learning_rate: float = 1e-4
     """Peak learning rate of AdamW."""
     weight_decay: float = 1e-4
@@ -83,7 +89,7 @@ class TrainSettings:
         for name in ("updates", "batch_size", "devices", "episodes", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{_flag(name)} must be at least 1, got {getattr(self, name)}")
-        for name in ("evaluate_every", "checkpoint_every"):
+        for name in ("evaluate_every", "checkpoint_every", "batch_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{_flag(name)} must be at least 1, got {value}")

@@ -12,7 +12,14 @@ from gymnasium.envs.registration import EnvSpec
 from lightning_fabric import Fabric
 
 from aaren_rl.agents import AGENTS, Agent, AgentSpec
-from aaren_rl.data import TrajectoryDataset, WindowSampler, load_trajectories
+from aaren_rl.data import (
+    EpisodeSampler,
+    Sampler,
+    StreamSampler,
+    TrajectoryDataset,
+    WindowSampler,
+    load_trajectories,
+)
 from aaren_rl.envs import check_environment, environment_of, make_vector_env, target_return
 from aaren_rl.envs.tasks import robot_of
 from aaren_rl.errors import UserError
@@ -50,17 +57,30 @@ def train(config: TrainConfig) -> dict[str, Any]:
         write_json(folder / CONFIG_FILE, config.to_json())
     fabric = make_fabric(config)
     fabric.seed_everything(config.seed + fabric.global_rank, verbose=False)
-    sampler = WindowSampler(
+    sampler = make_sampler(config, dataset, fabric.global_rank, fabric.world_size)
+    trainer = Trainer(config, agent, sampler, fabric, environment, folder)
+    trainer.fit(resume=config.resume and recover_folder(folder / "last").is_dir())
+    return finish(trainer, dataset)
+
+
+def make_sampler(
+    config: TrainConfig, dataset: TrajectoryDataset, rank: int, world_size: int
+) -> Sampler:
+    """The sampler that `--sampling` names, for one of several processes."""
+    if config.sampling == "episodes":
+        steps = config.batch_steps or config.batch_size * config.model.context_length
+        return EpisodeSampler(
+            dataset, batch_steps=steps, seed=config.seed, rank=rank, world_size=world_size
+        )
+    kind = StreamSampler if config.sampling == "streams" else WindowSampler
+    return kind(
         dataset,
         batch_size=config.batch_size,
         context_length=config.model.context_length,
         seed=config.seed,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
+        rank=rank,
+        world_size=world_size,
     )
-    trainer = Trainer(config, agent, sampler, fabric, environment, folder)
-    trainer.fit(resume=config.resume and recover_folder(folder / "last").is_dir())
-    return finish(trainer, dataset)
 
 
 def is_leader() -> bool:

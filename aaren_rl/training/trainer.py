@@ -10,10 +10,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from aaren_rl.agents import Agent, TrajectoryAgent, load_agent
-from aaren_rl.data import WindowSampler
+from aaren_rl.agents import Agent, Carry, TrajectoryAgent, load_agent
+from aaren_rl.agents.trajectory_agent import TOKENS_PER_STEP
+from aaren_rl.data import Sampler
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Score, rollout, score
+from aaren_rl.layers import SequenceState
 from aaren_rl.storage import write_json
 from aaren_rl.training.checkpoint import (
     load_checkpoint,
@@ -48,7 +50,7 @@ class Trainer:
         self,
         config: TrainConfig,
         agent: Agent,
-        sampler: WindowSampler,
+        sampler: Sampler,
         fabric: Fabric,
         environment: Any,
         folder: Path,
@@ -66,13 +68,15 @@ class Trainer:
         self.targets: list[float | None] = list(config.target_return or agent.spec.target_returns)
         if not isinstance(agent, TrajectoryAgent):
             self.targets = [None]  # it cannot be asked for a return
+        self.carry = Carry() if config.sampling == "streams" else None
         self.update = 0
         self.train_seconds = 0.0
         self.evaluated_at = -1
         self.scores: list[Score] = []
         self.best: dict[str, Any] | None = None
         self.history: list[dict[str, Any]] = []
-        self._last_step = (0, 0.0)
+        self._tokens = 0  # real ones, since the clock was started
+        self._clock = 0.0
 
     # ---- the loop
 
@@ -137,8 +141,10 @@ class Trainer:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = self.sampler.sample().to(self.fabric.device)
-        loss = self.module(batch)
+        batch = self.sampler.sample()
+        self._tokens += TOKENS_PER_STEP * int(batch.mask.sum())  # before it moves: no waiting
+        batch = batch.to(self.fabric.device)
+        loss = self.module(batch) if self.carry is None else self.module(batch, self.carry)
         self.fabric.backward(loss)
         norm = self.fabric.clip_gradients(
             self.module, self.wrapped, max_norm=config.gradient_clip, error_if_nonfinite=False
@@ -153,7 +159,7 @@ class Trainer:
                     f"the loss became {value} at update {self.update}: lower --learning-rate"
                 )
             if log is not None:
-                speed = self._tokens_per_second(batch.mask)
+                speed = self._tokens_per_second()
                 log.training(
                     {
                         "loss": value,
@@ -169,13 +175,12 @@ class Trainer:
         self.train_seconds += time.perf_counter() - start
 
     def _start_clock(self) -> None:
-        self._last_step = (self.update, self.train_seconds)
+        self._tokens, self._clock = 0, self.train_seconds
 
-    def _tokens_per_second(self, mask: Tensor) -> float:
-        """Over the updates since the last entry, evaluations and checkpoints left out."""
-        updates, seconds = self._last_step
-        elapsed = self.train_seconds - seconds
-        tokens = (self.update - updates) * mask.numel() * 3 * self.fabric.world_size
+    def _tokens_per_second(self) -> float:
+        """Of all processes since the last entry; evaluations and checkpoints left out."""
+        elapsed = self.train_seconds - self._clock
+        tokens = self._tokens * self.fabric.world_size
         self._start_clock()
         return tokens / elapsed if elapsed > 0 else 0.0
 
@@ -224,6 +229,7 @@ class Trainer:
     def _save(self) -> None:
         """Write all of the run's state to `last`."""
         values, tensors = random_state()
+        tensors |= self._carried()
         everyone: list[Any] = [(values, tensors)]
         if self.fabric.world_size > 1:
             everyone = [None] * self.fabric.world_size
@@ -245,6 +251,23 @@ class Trainer:
             save_checkpoint(self.folder / "last", self.agent, progress, stored)
         self.fabric.barrier()
 
+    def _carried(self) -> dict[str, Tensor]:
+        """The state between two batches of a stream, if there is one, as named tensors."""
+        if self.carry is None or self.carry.state is None:
+            return {}
+        return {f"carry.{name}": t for name, t in self.carry.state.tensors().items()}
+
+    def _take_up(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `_carried`."""
+        own = {
+            name.removeprefix("carry."): tensor.to(self.fabric.device)
+            for name, tensor in tensors.items()
+            if name.startswith("carry.")
+        }
+        if own and self.carry is not None and isinstance(self.agent, TrajectoryAgent):
+            kinds = self.agent.sequence_model.state_types
+            self.carry.state = SequenceState.from_tensors(kinds, own)
+
     def _restore(self) -> None:
         """Take up the state that `_save` wrote."""
         found, progress, tensors = load_checkpoint(self.folder / "last")
@@ -258,6 +281,7 @@ class Trainer:
             if name.startswith(prefix)
         }
         restore_random_state(progress["random"][rank], own)
+        self._take_up(own)
         self.sampler.load_state_dict(progress["sampler"])
         self.update = progress["update"]
         self.train_seconds = progress["train_seconds"]

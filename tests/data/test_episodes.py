@@ -1,0 +1,88 @@
+"""Whole-episode batches."""
+
+import json
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aaren_rl.data import EpisodeSampler, Trajectory, TrajectoryDataset, load_trajectories
+from aaren_rl.errors import UserError
+
+
+def numbered(lengths):
+    """Episodes whose observation is the number of the step in the whole dataset."""
+    first = np.concatenate([[0], np.cumsum(lengths)])
+    episodes = [
+        Trajectory(
+            observations=np.arange(a, b, dtype=np.float32)[:, None],
+            actions=np.zeros((b - a, 1), dtype=np.float32),
+            rewards=np.ones(b - a),
+            terminated=True,
+            truncated=False,
+        )
+        for a, b in zip(first[:-1], first[1:], strict=True)
+    ]
+    return TrajectoryDataset.from_episodes(
+        episodes,
+        name="numbered",
+        observation_space=spaces.Box(-np.inf, np.inf, (1,)),
+        action_space=spaces.Box(-1, 1, (1,)),
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=30),
+    budget=st.integers(1, 100),
+    seed=st.integers(0, 5),
+)
+def test_an_epoch_is_every_step_once_within_the_budget(lengths, budget, seed):
+    data = numbered(lengths)
+    sampler = EpisodeSampler(data, batch_steps=budget, seed=seed)
+    seen: list[float] = []
+    while len(seen) < data.num_steps:
+        batch = sampler.sample()
+        rows, time = batch.mask.shape
+        assert rows == 1 or rows * time <= budget
+        assert batch.mask.any(0).all(), "no longer than its longest episode"
+        assert (batch.timesteps[:, 0] == 0).all()
+        seen += batch.observations[batch.mask][:, 0].tolist()
+    assert sorted(seen) == list(range(data.num_steps))
+
+
+def test_little_is_padding():
+    data = load_trajectories("aaren-rl/hopper-small-v0")
+    sampler = EpisodeSampler(data, batch_steps=4000, seed=0)
+    masks = [sampler.sample().mask for _ in range(40)]
+    real = sum(int(mask.sum()) for mask in masks)
+    assert real > 0.85 * sum(mask.numel() for mask in masks)
+
+
+def test_processes_share_an_epoch():
+    data = numbered(range(1, 40))
+    ranks = [
+        EpisodeSampler(data, batch_steps=60, seed=3, rank=rank, world_size=2) for rank in (0, 1)
+    ]
+    alone = EpisodeSampler(data, batch_steps=60, seed=3)
+    for _ in range(5):
+        for sampler in ranks:
+            assert sampler.sample().observations.equal(alone.sample().observations)
+
+
+def test_goes_on_where_it_stood():
+    data = numbered(range(1, 40))
+    first = EpisodeSampler(data, batch_steps=60, seed=1)
+    for _ in range(37):  # beyond the first epoch
+        first.sample()
+    second = EpisodeSampler(data, batch_steps=60, seed=2)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    for _ in range(40):
+        assert first.sample().observations.equal(second.sample().observations)
+
+
+def test_refuses_a_budget_of_nothing():
+    with pytest.raises(UserError, match="batch steps 0"):
+        EpisodeSampler(numbered([3]), batch_steps=0, seed=0)
