@@ -95,8 +95,8 @@ def replace_folder(new: Path, target: Path) -> None:
     between the two renames, both are still there, whole, and `recover_folder` puts one in place.
     """
     aside = target.with_name(target.name + ".old")
-    shutil.rmtree(aside, ignore_errors=True)
-    if target.exists():
+    if target.exists():  # else the one aside is all that an earlier crash has left
+        shutil.rmtree(aside, ignore_errors=True)
         os.rename(target, aside)
     os.rename(new, target)
     sync_folder(target.parent)
