@@ -45,6 +45,8 @@ class CompareConfig(TrainSettings):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise UserError(f"--{name} must be at least one, each once, got {values}")
+        for seed in self.seeds:
+            self.run(self.agents[0], seed).check()
 
     def run(self, agent: AgentName, seed: int) -> TrainConfig:
         """The config of one of the runs."""
