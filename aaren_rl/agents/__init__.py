@@ -6,6 +6,7 @@ from aaren_rl.agents.config import AgentConfig, AgentSpec
 from aaren_rl.agents.decision_aaren import DecisionAaren
 from aaren_rl.agents.decision_transformer import DecisionTransformer
 from aaren_rl.agents.loading import AGENTS, load_agent
+from aaren_rl.agents.recurrent_rivals import DecisionLSTM, DecisionMinGRU
 from aaren_rl.agents.trajectory_agent import TrajectoryAgent
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "BehaviorCloning",
     "Carry",
     "DecisionAaren",
+    "DecisionLSTM",
+    "DecisionMinGRU",
     "DecisionTransformer",
     "Mode",
     "Policy",

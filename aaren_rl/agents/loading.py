@@ -9,11 +9,19 @@ from aaren_rl.agents.behavior_cloning import BehaviorCloning
 from aaren_rl.agents.config import AgentConfig, AgentSpec
 from aaren_rl.agents.decision_aaren import DecisionAaren
 from aaren_rl.agents.decision_transformer import DecisionTransformer
+from aaren_rl.agents.recurrent_rivals import DecisionLSTM, DecisionMinGRU
 from aaren_rl.errors import UserError
 from aaren_rl.storage import read_json, read_tensors
 
 AGENTS: dict[str, type[Agent]] = {
-    agent.name: agent for agent in (DecisionAaren, DecisionTransformer, BehaviorCloning)
+    agent.name: agent
+    for agent in (
+        DecisionAaren,
+        DecisionTransformer,
+        DecisionLSTM,
+        DecisionMinGRU,
+        BehaviorCloning,
+    )
 }
 
 

@@ -3,6 +3,9 @@
 from aaren_rl.layers.aaren import AarenAttention
 from aaren_rl.layers.attention import CausalSelfAttention, KeyValueCache
 from aaren_rl.layers.block import Block, FeedForward
+from aaren_rl.layers.lstm import LSTMMixer
+from aaren_rl.layers.min_gru import MinGRUMixer
+from aaren_rl.layers.recurrent_state import HiddenState
 from aaren_rl.layers.sequence_model import MIXERS, SequenceModel
 from aaren_rl.layers.state import MixerState, SequenceState
 
@@ -12,7 +15,10 @@ __all__ = [
     "Block",
     "CausalSelfAttention",
     "FeedForward",
+    "HiddenState",
     "KeyValueCache",
+    "LSTMMixer",
+    "MinGRUMixer",
     "MixerState",
     "SequenceModel",
     "SequenceState",

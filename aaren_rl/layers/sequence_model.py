@@ -10,12 +10,16 @@ from torch import Tensor, nn
 from aaren_rl.layers.aaren import AarenAttention
 from aaren_rl.layers.attention import CausalSelfAttention
 from aaren_rl.layers.block import Activation, Block
+from aaren_rl.layers.lstm import LSTMMixer
+from aaren_rl.layers.min_gru import MinGRUMixer
 from aaren_rl.layers.state import SequenceState
 
 # A new mixer is one file and one line here: (width, heads, attention dropout) -> module.
 MIXERS: dict[str, Callable[[int, int, float], nn.Module]] = {
     "aaren": lambda width, heads, dropout: AarenAttention(width, heads),
     "attention": lambda width, heads, dropout: CausalSelfAttention(width, heads, dropout=dropout),
+    "lstm": lambda width, heads, dropout: LSTMMixer(width),
+    "min-gru": lambda width, heads, dropout: MinGRUMixer(width),
 }
 
 
@@ -70,6 +74,8 @@ class SequenceModel(nn.Module):
     def _initialise(self) -> None:
         """GPT-2's: normal with sd 0.02, and smaller where a branch joins the residual stream."""
         for name, parameter in self.named_parameters():
+            if ".lstm." in name:
+                continue  # it has its own
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif name.endswith(("mixer.out.weight", "contract.weight")):

@@ -13,7 +13,13 @@ import tyro
 from aaren_rl.agents import AgentConfig
 from aaren_rl.errors import UserError
 
-AgentName = Literal["decision-aaren", "decision-transformer", "behavior-cloning"]
+AgentName = Literal[
+    "decision-aaren",
+    "decision-transformer",
+    "behavior-cloning",
+    "decision-lstm",
+    "decision-min-gru",
+]
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,7 @@ class TrainConfig(TrainSettings):
             model = AgentConfig(**fields.pop("model"))
             targets = tuple(fields.pop("target_return"))
             return TrainConfig(model=model, target_return=targets, **fields)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{file}: not the config of a training run ({error})") from None
 
 

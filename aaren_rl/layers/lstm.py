@@ -1,0 +1,53 @@
+"""LSTM (Hochreiter and Schmidhuber 1997) as a sequence mixer: the classical recurrent rival."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from aaren_rl.layers.recurrent_state import HiddenState
+from aaren_rl.layers.state import check_mask
+
+
+class LSTMMixer(nn.Module):
+    """torch's LSTM and an output projection; the state is its hidden and its cell vector.
+
+    Args:
+        width: size of a token and of both vectors.
+    """
+
+    state_type = HiddenState
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(width, width, batch_first=True)
+        self.out = nn.Linear(width, width)
+        # Forget gates begin open (Jozefowicz et al. 2015), or nothing is learned from long ago.
+        nn.init.ones_(self.lstm.bias_ih_l0[width : 2 * width])
+
+    def forward(
+        self, x: Tensor, state: HiddenState | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, HiddenState]:
+        """Mix tokens with their past; arguments and results as `AarenAttention.forward`."""
+        check_mask(x, mask)
+        if state is None:
+            zeros = self.out.weight.new_zeros(x.shape[0], 2, x.shape[2])
+            state = HiddenState(zeros)
+        if mask is None:
+            outputs, state = self._run(x, state)
+            return self.out(outputs), state
+        pieces = []
+        for step in range(x.shape[1]):  # masks come with the few tokens of acting
+            output, new = self._run(x[:, step : step + 1], state)
+            kept = torch.where(mask[:, step, None, None], new.vectors, state.vectors)
+            state = HiddenState(kept)
+            pieces.append(output)
+        return self.out(torch.cat(pieces, dim=1)), state
+
+    def _run(self, x: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
+        # In float32 whatever surrounds it: a bfloat16 cell would forget by rounding.
+        with torch.autocast(x.device.type, enabled=False):
+            dtype = self.out.weight.dtype
+            hidden, cell = state.vectors.transpose(0, 1).contiguous().split(1)
+            outputs, (hidden, cell) = self.lstm(x.to(dtype), (hidden, cell))
+        return outputs, HiddenState(torch.cat([hidden, cell]).transpose(0, 1))

@@ -1,0 +1,68 @@
+"""minGRU (Feng et al. 2024, *Were RNNs all we needed?*, arXiv 2410.01201) as a sequence mixer.
+
+    z_t = sigmoid(W_z x_t),   h_t = (1 - z_t) h_{t-1} + z_t g(W_h x_t)
+
+Gate and candidate do not see h, so all steps come out of one parallel scan. It is done in log
+space, as in the paper's appendix B: g is positive, and h_t is a sum of products of gates.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid, softplus
+
+from aaren_rl.layers.recurrent_state import HiddenState
+from aaren_rl.layers.state import check_mask
+
+
+def log_g(x: Tensor) -> Tensor:
+    """Log of g(x) = x + 0.5 for x >= 0, sigmoid(x) below."""
+    return torch.where(x >= 0, (x.clamp(min=0) + 0.5).log(), -softplus(-x))
+
+
+class MinGRUMixer(nn.Module):
+    """A minGRU and an output projection; the state is one vector.
+
+    Args:
+        width: size of a token and of the vector.
+    """
+
+    state_type = HiddenState
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, width)
+        self.candidate = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(
+        self, x: Tensor, state: HiddenState | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, HiddenState]:
+        """Mix tokens with their past; arguments and results as `AarenAttention.forward`."""
+        check_mask(x, mask)
+        dtype = self.out.weight.dtype  # the scan is not done in half precision
+        gates, candidates = self.gate(x).to(dtype), self.candidate(x).to(dtype)
+        log_keep, log_write = logsigmoid(-gates), logsigmoid(gates) + log_g(candidates)
+        if mask is not None:
+            log_keep = log_keep.masked_fill(~mask[..., None], 0.0)
+            log_write = log_write.masked_fill(~mask[..., None], -torch.inf)
+        if state is not None:  # as a token before the first, which keeps nothing of what was before
+            before = state.vectors
+            tiny = torch.finfo(before.dtype).tiny
+            log_write = torch.cat([before.clamp_min(tiny).log(), log_write], 1)
+            log_keep = torch.cat([torch.zeros_like(before), log_keep], 1)
+        hidden = log_scan(log_keep, log_write).exp()
+        last = hidden[:, -1:]
+        return self.out(hidden[:, -x.shape[1] :].to(x.dtype)), HiddenState(last)
+
+
+def log_scan(log_keep: Tensor, log_write: Tensor) -> Tensor:
+    """Log h with h_t = keep_t h_{t-1} + write_t and h_{-1} = 0, along dimension 1.
+
+    Args:
+        log_keep: `[batch, time, width]`, at most 0.
+        log_write: `[batch, time, width]`.
+    """
+    kept = log_keep.cumsum(1)
+    return kept + (log_write - kept).logcumsumexp(1)
