@@ -12,10 +12,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import mean_interval
-from aaren_rl.storage import read_json, write_json
+from aaren_rl.storage import write_json
 from aaren_rl.training.config import AgentName, TrainConfig, TrainSettings
 from aaren_rl.training.logging import custom_layout, target_tag
-from aaren_rl.training.run import CONFIG_FILE, SUMMARY_FILE, train
+from aaren_rl.training.run import train
 
 COMPARISON_FILE = "comparison.json"
 
@@ -70,22 +70,11 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
     config.check()
     rows: list[dict[str, Any]] = []
     for agent in config.agents:
-        summaries = [finished(config.run(agent, seed)) for seed in config.seeds]
+        summaries = [train(config.run(agent, seed)) for seed in config.seeds]
         rows += summarise(agent, summaries)
         write_mean(config.out / agent / "mean", summaries)
     write_json(config.out / COMPARISON_FILE, rows)
     return rows
-
-
-def finished(config: TrainConfig) -> dict[str, Any]:
-    """The run's summary; trains it unless it is complete."""
-    file = config.run_folder / SUMMARY_FILE
-    if config.resume and file.exists():
-        before = read_json(config.run_folder / CONFIG_FILE)
-        if before == config.to_json():
-            summary: dict[str, Any] = read_json(file)
-            return summary
-    return train(config)
 
 
 def summarise(agent: str, summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:

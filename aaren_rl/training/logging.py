@@ -41,14 +41,13 @@ class RunLog:
     Args:
         folder: the run's folder.
         targets: the returns that evaluations ask for.
-        resume_at: the update that the run goes on from; what was logged after it is taken back.
+        done: the update that the run goes on from, 0 for a new one; what a process that died had
+            logged after it is taken back.
     """
 
-    def __init__(self, folder: Path, targets: list[float | None], resume_at: int | None) -> None:
-        purge = None if resume_at is None else resume_at + 1
-        self._writer = SummaryWriter(str(folder), purge_step=purge)
-        if resume_at is None:
-            self._writer.add_custom_scalars(custom_layout([target_tag(t) for t in targets]))
+    def __init__(self, folder: Path, targets: list[float | None], done: int = 0) -> None:
+        self._writer = SummaryWriter(str(folder), purge_step=done + 1)
+        self._writer.add_custom_scalars(custom_layout([target_tag(t) for t in targets]))
 
     def training(self, values: dict[str, float], update: int) -> None:
         """Scalars of the training itself."""

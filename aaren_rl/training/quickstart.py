@@ -13,9 +13,9 @@ from aaren_rl.data import load_trajectories
 from aaren_rl.evaluation import acting_cost, evaluate_agent
 from aaren_rl.evaluation.evaluate import checkpoint_folder, environment_of_agent
 from aaren_rl.storage import write_json
-from aaren_rl.training.compare import CompareConfig, finished
+from aaren_rl.training.compare import CompareConfig
 from aaren_rl.training.precision import fast_precision
-from aaren_rl.training.run import SUMMARY_FILE
+from aaren_rl.training.run import SUMMARY_FILE, train
 
 QUICKSTART_DATASET = "aaren-rl/hopper-small-v0"
 MODES: dict[str, tuple[Mode, ...]] = {
@@ -81,7 +81,7 @@ def quickstart(config: QuickstartConfig) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name in comparison.agents:
         run = comparison.run(name, config.seed)
-        summary = finished(run)
+        summary = train(run)
         agent = load_agent(checkpoint_folder(run.run_folder, "last"))
         for mode in MODES[name]:
             with console.status(f"{name} acts in {config.episodes} episodes, mode {mode}"):

@@ -26,7 +26,6 @@ from aaren_rl.errors import UserError
 from aaren_rl.evaluation.rollout import check_length
 from aaren_rl.storage import probe_folder, read_json, recover_folder, write_json
 from aaren_rl.training.config import TrainConfig
-from aaren_rl.training.logging import flat_settings
 from aaren_rl.training.trainer import Trainer
 
 CONFIG_FILE, SUMMARY_FILE = "config.json", "summary.json"
@@ -36,8 +35,10 @@ MAY_CHANGE = ("device",)  # on resume: where the arithmetic is done, not what is
 def train(config: TrainConfig) -> dict[str, Any]:
     """Train an agent; leaves config, checkpoints, events and summary in the run's folder.
 
+    A finished run that is resumed is left as it is.
+
     Returns:
-        The summary, as `summary.json` holds it.
+        The summary, as `summary.json` holds it; nothing in all processes but the first.
 
     Raises:
         UserError: for anything wrong with the config, the data, the environment or the folder.
@@ -47,6 +48,9 @@ def train(config: TrainConfig) -> dict[str, Any]:
     folder = config.run_folder
     if is_leader():
         claim_folder(folder, config)
+    if config.resume and (folder / SUMMARY_FILE).exists():
+        summary: dict[str, Any] = read_json(folder / SUMMARY_FILE)
+        return summary if is_leader() else {}
     dataset = load_trajectories(config.dataset).top_percent(config.top_percent)
     environment = evaluation_environment(config, dataset)
     torch.manual_seed(config.seed)  # the same first weights in every process
@@ -204,7 +208,7 @@ def check_task(agent: Agent, environment: EnvSpec | str | None) -> None:
 
 
 def finish(trainer: Trainer, dataset: TrajectoryDataset) -> dict[str, Any]:
-    """Write the summary and the HParams row."""
+    """Write the summary: the mark of a finished run."""
     config = trainer.config
     summary: dict[str, Any] = {}
     if trainer.fabric.is_global_zero:
@@ -218,7 +222,6 @@ def finish(trainer: Trainer, dataset: TrajectoryDataset) -> dict[str, Any]:
                 "parameters": trainer.agent.num_parameters,
             }
         )
-        trainer.log_final(flat_settings(config.to_json()))
     trainer.fabric.barrier()
     return summary
 

@@ -27,7 +27,7 @@ from aaren_rl.training.checkpoint import (
 )
 from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.interrupt import Interrupted, StopRequest
-from aaren_rl.training.logging import RunLog
+from aaren_rl.training.logging import RunLog, flat_settings
 from aaren_rl.training.progress import TrainingProgress
 from aaren_rl.training.schedule import learning_rate_factor
 
@@ -90,11 +90,13 @@ class Trainer:
             self._restore()
         title = f"{self.agent.name} on {self.agent.spec.dataset}"
         leader = self.fabric.is_global_zero
-        log = RunLog(self.folder, self.targets, self.update if resume else None) if leader else None
+        log = RunLog(self.folder, self.targets, self.update) if leader else None
         bar = TrainingProgress(title, self.config.updates, self.update, quiet=not leader)
         try:
             with StopRequest() as stop, bar:
                 self._loop(stop, bar, log)
+            if log is not None:
+                log.final(flat_settings(self.config.to_json()), self._metrics(), self.update)
         finally:
             if log is not None:
                 log.close()
@@ -290,15 +292,13 @@ class Trainer:
         self.best = progress["best"]
         self.history = progress["history"]
 
-    def log_final(self, settings: dict[str, Any]) -> None:
-        """Write the run's row in the HParams tab."""
+    def _metrics(self) -> dict[str, float]:
+        """What the HParams tab shows of a finished run."""
         metrics = {"train_seconds": self.train_seconds, "parameters": self.agent.num_parameters}
         if self.scores:
             row = max(self.scores, key=lambda score: score.score_mean)
             metrics |= {"score": row.score_mean, "score_std": row.score_std}
-        log = RunLog(self.folder, self.targets, self.update)
-        log.final(settings, metrics, self.update)
-        log.close()
+        return metrics
 
     def write_summary(self, extra: dict[str, Any]) -> dict[str, Any]:
         """Write `summary.json` and return it."""
