@@ -103,6 +103,15 @@ def replace_folder(new: Path, target: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process had written aside in a folder and not yet put in place."""
+    for path in folder.glob(".*.[0-9]*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def recover_folder(target: Path) -> Path:
     """The folder `target`, or, after a crash inside `replace_folder`, the old one that it had."""
     aside = target.with_name(target.name + ".old")

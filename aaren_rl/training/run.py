@@ -24,7 +24,13 @@ from aaren_rl.envs import check_environment, environment_of, make_vector_env, ta
 from aaren_rl.envs.tasks import robot_of
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.rollout import check_length
-from aaren_rl.storage import probe_folder, read_json, recover_folder, write_json
+from aaren_rl.storage import (
+    probe_folder,
+    read_json,
+    recover_folder,
+    remove_leftovers,
+    write_json,
+)
 from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.trainer import Trainer
 
@@ -137,6 +143,7 @@ def claim_folder(folder: Path, config: TrainConfig) -> None:
         )
     if not config.resume:
         raise UserError(f"--out {folder}: already holds this run; give --resume to go on with it")
+    remove_leftovers(folder)
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
