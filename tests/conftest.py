@@ -22,7 +22,7 @@ def tiny_config(out: Path, **changes: Any) -> Any:
         "updates": 30,
         "batch_size": 8,
         "learning_rate": 1e-3,
-        "evaluate_every": 10,
+        "evaluate_every": 15,
         "episodes": 2,
         "log_every": 5,
         "device": "cpu",

@@ -1,0 +1,235 @@
+"""A run that was stopped, killed or crashed and went on is the run that was not, to the bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_cases import assert_same_run, deterministic, scalars, signal_at_batch, summary, weights
+
+from aaren_rl.training import Interrupted, train
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("decision-aaren", "decision-transformer", "behavior-cloning")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def resumed(config: Any) -> Any:
+    return dataclasses.replace(config, resume=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_seed_decides_everything(name: str, tiny: Callable[..., Any], tmp_path: Path) -> None:
+    runs = {
+        run: tiny(tmp_path / run, agent=name, seed=seed)
+        for run, seed in {"one": 3, "same": 3, "other": 4}.items()
+    }
+    for config in runs.values():
+        train(config)
+    assert_same_run(tmp_path / "same", tmp_path / "one")
+    assert weights(tmp_path / "other") != weights(tmp_path / "one")
+    losses = [scalars(tmp_path / run)["training/loss"] for run in ("one", "other")]
+    assert losses[0] != losses[1]
+    assert summary(tmp_path / "one")["scores"] != summary(tmp_path / "other")["scores"]
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "sampling"),
+    [
+        ("decision-aaren", "32", "windows"),
+        ("decision-aaren", "bf16", "streams"),
+        ("decision-aaren", "32", "episodes"),
+        ("decision-transformer", "bf16", "windows"),
+        ("decision-transformer", "32", "streams"),
+        ("decision-lstm", "32", "streams"),
+        ("decision-min-gru", "32", "streams"),
+        ("behavior-cloning", "32", "windows"),
+    ],
+)
+def test_stopped_anywhere_and_resumed_is_not_stopped(
+    name: str, precision: str, sampling: str, tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Ctrl-C at the first update, in mid-run, at an evaluation's update, at the last update."""
+    whole = tiny(
+        tmp_path / "whole",
+        agent=name,
+        precision=precision,
+        sampling=sampling,
+        checkpoint_every=7,
+    )
+    train(whole)
+    config = dataclasses.replace(whole, out=tmp_path / "stopped")
+    done = 0
+    for stop in (1, 13, 15, 30):
+        with pytest.MonkeyPatch.context() as patch:
+            signal_at_batch(patch, sampling, stop - done)
+            with pytest.raises(Interrupted) as caught:
+                train(resumed(config) if done else config)
+        assert caught.value.update == stop
+        assert not (tmp_path / "stopped" / "summary.json").exists()
+        done = stop
+    train(resumed(config))
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_stopped_in_an_evaluation(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """The evaluation is taken back and made anew."""
+    whole = tiny(tmp_path / "whole", target_return=(3600.0, 1800.0))
+    train(whole)
+    config = dataclasses.replace(whole, out=tmp_path / "stopped")
+    trainer = sys.modules["aaren_rl.training.trainer"]
+    original, calls = trainer.rollout, []
+
+    def rollout(*args: Any, **settings: Any) -> Any:
+        calls.append(settings["target_return"])
+        if len(calls) == 4:  # the second evaluation's second target
+            signal.raise_signal(signal.SIGINT)
+        return original(*args, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "rollout", rollout)
+        with pytest.raises(Interrupted) as caught:
+            train(config)
+    assert caught.value.update == 30
+    assert calls == [3600.0, 1800.0, 3600.0, 1800.0]
+    train(resumed(config))
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+class Crash(BaseException):
+    """The machine goes down."""
+
+
+@pytest.mark.parametrize("moment", range(1, 9))
+def test_crashed_at_any_rename(moment: int, tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """Renames are where a save can be half done. The second save's are crashed, one after one."""
+    whole = tiny(tmp_path / "whole", checkpoint_every=10, environment="none")
+    train(whole)
+    config = dataclasses.replace(whole, out=tmp_path / "crashed")
+    calls: list[str] = []
+
+    def crashing(original: Callable[..., None]) -> Callable[..., None]:
+        def rename(source: Any, target: Any) -> None:
+            at_work = (tmp_path / "crashed" / "last").exists() or calls
+            if at_work:
+                calls.append(Path(target).name)
+                if len(calls) == moment:
+                    raise Crash
+            original(source, target)
+
+        return rename
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "rename", crashing(os.rename))
+        patch.setattr(os, "replace", crashing(os.replace))
+        with pytest.raises(Crash):
+            train(config)
+    expected = ["agent.safetensors", "agent.json", "training.safetensors", "training.json"]
+    assert calls == [*expected, "last.old", "last", *expected][:moment]
+    train(resumed(config))
+    for file in ("agent.safetensors", "training.safetensors"):
+        one, other = (tmp_path / run / "last" / file for run in ("crashed", "whole"))
+        assert one.read_bytes() == other.read_bytes()
+    assert deterministic(scalars(tmp_path / "crashed")) == deterministic(
+        scalars(tmp_path / "whole")
+    )
+
+
+def test_crashed_before_the_first_checkpoint(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """There is nothing to go on from: it begins again, and what it had logged is taken back."""
+    whole = tiny(tmp_path / "whole")
+    train(whole)
+    config = dataclasses.replace(whole, out=tmp_path / "crashed")
+
+    def crash(*_: Any) -> None:
+        raise Crash
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["aaren_rl.training.trainer"].Trainer, "_evaluate", crash)
+        with pytest.raises(Crash):
+            train(config)
+    assert [step for step, _ in scalars(tmp_path / "crashed")["training/loss"]] == [5, 10, 15]
+    train(resumed(config))
+    assert_same_run(tmp_path / "crashed", tmp_path / "whole")
+
+
+def test_resuming_a_finished_run_changes_nothing(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    whole, config = tiny(tmp_path / "whole"), tiny(tmp_path / "again")
+    train(whole)
+    first = train(config)
+    assert train(resumed(config)) == first
+    assert_same_run(tmp_path / "again", tmp_path / "whole")
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_ctrl_c_in_a_terminal(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """A process of its own, SIGINT once it trains: exit code 130, a checkpoint, the same end."""
+    changes = {"updates": 600, "evaluate_every": 200, "checkpoint_every": 20}
+    whole = tiny(tmp_path / "whole", **changes)
+    train(whole)
+    run = tmp_path / "stopped"
+    flags = [
+        *("--updates", "600", "--evaluate-every", "200", "--checkpoint-every", "20"),
+        *("--batch-size", "8", "--learning-rate", "1e-3", "--episodes", "2", "--log-every", "5"),
+        *("--width", "16", "--layers", "1", "--context-length", "5", "--device", "cpu"),
+    ]
+    process = start("scripts/train.py", *flags, "--out", str(run))
+    while process.poll() is None and not (run / "last").exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    last_line = errors.strip().splitlines()[-1]
+    stopped_at = json.loads((run / "last" / "training.json").read_text())["update"]
+    assert last_line == f"stopped after update {stopped_at}; all is saved, --resume goes on"
+    assert 20 <= stopped_at < 600
+    assert not (run / "summary.json").exists()
+
+    process = start("scripts/train.py", "--out", str(run), "--resume")
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "decision-aaren on aaren-rl/hopper-small-v0, 600 updates" in output
+    assert_same_run(run, tmp_path / "whole")
+
+
+def test_killed_at_random_moments(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """SIGKILL leaves no time to save anything."""
+    whole = tiny(
+        tmp_path / "whole",
+        agent="decision-transformer",
+        updates=500,
+        evaluate_every=100,
+        checkpoint_every=9,
+        episodes=1,
+    )
+    train(whole)
+    process = start(
+        str(Path(__file__).parent / "kill_loop.py"),
+        str(tmp_path / "killed"),
+        str(tmp_path / "whole" / "config.json"),
+        "6",
+    )
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert int(output) >= 1
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
