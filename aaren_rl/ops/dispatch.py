@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from aaren_rl.errors import UserError
+from aaren_rl.ops import gpu
 from aaren_rl.ops.chunked import chunked
 from aaren_rl.ops.cpu import cpu, is_built
 from aaren_rl.ops.packed import Backend, check_offsets, with_packing
@@ -21,7 +22,9 @@ _BACKENDS: dict[str, Backend] = {
     "chunked": with_packing(chunked),
     "cpu": cpu,
 }
-_DEVICES = {"cpu": "cpu"}
+if gpu.triton is not None:
+    _BACKENDS["triton"] = gpu.triton
+_DEVICES = {"cpu": "cpu", "triton": gpu.DEVICE}
 """Backends that run on one kind of device only."""
 _FEW = 4
 """Up to so many tokens without gradients (acting), one by one is cheaper than a chunk."""
@@ -30,7 +33,8 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 def available_backends() -> tuple[str, ...]:
     """Names of the backends that this installation can run."""
-    return tuple(name for name in _BACKENDS if name != "cpu" or is_built())
+    usable = {"cpu": is_built, "triton": gpu.is_usable}
+    return tuple(name for name in _BACKENDS if name not in usable or usable[name]())
 
 
 def prefix_attention(
@@ -71,21 +75,9 @@ def prefix_attention(
     device = values.device.type
     if backend == "auto":
         backend = _choose(scores, values, initial_state)
-    run = _BACKENDS.get(backend)
-    if run is None:
-        names = ", ".join(["auto", *_BACKENDS])
-        raise UserError(f"prefix_attention: unknown backend {backend!r}, expected one of {names}")
-    if backend not in available_backends():
-        names = ", ".join(["auto", *available_backends()])
-        raise UserError(
-            f"prefix_attention: backend {backend!r} is not in this installation (it was built "
-            f"without a C++ compiler), which has {names}"
-        )
-    if _DEVICES.get(backend, device) != device:
-        raise UserError(
-            f"prefix_attention: backend {backend!r} needs tensors on {_DEVICES[backend]}, "
-            f"got {values.device}"
-        )
+    else:
+        _check_backend(backend, values)
+    run = _BACKENDS[backend]
     if torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):  # the state is float32 whatever is around it
             outputs, state = run(scores, values, initial_state, cu_seqlens)
@@ -98,11 +90,36 @@ def prefix_attention(
 
 def _choose(scores: Tensor, values: Tensor, state: PrefixState | None) -> str:
     """The fastest backend for these inputs."""
-    if values.device.type == "cpu" and is_built():
+    device = values.device.type
+    if device == "cpu" and is_built():
         return "cpu"
+    if device == "cuda" and "triton" in _BACKENDS and state_dtype(scores, values) == torch.float32:
+        return "triton"
     if scores.shape[1] <= _FEW and not needs_grad(scores, values, state):
         return "recurrent"
     return "chunked"
+
+
+def _check_backend(backend: str, values: Tensor) -> None:
+    """Raise UserError unless the backend is known, usable here and on the right device."""
+    names = ", ".join(["auto", *available_backends()])
+    if backend == "cpu" and not is_built():
+        raise UserError(
+            "prefix_attention: backend 'cpu' is not in this installation (there was no C++ "
+            f"compiler), which has {names}"
+        )
+    if backend == "triton" and not gpu.is_usable():
+        raise UserError(
+            "prefix_attention: backend 'triton' needs a CUDA device and the package triton; "
+            f"here are {names}"
+        )
+    if backend not in _BACKENDS:
+        raise UserError(f"prefix_attention: unknown backend {backend!r}, expected one of {names}")
+    wanted = _DEVICES.get(backend, values.device.type)
+    if wanted != values.device.type:
+        raise UserError(
+            f"prefix_attention: backend {backend!r} needs tensors on {wanted}, got {values.device}"
+        )
 
 
 def _check(

@@ -2,13 +2,21 @@
 
 import pytest
 import torch
-from prefix_cases import LENGTHS, PATTERNS, Result, assert_close, expected, make_case, run_case
+from prefix_cases import (
+    BACKENDS,
+    DOUBLE_BACKENDS,
+    LENGTHS,
+    PATTERNS,
+    Result,
+    assert_close,
+    expected,
+    make_case,
+    run_case,
+)
 
 from aaren_rl.errors import UserError
-from aaren_rl.ops import PrefixState, available_backends, prefix_attention
+from aaren_rl.ops import PrefixState, prefix_attention
 from aaren_rl.ops.state import divide
-
-BACKENDS = available_backends()
 
 
 @pytest.mark.parametrize("backend", ["auto", *BACKENDS])
@@ -42,11 +50,11 @@ def test_without_gradients_agrees_too(backend, pattern):
         outputs, state = prefix_attention(
             case.scores, case.values, initial_state=case.initial, backend=backend
         )
-    torch.testing.assert_close(outputs.double(), wanted.outputs, rtol=2e-6, atol=2e-6)
-    torch.testing.assert_close(state.output().double(), wanted.state_output, rtol=2e-6, atol=2e-6)
+    torch.testing.assert_close(outputs.double(), wanted.outputs, rtol=6e-6, atol=6e-6)
+    torch.testing.assert_close(state.output().double(), wanted.state_output, rtol=6e-6, atol=6e-6)
 
 
-@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+@pytest.mark.parametrize("backend", ["auto", *DOUBLE_BACKENDS])
 def test_gradcheck(backend):
     torch.manual_seed(0)
     length = 41  # more than one chunk, and a rest
@@ -112,9 +120,10 @@ def test_scores_and_values_may_differ_in_dtype(backend):
     assert outputs.dtype == torch.float16
     assert state.maximum.dtype == state.weighted_sum.dtype == torch.float32
     torch.testing.assert_close(outputs, wanted, rtol=2e-3, atol=2e-3)
-    outputs, state = prefix_attention(scores.double(), values, backend=backend)
-    assert outputs.dtype == torch.float32
-    assert state.normalizer.dtype == torch.float64
+    if backend in ("auto", *DOUBLE_BACKENDS):
+        outputs, state = prefix_attention(scores.double(), values, backend=backend)
+        assert outputs.dtype == torch.float32
+        assert state.normalizer.dtype == torch.float64
 
 
 @pytest.mark.parametrize("backend", ["auto", *BACKENDS])

@@ -132,22 +132,18 @@ def test_without_the_kernels_auto_goes_on(monkeypatch):
         prefix_attention(scores, values, backend="cpu")
 
 
-def build(folder, **environment):
-    """Run setup.py's build of the extension into `folder`; returns what was built."""
-    pytest.importorskip("setuptools")
-    command = [sys.executable, "setup.py", "-q", "build_ext"]
-    command += ["--build-lib", str(folder), "--build-temp", str(folder / "temp")]
-    subprocess.run(
-        command, cwd=ROOT, check=True, capture_output=True, env={**os.environ, **environment}
-    )
-    return list(folder.glob("aaren_rl/ops/cpu/_prefix_attention*"))
-
-
 def test_installs_without_a_compiler(tmp_path):
-    assert build(tmp_path, PATH=str(tmp_path), CC="no-such-cc", CXX="no-such-c++") == []
+    pytest.importorskip("setuptools")
+    command = [sys.executable, "setup.py", "build_ext"]
+    command += ["--build-lib", str(tmp_path), "--build-temp", str(tmp_path / "temp")]
+    environment = {**os.environ, "PATH": str(tmp_path), "CC": "no-cc", "CXX": "no-c++"}
+    done = subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, text=True, env=environment
+    )
+    assert "_prefix_attention" in done.stdout + done.stderr  # it was tried, and failed
+    assert not list(tmp_path.rglob("_prefix_attention*.so"))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-def test_builds_with_a_compiler_and_is_in_use(tmp_path):
-    assert len(build(tmp_path)) == 1
+def test_this_installation_built_the_kernels():
     assert "cpu" in available_backends()

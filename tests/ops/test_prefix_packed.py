@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 import torch
+from prefix_cases import BACKENDS
 
 from aaren_rl.errors import UserError
-from aaren_rl.ops import PrefixState, available_backends, prefix_attention
+from aaren_rl.ops import PrefixState, prefix_attention
 
-BACKENDS = available_backends()
 LENGTHS = (3, 1, 0, 70, 33, 129, 2, 0)
 HEADS, DIM = 2, 5
 

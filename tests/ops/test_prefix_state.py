@@ -6,11 +6,11 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
+from prefix_cases import BACKENDS
 
 from aaren_rl.errors import UserError
-from aaren_rl.ops import PrefixState, available_backends, prefix_attention
+from aaren_rl.ops import PrefixState, prefix_attention
 
-BACKENDS = available_backends()
 SCORE_SCALES = (1.0, 30.0, 1e4)
 
 
