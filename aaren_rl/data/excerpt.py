@@ -5,7 +5,6 @@ This is how the dataset inside this package was made; see `scripts/make_hopper_s
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import minari
 from minari.dataset.minari_storage import MinariStorage
 
 from aaren_rl.data.minari import HDF5_FILE
+from aaren_rl.data.minari_writer import mark_namespaces
 from aaren_rl.errors import UserError
 
 FIELDS = ("observations", "actions", "rewards", "terminations", "truncations")
@@ -71,7 +71,7 @@ def make_excerpt(
         if fits == 0:
             raise UserError(f"{dataset_id}: no episode of {source} fits in {max_bytes} bytes")
         shutil.copytree(Path(scratch) / str(fits), target)
-    _mark_namespaces(root, target)
+    mark_namespaces(root, target)
     return target
 
 
@@ -127,14 +127,6 @@ def _copy_episodes(source: Path, target: Path, episodes: int) -> int:
                 )
             steps += len(new[name]["actions"])
     return steps
-
-
-def _mark_namespaces(root: Path, dataset: Path) -> None:
-    """Give each folder between root and dataset the file by which Minari knows a namespace."""
-    for folder in dataset.relative_to(root).parents:
-        marker = root / folder / "namespace_metadata.json"
-        if folder != Path(".") and not marker.exists():
-            marker.write_text(json.dumps({}))
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from aaren_rl.data.d4rl import is_d4rl_name, load_d4rl, read_d4rl
+from aaren_rl.data.mask_velocity import PREFIX, mask_velocity
 from aaren_rl.data.minari import (
     HDF5_FILE,
     download_minari,
@@ -31,10 +32,15 @@ def load_trajectories(source: str | Path) -> TrajectoryDataset:
     4. the name of a D4RL dataset, `hopper-medium-v2`, in D4RL's cache or else downloaded;
     5. the id of a Minari dataset to download.
 
+    `mask-velocity:` in front of any of these takes the velocities out of a robot's observations:
+    see `aaren_rl.data.mask_velocity`.
+
     Raises:
         UserError: there is no such dataset, or it does not read; one line that says why.
     """
     name = str(source)
+    if name.startswith(PREFIX):
+        return mask_velocity(load_trajectories(name.removeprefix(PREFIX)))
     path = Path(source).expanduser()
     if path.is_file():
         return read_minari(path.parent) if path.name == HDF5_FILE else read_d4rl(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from aaren_rl.data.hdf5 import one_line
 from aaren_rl.data.spaces import flat_size
 from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.envs.d4rl_ant import BODY_SIZE, D4RL_ANT, OBSERVATION_SIZE
@@ -36,6 +39,32 @@ def environment_of(dataset: TrajectoryDataset) -> EnvSpec | str:
     return environment
 
 
+def environment_spec(name: str) -> EnvSpec:
+    """The registered environment of this name, which may have options behind a question mark.
+
+    `aaren/PassiveTMaze-v0?length=10000&noise=0.5` is what
+    `gymnasium.make("aaren/PassiveTMaze-v0", length=10000, noise=0.5)` makes. Values are JSON:
+    numbers, `true`, `[5,120]`; what is no JSON is text.
+
+    Raises:
+        UserError: no such environment, or an option without a value.
+    """
+    plain, _, options = name.partition("?")
+    try:
+        spec = copy.deepcopy(gymnasium.spec(plain))
+    except (gymnasium.error.Error, ImportError) as error:
+        raise UserError(f"environment {name!r}: {one_line(error)}") from error
+    for option in options.split("&") if options else ():
+        key, equals, value = option.partition("=")
+        if not (key and equals):
+            raise UserError(f"environment {name!r}: option {option!r}: key=value expected")
+        try:
+            spec.kwargs[key] = json.loads(value)
+        except ValueError:
+            spec.kwargs[key] = value
+    return spec
+
+
 def make_vector_env(
     environment: EnvSpec | str,
     num_envs: int,
@@ -50,7 +79,8 @@ def make_vector_env(
     the others as they are. Gymnasium takes the mask out of that dictionary: make a new one a call.
 
     Args:
-        environment: a specification, or the id of a registered environment.
+        environment: a specification, or the name of a registered environment, options behind
+            a question mark included (see `environment_spec`).
         num_envs: how many.
         asynchronous: each in a process of its own.
         render_mode: as in `gymnasium.make`.
@@ -60,21 +90,30 @@ def make_vector_env(
     """
     if num_envs < 1:
         raise UserError(f"{num_envs} environments: at least 1 expected")
-    rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    name = environment if isinstance(environment, str) else environment.id
+    spec = environment_spec(environment) if isinstance(environment, str) else environment
+    options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    if _has_vector_form(spec) and not asynchronous:
+        mode = "vector_entry_point"
+        options["autoreset_mode"] = AutoresetMode.DISABLED.value
+    else:
+        mode = "async" if asynchronous else "sync"
+        options["vector_kwargs"] = {"autoreset_mode": AutoresetMode.DISABLED}
+        options["disable_env_checker"] = True  # it would check, and slow, every step
     try:
         with _without_deprecations():
-            return gymnasium.make_vec(
-                environment,
-                num_envs=num_envs,
-                vectorization_mode="async" if asynchronous else "sync",
-                vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED},
-                disable_env_checker=True,  # it would check, and slow, every step
-                **rendering,
-            )
-    except (gymnasium.error.Error, ImportError) as error:
-        name = environment if isinstance(environment, str) else environment.id
-        reason = " ".join(str(error).split())
-        raise UserError(f"environment {name!r}: cannot be made: {reason}") from error
+            return gymnasium.make_vec(spec, num_envs=num_envs, vectorization_mode=mode, **options)
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        raise UserError(f"environment {name!r}: cannot be made: {one_line(error)}") from error
+
+
+def _has_vector_form(spec: EnvSpec) -> bool:
+    """Whether an environment is one of ours that steps in batches.
+
+    Other people's vector environments start their episodes as they like, not as we seed them.
+    """
+    entry_point = spec.vector_entry_point
+    return isinstance(entry_point, str) and entry_point.startswith("aaren_rl.")
 
 
 def check_environment(

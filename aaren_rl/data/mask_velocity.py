@@ -1,0 +1,78 @@
+"""Robot data without velocities, so that whoever acts has to remember where the body was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import gymnasium
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec, WrapperSpec
+
+from aaren_rl.data.reference_scores import robot_of
+from aaren_rl.data.trajectory import TrajectoryDataset
+from aaren_rl.errors import UserError
+
+PREFIX = "mask-velocity:"
+WRAPPER = WrapperSpec("MaskVelocity", "aaren_rl.envs.mask_velocity:MaskVelocity", {})
+
+# Observations of Gymnasium's robots are positions, then velocities: qpos without the first entry
+# (the way travelled), then qvel; see `_get_obs` in gymnasium/envs/mujoco/*_v5.py. The way travelled
+# is there too with `exclude_current_positions_from_observation=False`.
+BASE_ENVIRONMENTS = {
+    "hopper": "Hopper-v5",
+    "halfcheetah": "HalfCheetah-v5",
+    "walker2d": "Walker2d-v5",
+}
+POSITIONS = {"hopper": 5, "halfcheetah": 8, "walker2d": 8}
+VELOCITIES = {"hopper": 6, "halfcheetah": 9, "walker2d": 9}
+
+
+def mask_velocity(dataset: TrajectoryDataset) -> TrajectoryDataset:
+    """The same episodes with the positions alone, to act in the environment that shows no more.
+
+    The name gets the prefix `mask-velocity:`; actions, rewards and reference scores stay.
+
+    Raises:
+        UserError: not data of Hopper, HalfCheetah or Walker2d, or not their observations.
+    """
+    robot = robot_of(dataset.name if dataset.env_spec is None else dataset.env_spec.name)
+    if robot not in POSITIONS:
+        raise UserError(
+            f"{PREFIX}{dataset.name}: data of {', '.join(POSITIONS)} expected; other robots' "
+            "velocities are not known"
+        )
+    size = dataset.observations.shape[1]
+    positions = size - VELOCITIES[robot]
+    if positions - POSITIONS[robot] not in (0, 1):
+        raise UserError(
+            f"{PREFIX}{dataset.name}: {size} values an observation; {robot}'s "
+            f"{POSITIONS[robot] + VELOCITIES[robot]}, positions and velocities, expected"
+        )
+    return replace(
+        dataset,
+        name=PREFIX + dataset.name,
+        observations=dataset.observations[:, :positions].copy(),
+        observation_space=positions_space(dataset.observation_space, positions),
+        env_spec=masked_environment(dataset.env_spec or gymnasium.spec(BASE_ENVIRONMENTS[robot])),
+    )
+
+
+def masked_environment(environment: EnvSpec) -> EnvSpec:
+    """The environment with the wrapper `MaskVelocity` around it: `aaren/MaskVelocityHopper-v5`."""
+    version = "" if environment.version is None else f"-v{environment.version}"
+    return replace(
+        environment,
+        id=f"aaren/MaskVelocity{environment.name}{version}",
+        additional_wrappers=(*environment.additional_wrappers, WRAPPER),
+    )
+
+
+def positions_space(space: spaces.Space, positions: int) -> spaces.Box:
+    """The space of the first `positions` values of a flat Box.
+
+    Raises:
+        UserError: another kind of space.
+    """
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+        raise UserError(f"observations {space}: a Box of one dimension expected")
+    return spaces.Box(space.low[:positions], space.high[:positions], dtype=space.dtype.type)
