@@ -154,8 +154,8 @@ def test_folders_that_are_no_run(tmp_path: Path, hopper_runs: dict[str, Path]) -
         ({"target_return": (float("nan"),)}, "--target-return must be finite"),
         ({"target_return": (1.0, float("inf"))}, "--target-return must be finite"),
         ({"environment": "HalfCheetah-v5"}, "has 17 values, .* has 11;"),
-        ({"environment": "Hoper-v5"}, "environment 'Hoper-v5': cannot be made"),
-        ({"environment": "{}"}, "environment '{}': cannot be made"),
+        ({"environment": "Hoper-v5"}, "environment 'Hoper-v5': "),
+        ({"environment": "{}"}, "environment '{}': "),
     ],
 )
 def test_bad_settings(hopper_runs: dict[str, Path], settings: dict[str, Any], message: str) -> None:

@@ -149,7 +149,7 @@ def test_another_environment_is_refused_before_any_step() -> None:
         rollout(cartpole, "Pendulum-v1", episodes=1)
     with pytest.raises(UserError, match=r"actions: the environment takes Discrete\(3\)"):
         rollout(never(agent_for("MountainCarContinuous-v0")), "MountainCar-v0", episodes=1)
-    with pytest.raises(UserError, match="environment 'Hoper-v5': cannot be made"):
+    with pytest.raises(UserError, match="environment 'Hoper-v5': "):
         rollout(hopper, "Hoper-v5", episodes=1)
 
 
