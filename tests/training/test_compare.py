@@ -1,0 +1,139 @@
+"""Several agents and seeds in one log directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from run_cases import assert_same_run, scalars, signal_at_batch, summary, weights
+
+from aaren_rl.agents import load_agent
+from aaren_rl.errors import UserError
+from aaren_rl.evaluation import mean_interval
+from aaren_rl.training import CompareConfig, Interrupted, compare, train
+
+AGENTS = ("decision-aaren", "decision-transformer")
+SEEDS = (3, 4, 5)
+
+
+def comparison(tiny: Callable[..., Any], out: Path, **changes: Any) -> CompareConfig:
+    plain = tiny(out, evaluate_every=15, episodes=1)
+    kept = {field.name for field in dataclasses.fields(CompareConfig)} - {"agents", "seeds"}
+    settings = {
+        field.name: getattr(plain, field.name)
+        for field in dataclasses.fields(plain)
+        if field.name in kept
+    }
+    return CompareConfig(**{**settings, "agents": AGENTS, "seeds": SEEDS, **changes})
+
+
+@pytest.fixture(scope="module")
+def done(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A comparison that was stopped in its third run, resumed, and its rows."""
+    config = comparison(tiny, tmp_path_factory.mktemp("compare") / "all")
+    with pytest.MonkeyPatch.context() as patch:
+        signal_at_batch(patch, "windows", 70)
+        with pytest.raises(Interrupted):
+            compare(config)
+    first = {path: path.read_bytes() for path in config.out.rglob("summary.json")}
+    assert len(first) == 2
+    rows = compare(dataclasses.replace(config, resume=True))
+    assert all(path.read_bytes() == content for path, content in first.items())  # kept
+    return config, rows
+
+
+def test_each_run_is_what_train_makes(done: Any, tiny: Callable[..., Any], tmp_path: Path) -> None:
+    config, _ = done
+    for agent, seed in (("decision-aaren", 3), ("decision-aaren", 5), ("decision-transformer", 4)):
+        alone = tmp_path / f"{agent}-{seed}"
+        train(tiny(alone, agent=agent, seed=seed, evaluate_every=15, episodes=1))
+        assert_same_run(config.out / agent / f"seed-{seed}", alone)
+
+
+def test_rows_summarise_the_seeds(done: Any) -> None:
+    config, rows = done
+    assert json.loads((config.out / "comparison.json").read_text()) == rows
+    assert [row["agent"] for row in rows] == list(AGENTS)
+    assert [row["mode"] for row in rows] == ["carry", "window"]
+    for row in rows:
+        runs = [config.out / row["agent"] / f"seed-{seed}" for seed in SEEDS]
+        scores = [summary(run)["scores"][0]["score_mean"] for run in runs]
+        assert row["scores"] == scores
+        assert row["seeds"] == list(SEEDS)
+        interval = mean_interval(np.array(scores))
+        assert row["score_mean"] == pytest.approx(np.mean(scores))
+        assert (row["score_low"], row["score_high"]) == (interval.low, interval.high)
+        assert row["score_low"] < row["score_mean"] < row["score_high"]
+        assert row["target_return"] == 3600.0
+        assert row["parameters"] == load_agent(runs[0] / "last").num_parameters
+        seconds = [json.loads((run / "summary.json").read_text())["train_seconds"] for run in runs]
+        assert row["train_seconds"] == pytest.approx(np.mean(seconds))
+    assert rows[0]["parameters"] == rows[1]["parameters"] + 16  # one layer's query token
+
+
+def test_the_mean_over_seeds_is_a_curve_of_its_own(done: Any) -> None:
+    config, _ = done
+    for agent in AGENTS:
+        curves = scalars(config.out / agent / "mean")
+        assert set(curves) == {
+            f"evaluation/target_3600/{name}" for name in ("score", "score_low", "score_high")
+        }
+        histories = [summary(config.out / agent / f"seed-{seed}")["history"] for seed in SEEDS]
+        for number, update in enumerate((15, 30)):
+            interval = mean_interval(np.array([each[number]["score_mean"] for each in histories]))
+            for name, value in (
+                ("score", interval.mean),
+                ("score_low", interval.low),
+                ("score_high", interval.high),
+            ):
+                step, logged = curves[f"evaluation/target_3600/{name}"][number]
+                assert step == update
+                assert logged == pytest.approx(value, rel=1e-6)
+
+
+def test_again_it_trains_nothing(done: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, rows = done
+    signal_at_batch(monkeypatch, "windows", 1)
+    assert compare(dataclasses.replace(config, resume=True)) == rows
+    for agent in AGENTS:  # the curve is written anew, not once more
+        steps = [
+            step for step, _ in scalars(config.out / agent / "mean")["evaluation/target_3600/score"]
+        ]
+        assert steps == [15, 30]
+
+
+def test_another_comparison_in_the_same_folder_is_refused(done: Any) -> None:
+    config, _ = done
+    before = weights(config.out / "decision-aaren" / "seed-3")
+    with pytest.raises(UserError, match="already holds this run; give --resume"):
+        compare(config)
+    for resume in (False, True):
+        other = dataclasses.replace(config, batch_size=16, resume=resume)
+        with pytest.raises(UserError, match="--batch-size 8 there, 16 here"):
+            compare(other)
+    assert weights(config.out / "decision-aaren" / "seed-3") == before
+
+
+def test_seeds_can_be_added(done: Any, tiny: Callable[..., Any]) -> None:
+    config, rows = done
+    more = dataclasses.replace(config, agents=("decision-aaren",), seeds=(*SEEDS, 6), resume=True)
+    [row] = compare(more)
+    assert row["scores"][:3] == rows[0]["scores"]
+    assert len(row["scores"]) == 4
+
+
+def test_agents_without_memory_or_evaluation(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    config = comparison(
+        tiny, tmp_path / "one", agents=("behavior-cloning", "decision-aaren"), seeds=(0,)
+    )
+    first, second = compare(config)
+    assert (first["agent"], first["target_return"]) == ("behavior-cloning", None)
+    assert first["score_low"] == first["score_mean"] == first["score_high"]
+    assert second["target_return"] == 3600.0
+    config = comparison(tiny, tmp_path / "two", environment="none", seeds=(0,))
+    assert compare(config) == []

@@ -1,0 +1,164 @@
+"""Training learns: the loss falls, gradients are clipped, the rate follows its schedule."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from run_cases import SAMPLERS, scalars, weights
+from safetensors.torch import load
+
+from aaren_rl.agents import load_agent
+from aaren_rl.data import WindowSampler, load_trajectories
+from aaren_rl.training import train
+from aaren_rl.training.schedule import learning_rate_factor
+
+NAMES = ("decision-aaren", "decision-transformer", "behavior-cloning")
+
+
+@torch.no_grad()
+def held_out_loss(agent: Any, batches: int = 20) -> float:
+    """On windows that training did not draw in this order, without dropout."""
+    sampler = WindowSampler(
+        load_trajectories("aaren-rl/hopper-small-v0"), batch_size=32, context_length=5, seed=99
+    )
+    return float(np.mean([float(agent.loss(sampler.sample())) for _ in range(batches)]))
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_falls(
+    name: str, precision: str, tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Guessing the mean action costs its variance; a few hundred updates halve that."""
+    config = tiny(
+        tmp_path,
+        agent=name,
+        precision=precision,
+        updates=300,
+        batch_size=32,
+        learning_rate=5e-3,
+        environment="none",
+        log_every=1,
+        model={"width": 32, "dropout": 0.0, "attention_dropout": 0.0},
+    )
+    train(config)
+    actions = load_trajectories(config.dataset).actions
+    losses = [value for _, value in scalars(tmp_path)["training/loss"]]
+    assert len(losses) == 300
+    agent = load_agent(tmp_path / "last")
+    assert held_out_loss(agent) < 0.5 * actions.var(axis=0).mean()
+    assert np.mean(losses[-50:]) < 0.5 * np.mean(losses[:5])
+    assert {tensor.dtype for tensor in agent.state_dict().values()} == {torch.float32}
+
+
+def test_bf16_computes_in_bf16(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """Nearly the same run, and not the same."""
+    losses = {}
+    for precision in ("32", "bf16"):
+        run = tmp_path / precision
+        config = tiny(run, precision=precision, environment="none", log_every=1)
+        train(config)
+        losses[precision] = np.array([value for _, value in scalars(run)["training/loss"]])
+    assert weights(tmp_path / "32") != weights(tmp_path / "bf16")
+    np.testing.assert_allclose(losses["bf16"], losses["32"], rtol=0.02)
+    assert (losses["bf16"] != losses["32"]).mean() > 0.9
+
+
+@pytest.mark.parametrize("sampling", sorted(SAMPLERS))
+def test_the_logged_numbers_are_those_of_the_updates(
+    sampling: str, tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Two updates made by hand: loss, gradient norm before clipping, rate, AdamW, weights."""
+    config = tiny(
+        tmp_path,
+        updates=2,
+        sampling=sampling,
+        environment="none",
+        log_every=1,
+        warmup=0.5,
+        gradient_clip=0.25,
+        weight_decay=0.1,
+        model={"dropout": 0.0, "timestep_embedding": "none"},
+    )
+    torch.manual_seed(config.seed)
+    start = dataclasses.replace(config, out=tmp_path / "start", updates=1, learning_rate=1e-30)
+    train(start)  # weights as they begin
+    agent = load_agent(tmp_path / "start" / "last").train()
+    data = load_trajectories(config.dataset)
+    if sampling == "episodes":
+        sampler = SAMPLERS[sampling](data, batch_steps=8 * 5, seed=0)
+    else:
+        sampler = SAMPLERS[sampling](data, batch_size=8, context_length=5, seed=0)
+    optimizer = torch.optim.AdamW(agent.parameters(), weight_decay=0.1)
+    losses, norms, state = [], [], None
+    for update in range(2):
+        rate = 1e-3 * learning_rate_factor(update, 2, 0.5, "cosine")
+        optimizer.param_groups[0]["lr"] = rate
+        batch = sampler.sample()
+        if sampling == "streams":
+            predictions, state = agent.predict_from(batch, state)
+            state = state.detach()
+        else:
+            predictions = agent.predict(batch)
+        codes = (batch.actions - agent.actions.middle) / agent.actions.reach
+        errors = (predictions - codes).square().mean(-1)
+        loss = errors[batch.mask].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(agent.parameters(), 0.25)))
+        losses.append(float(loss.detach()))
+        optimizer.step()
+    train(config)
+    logged = scalars(tmp_path)
+    for tag, wanted in (("loss", losses), ("gradient_norm", norms), ("learning_rate", [1e-3] * 2)):
+        entries = logged[f"training/{tag}"]
+        assert [step for step, _ in entries] == [1, 2]
+        np.testing.assert_allclose([value for _, value in entries], wanted, rtol=1e-5)
+    assert max(norms) > 0.25
+    trained = load(weights(tmp_path))
+    for name, tensor in agent.state_dict().items():
+        torch.testing.assert_close(trained[name], tensor, rtol=0, atol=2e-6, msg=name)
+
+
+def test_top_percent_learns_from_the_best_episodes_alone(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    seen: list[Any] = []
+
+    def sampler(dataset: Any, **settings: Any) -> WindowSampler:
+        seen.append(dataset)
+        return WindowSampler(dataset, **settings)
+
+    monkeypatch.setattr(sys.modules["aaren_rl.training.run"], "WindowSampler", sampler)
+    config = tiny(
+        tmp_path, agent="behavior-cloning", top_percent=10.0, updates=1, environment="none"
+    )
+    train(config)
+    data = load_trajectories(config.dataset)
+    [chosen] = seen
+    assert chosen.num_episodes == 8  # of 79
+    assert sorted(chosen.episode_returns) == sorted(data.episode_returns)[-8:]
+    mean, _ = chosen.observation_statistics()
+    np.testing.assert_array_equal(load_agent(tmp_path / "last").observation_mean.numpy(), mean)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = WindowSampler.sample
+
+    def sample(self: WindowSampler) -> Any:
+        batch = original(self)
+        return batch._replace(observations=batch.observations * float("inf"))
+
+    monkeypatch.setattr(WindowSampler, "sample", sample)
+    with pytest.raises(ValueError, match="the loss became nan at update 5: lower --learning-rate"):
+        train(tiny(tmp_path, environment="none"))
