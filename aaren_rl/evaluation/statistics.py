@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,11 +33,13 @@ def mean_interval(scores: np.ndarray) -> Interval:
     if len(table) == 1:
         mean = float(table.mean())
         return Interval(mean, mean, mean)
-    points, intervals = get_interval_estimates(
-        {"all": table},
-        lambda values: np.array([aggregate_mean(values)]),
-        reps=RESAMPLES,
-        random_state=np.random.RandomState(0),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # arch's, of what rliable asks of it
+        points, intervals = get_interval_estimates(
+            {"all": table},
+            lambda values: np.array([aggregate_mean(values)]),
+            reps=RESAMPLES,
+            random_state=np.random.RandomState(0),
+        )
     low, high = intervals["all"][:, 0]
     return Interval(float(points["all"][0]), float(low), float(high))
