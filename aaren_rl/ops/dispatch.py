@@ -102,6 +102,9 @@ def _choose(scores: Tensor, values: Tensor, state: PrefixState | None) -> str:
 
 def _check_backend(backend: str, values: Tensor) -> None:
     """Raise UserError unless the backend is known, usable here and on the right device."""
+    wanted = _DEVICES.get(backend, values.device.type)
+    if backend in _BACKENDS and wanted == values.device.type and (backend != "cpu" or is_built()):
+        return
     names = ", ".join(["auto", *available_backends()])
     if backend == "cpu" and not is_built():
         raise UserError(
@@ -115,11 +118,9 @@ def _check_backend(backend: str, values: Tensor) -> None:
         )
     if backend not in _BACKENDS:
         raise UserError(f"prefix_attention: unknown backend {backend!r}, expected one of {names}")
-    wanted = _DEVICES.get(backend, values.device.type)
-    if wanted != values.device.type:
-        raise UserError(
-            f"prefix_attention: backend {backend!r} needs tensors on {wanted}, got {values.device}"
-        )
+    raise UserError(
+        f"prefix_attention: backend {backend!r} needs tensors on {wanted}, got {values.device}"
+    )
 
 
 def _check(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.export
 from torch import Tensor
 
 from aaren_rl.errors import UserError
@@ -194,3 +195,7 @@ class PrefixState:
         present = self.normalizer > 0
         safe = torch.where(present, self.normalizer, 1.0)
         return torch.where(present, self.maximum + safe.log(), -torch.inf)
+
+
+# So that states may be arguments and results of exported programs.
+torch.export.register_dataclass(PrefixState, serialized_type_name="aaren_rl.PrefixState")

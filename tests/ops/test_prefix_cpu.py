@@ -88,24 +88,23 @@ def test_compiles_without_a_graph_break():
 @needs_cpu
 def test_exports():
     class Model(torch.nn.Module):
-        def forward(self, scores, values, maximum, normalizer, weighted_sum):
-            state = PrefixState(maximum, normalizer, weighted_sum)
-            outputs, state = prefix_attention(scores, values, initial_state=state)
-            return outputs, *state.terms
+        def forward(self, scores, values, state):
+            return prefix_attention(scores, values, initial_state=state)
 
     scores, values, terms = draw(2, 3, 2, 16)
     time = torch.export.Dim("time", min=1, max=1000)
     exported = torch.export.export(
         Model(),
-        (scores, values, *terms),
-        dynamic_shapes=({1: time}, {1: time}, None, None, None),
+        (scores, values, PrefixState(*terms)),
+        dynamic_shapes=({1: time}, {1: time}, [None, None, None]),
     )
     operators = [str(node.target) for node in exported.graph.nodes]
     assert "aaren_rl.prefix_attention_cpu.default" in operators
     scores, values, terms = draw(2, 50, 2, 16)
-    got = exported.module()(scores, values, *terms)
-    for first, second in zip(got, Model()(scores, values, *terms), strict=True):
-        torch.testing.assert_close(first, second)
+    outputs, state = exported.module()(scores, values, PrefixState(*terms))
+    wanted, wanted_state = Model()(scores, values, PrefixState(*terms))
+    torch.testing.assert_close(outputs, wanted)
+    torch.testing.assert_close(state.output(), wanted_state.output())
 
 
 @needs_cpu

@@ -10,6 +10,7 @@ from aaren_rl.ops.packed import check_offsets
 from aaren_rl.ops.state import state_dtype
 
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
+_NULL = (0,) * 10
 _MAX_UNIT_DIM = 128
 _LANES = 16
 _GRAIN = 2**17
@@ -41,19 +42,12 @@ def forward(
     m_end = torch.empty((rows, heads), dtype=real)
     u_end = torch.empty((rows, heads), dtype=real)
     w_end = torch.empty((rows, heads, dim), dtype=real)
-    initial = {}
-    keep = [t.contiguous() for t in (m0, u0, w0) if t is not None]
-    if keep:
-        initial = dict(zip(("m0", "u0", "w0"), (t.data_ptr() for t in keep), strict=True))
+    initial = [term.contiguous() for term in (m0, u0, w0) if term is not None]
     call = pack(
-        **inputs.fields(library),
-        **initial,
-        outputs=outputs.data_ptr(),
-        m=m.data_ptr(),
-        u=u.data_ptr(),
-        m_end=m_end.data_ptr(),
-        u_end=u_end.data_ptr(),
-        w_end=w_end.data_ptr(),
+        *inputs.fields(library),
+        *([term.data_ptr() for term in initial] or _NULL[:3]),
+        *(term.data_ptr() for term in (outputs, m, u, m_end, u_end, w_end)),
+        *_NULL[:10],
     )
     library.forward(call, _KINDS[inputs.values.dtype])
     return outputs.to(values.dtype), m, u, m_end, u_end, w_end
@@ -83,22 +77,17 @@ def backward(
     units = inputs.dim_units
     d_scores = torch.empty((units, batch, time, heads), dtype=m.dtype)
     d_values = torch.empty((batch, time, heads, dim), dtype=work)
-    fields = inputs.fields(library)
-    fields.update(outputs=o.data_ptr(), m=m.data_ptr(), u=u.data_ptr(), d_outputs=g.data_ptr())
-    fields.update(d_scores=d_scores.data_ptr(), d_values=d_values.data_ptr())
-    fields.update(
-        zip(("d_output_batch", "d_output_time", "d_output_head"), g.stride(), strict=False)
-    )
-    keep = []
-    for name, tensor in (("du_end", du_end), ("dw_end", dw_end), ("m0", m0)):
-        if tensor is not None:
-            keep.append(tensor.contiguous())
-            fields[name] = keep[-1].data_ptr()
     du0 = m.new_empty((units, inputs.rows, heads) if m0 is not None else 0)
     dw0 = m.new_empty((inputs.rows, heads, dim) if m0 is not None else 0)
-    if m0 is not None:
-        fields.update(du0=du0.data_ptr(), dw0=dw0.data_ptr())
-    library.backward(pack(**fields), _KINDS[work])
+    given = [None if t is None else t.contiguous() for t in (m0, du_end, dw_end)]
+    m_before, du, dw = (0 if t is None else t.data_ptr() for t in given)
+    call = pack(
+        *inputs.fields(library),
+        *(m_before, 0, 0, o.data_ptr(), m.data_ptr(), u.data_ptr(), 0, 0, 0),
+        *(g.data_ptr(), *g.stride()[:3], du, dw, d_scores.data_ptr(), d_values.data_ptr()),
+        *((du0.data_ptr(), dw0.data_ptr()) if m0 is not None else _NULL[:2]),
+    )
+    library.backward(call, _KINDS[work])
 
     d_scores = d_scores[0] if units == 1 else d_scores.sum(0)
     results = d_scores.to(scores.dtype), d_values.to(values.dtype)
@@ -130,25 +119,15 @@ class _Inputs:
             unit //= 2
         self.unit_dim, self.dim_units, self.threads = unit, max(1, -(-dim // unit)), threads
 
-    def fields(self, library: Library) -> dict[str, int]:
-        """The part of a call that forward and backward share."""
+    def fields(self, library: Library) -> tuple[int, ...]:
+        """The start of a call, which forward and backward share."""
         _, time, heads, dim = self.values.shape
-        batch_stride, time_stride, head_stride, _ = self.values.stride()
-        return {
-            "sequences": self.rows,
-            "heads": heads,
-            "dim": dim,
-            "time": time,
-            "offsets": 0 if self.offsets is None else self.offsets.data_ptr(),
-            "unit_dim": self.unit_dim,
-            "threads": self.threads,
-            "parallel": library.parallel,
-            "scores": self.scores.data_ptr(),
-            "values": self.values.data_ptr(),
-            "value_batch": batch_stride,
-            "value_time": time_stride,
-            "value_head": head_stride,
-        }
+        return (
+            *(self.rows, heads, dim, time),
+            0 if self.offsets is None else self.offsets.data_ptr(),
+            *(self.unit_dim, self.threads, library.parallel),
+            *(self.scores.data_ptr(), self.values.data_ptr(), *self.values.stride()[:3]),
+        )
 
 
 def _library() -> Library:

@@ -12,17 +12,11 @@ from typing import Any
 
 import torch
 
-_LAYOUT = (
-    "sequences heads dim time offsets unit_dim threads parallel "
-    "scores values value_batch value_time value_head m0 u0 w0 "
-    "outputs m u m_end u_end w_end "
-    "d_outputs d_output_batch d_output_time d_output_head "
-    "du_end dw_end d_scores d_values du0 dw0"
-)
-FIELDS = _LAYOUT.split()
-"""Fields of `struct Call` in prefix_attention.cpp, in its order; 8 bytes each."""
+FIELDS = 32
+"""Fields of `struct Call` in prefix_attention.cpp, 8 bytes each."""
 
-_PACK = struct.Struct(f"={len(FIELDS)}q").pack
+pack = struct.Struct(f"={FIELDS}q").pack
+"""Lays out a call: all fields in the order of `struct Call`, 0 for null."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +49,13 @@ def load() -> Library | None:
         except (OSError, AttributeError):  # built for another machine, or by another version
             continue
         size.restype = ctypes.c_int64
-        if size() != 8 * len(FIELDS):
+        if size() != 8 * FIELDS:
             continue
         for function in (forward, backward):
             function.argtypes = [ctypes.c_char_p, ctypes.c_int]
             function.restype = None
         return Library(forward, backward, _address_of_parallel())
     return None
-
-
-def pack(**fields: int) -> bytes:
-    """Lay out a call; fields that are not given are 0 (null)."""
-    return _PACK(*[fields.get(name, 0) for name in FIELDS])
 
 
 def _address_of_parallel() -> int:
