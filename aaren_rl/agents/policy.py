@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from aaren_rl.agents.base import Agent
     from aaren_rl.agents.trajectory_agent import TrajectoryAgent
 
+NEWEST = slice(-1, None)  # the observation's token, from which the action is read
+
 
 def as_observations(observations: np.ndarray, num_envs: int, agent: Agent) -> Tensor:
     """Check observations and flatten them to float32 `[num_envs, observation_size]`.
@@ -131,13 +133,13 @@ class SteppingPolicy(Policy):
     def _read(self, tokens: Tensor, starts: np.ndarray) -> tuple[Tensor, SequenceState]:
         """An environment that starts has no previous action: its first token is masked out."""
         if starts.all() or self._state is None:
-            return self._agent.read(tokens[:, 1:])
+            return self._agent.read(tokens[:, 1:], read=NEWEST)
         if not starts.any():
-            return self._agent.read(tokens, self._state)
+            return self._agent.read(tokens, self._state, read=NEWEST)
         restart = torch.from_numpy(starts).to(tokens.device)
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         mask[:, 0] = ~restart
-        return self._agent.read(tokens, self._state.reset(restart), mask)
+        return self._agent.read(tokens, self._state.reset(restart), mask, NEWEST)
 
 
 class WindowPolicy(Policy):
@@ -211,7 +213,7 @@ class WindowPolicy(Policy):
         if bool((lengths < longest).any()):
             age = torch.arange(longest - 1, -1, -1, device=tokens.device)
             mask = (age < lengths[:, None]).repeat_interleave(3, dim=1)[:, :-1]
-        features, _ = self._agent.read(tokens, mask=mask)
+        features, _ = self._agent.read(tokens, mask=mask, read=NEWEST)
         out: Tensor = self._agent.head(features[:, -1])
         return out
 

@@ -20,7 +20,7 @@ from aaren_rl.agents.config import AgentConfig, AgentSpec
 from aaren_rl.agents.policy import SteppingPolicy, WindowPolicy
 from aaren_rl.data.sampling import Batch
 from aaren_rl.errors import UserError
-from aaren_rl.layers import SequenceModel, SequenceState
+from aaren_rl.layers import EVERY_TOKEN, Dropout, SequenceModel, SequenceState
 
 TOKENS_PER_STEP = 3
 OBSERVATION_TOKEN = 1  # of the three
@@ -45,7 +45,7 @@ class TrajectoryAgent(Agent):
         self.embed_action = self.actions.embedding(width)
         self.embed_timestep = timestep_embedding(config)
         self.embed_norm = nn.LayerNorm(width)
-        self.embed_dropout = nn.Dropout(config.dropout)
+        self.embed_dropout = Dropout(config.dropout)
         self.sequence_model = SequenceModel(
             self.mixer,
             width,
@@ -123,10 +123,14 @@ class TrajectoryAgent(Agent):
         return out
 
     def read(
-        self, tokens: Tensor, state: SequenceState | None = None, mask: Tensor | None = None
+        self,
+        tokens: Tensor,
+        state: SequenceState | None = None,
+        mask: Tensor | None = None,
+        read: slice = EVERY_TOKEN,
     ) -> tuple[Tensor, SequenceState]:
-        """Run the sequence model; `[batch, tokens, width]` in, the same and a state out."""
-        out: tuple[Tensor, SequenceState] = self.sequence_model(tokens, state, mask)
+        """Run the sequence model; see `SequenceModel.forward`."""
+        out: tuple[Tensor, SequenceState] = self.sequence_model(tokens, state, mask, read)
         return out
 
     def predict(self, batch: Batch) -> Tensor:
@@ -140,8 +144,9 @@ class TrajectoryAgent(Agent):
         if state is not None and batch.starts is not None:
             state = state.reset(batch.starts)
         tokens = self.embed(batch.returns_to_go, batch.observations, batch.actions, batch.timesteps)
-        features, state = self.read(tokens, state)
-        return self.head(features[:, OBSERVATION_TOKEN::TOKENS_PER_STEP]), state
+        observed = slice(OBSERVATION_TOKEN, None, TOKENS_PER_STEP)
+        features, state = self.read(tokens, state, read=observed)
+        return self.head(features), state
 
     def policy(
         self,

@@ -3,17 +3,20 @@
 from aaren_rl.layers.aaren import AarenAttention
 from aaren_rl.layers.attention import CausalSelfAttention, KeyValueCache
 from aaren_rl.layers.block import Block, FeedForward
+from aaren_rl.layers.dropout import Dropout
 from aaren_rl.layers.lstm import LSTMMixer
 from aaren_rl.layers.min_gru import MinGRUMixer
 from aaren_rl.layers.recurrent_state import HiddenState
 from aaren_rl.layers.sequence_model import MIXERS, SequenceModel
-from aaren_rl.layers.state import MixerState, SequenceState
+from aaren_rl.layers.state import EVERY_TOKEN, MixerState, SequenceState
 
 __all__ = [
+    "EVERY_TOKEN",
     "MIXERS",
     "AarenAttention",
     "Block",
     "CausalSelfAttention",
+    "Dropout",
     "FeedForward",
     "HiddenState",
     "KeyValueCache",

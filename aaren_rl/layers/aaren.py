@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from aaren_rl.layers.state import check_mask
+from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 from aaren_rl.ops import PrefixState, prefix_attention
 
 
@@ -63,7 +63,11 @@ class AarenAttention(nn.Module):
             return x.to(weight.dtype) @ weight + bias
 
     def forward(
-        self, x: Tensor, state: PrefixState | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        state: PrefixState | None = None,
+        mask: Tensor | None = None,
+        read: slice = EVERY_TOKEN,
     ) -> tuple[Tensor, PrefixState]:
         """Mix tokens with their past.
 
@@ -71,9 +75,10 @@ class AarenAttention(nn.Module):
             x: tokens `[batch, time, width]`.
             state: the past before `x`; `None` is the empty past.
             mask: bool `[batch, time]`; a token where it is false leaves no trace.
+            read: the tokens whose outputs are wanted; all are mixed.
 
         Returns:
-            Outputs `[batch, time, width]` and the state after the last token.
+            Outputs `[batch, tokens in read, width]` and the state after the last token.
         """
         check_mask(x, mask)
         batch, time, _ = x.shape
@@ -82,4 +87,4 @@ class AarenAttention(nn.Module):
             scores = scores.masked_fill(~mask[..., None], -math.inf)
         values = self.value(x).view(batch, time, self.heads, -1)
         outputs, state = prefix_attention(scores, values, initial_state=state, backend=self.backend)
-        return self.out(outputs.reshape(batch, time, self.width)), state
+        return self.out(outputs[:, read].flatten(2)), state

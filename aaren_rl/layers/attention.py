@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from aaren_rl.layers.state import check_mask
+from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,11 @@ class CausalSelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(
-        self, x: Tensor, state: KeyValueCache | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        state: KeyValueCache | None = None,
+        mask: Tensor | None = None,
+        read: slice = EVERY_TOKEN,
     ) -> tuple[Tensor, KeyValueCache]:
         """Mix tokens with their past; arguments and results as `AarenAttention.forward`."""
         check_mask(x, mask)
@@ -116,7 +120,7 @@ class CausalSelfAttention(nn.Module):
             is_causal=causal,
             dropout_p=self.dropout if self.training else 0.0,
         )
-        outputs = outputs.transpose(1, 2).reshape(batch, time, self.width)
+        outputs = outputs.transpose(1, 2)[:, read].flatten(2)
         return self.out(outputs), cache if self.window is None else cache.last(self.window)
 
     def _visible(self, cache: KeyValueCache, time: int) -> tuple[bool, Tensor | None]:

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from aaren_rl.layers.state import MixerState
+from aaren_rl.layers.dropout import Dropout
+from aaren_rl.layers.state import EVERY_TOKEN, MixerState
 
 Activation = Literal["relu", "gelu"]
 
@@ -30,8 +31,8 @@ class Block(nn.Module):
     """Norm first, residual after: x + drop(mix(norm(x))), then x + drop(feed_forward(norm(x))).
 
     Args:
-        mixer: a module with `forward(x, state, mask) -> (y, state)`; the only part in which a
-            Transformer and an Aaren block differ.
+        mixer: a module with `forward(x, state, mask, read) -> (y, state)`; the only part in which
+            a Transformer and an Aaren block differ.
         width: size of a token.
         dropout: share of each residual branch's elements dropped in training.
         activation: of the feed-forward part; Decision Transformer uses ReLU.
@@ -45,12 +46,16 @@ class Block(nn.Module):
         self.mixer = mixer
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width, activation)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
-        self, x: Tensor, state: Any = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        state: Any = None,
+        mask: Tensor | None = None,
+        read: slice = EVERY_TOKEN,
     ) -> tuple[Tensor, MixerState]:
-        """Tokens `[batch, time, width]` and a state in, the same out."""
-        mixed, state = self.mixer(self.mixer_norm(x), state, mask)
-        x = x + self.dropout(mixed)
+        """Tokens `[batch, time, width]` and a state in, those of the tokens in `read` out."""
+        mixed, state = self.mixer(self.mixer_norm(x), state, mask, read)
+        x = x[:, read] + self.dropout(mixed)
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), state

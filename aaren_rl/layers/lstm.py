@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from aaren_rl.layers.recurrent_state import HiddenState
-from aaren_rl.layers.state import check_mask
+from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 
 
 class LSTMMixer(nn.Module):
@@ -26,7 +26,11 @@ class LSTMMixer(nn.Module):
         nn.init.ones_(self.lstm.bias_ih_l0[width : 2 * width])
 
     def forward(
-        self, x: Tensor, state: HiddenState | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        state: HiddenState | None = None,
+        mask: Tensor | None = None,
+        read: slice = EVERY_TOKEN,
     ) -> tuple[Tensor, HiddenState]:
         """Mix tokens with their past; arguments and results as `AarenAttention.forward`."""
         check_mask(x, mask)
@@ -35,14 +39,14 @@ class LSTMMixer(nn.Module):
             state = HiddenState(zeros)
         if mask is None:
             outputs, state = self._run(x, state)
-            return self.out(outputs), state
+            return self.out(outputs[:, read]), state
         pieces = []
         for step in range(x.shape[1]):  # masks come with the few tokens of acting
             output, new = self._run(x[:, step : step + 1], state)
             kept = torch.where(mask[:, step, None, None], new.vectors, state.vectors)
             state = HiddenState(kept)
             pieces.append(output)
-        return self.out(torch.cat(pieces, dim=1)), state
+        return self.out(torch.cat(pieces, dim=1)[:, read]), state
 
     def _run(self, x: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
         # In float32 whatever surrounds it: a bfloat16 cell would forget by rounding.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
 from aaren_rl.layers.recurrent_state import HiddenState
-from aaren_rl.layers.state import check_mask
+from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 
 
 def log_g(x: Tensor) -> Tensor:
@@ -37,7 +37,11 @@ class MinGRUMixer(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(
-        self, x: Tensor, state: HiddenState | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        state: HiddenState | None = None,
+        mask: Tensor | None = None,
+        read: slice = EVERY_TOKEN,
     ) -> tuple[Tensor, HiddenState]:
         """Mix tokens with their past; arguments and results as `AarenAttention.forward`."""
         check_mask(x, mask)
@@ -54,7 +58,8 @@ class MinGRUMixer(nn.Module):
             log_keep = torch.cat([torch.zeros_like(before), log_keep], 1)
         hidden = log_scan(log_keep, log_write).exp()
         last = hidden[:, -1:]
-        return self.out(hidden[:, -x.shape[1] :].to(x.dtype)), HiddenState(last)
+        outputs = hidden[:, -x.shape[1] :][:, read]
+        return self.out(outputs.to(x.dtype)), HiddenState(last)
 
 
 def log_scan(log_keep: Tensor, log_write: Tensor) -> Tensor:

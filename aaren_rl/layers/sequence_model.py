@@ -12,7 +12,7 @@ from aaren_rl.layers.attention import CausalSelfAttention
 from aaren_rl.layers.block import Activation, Block
 from aaren_rl.layers.lstm import LSTMMixer
 from aaren_rl.layers.min_gru import MinGRUMixer
-from aaren_rl.layers.state import SequenceState
+from aaren_rl.layers.state import EVERY_TOKEN, SequenceState
 
 # A new mixer is one file and one line here: (width, heads, attention dropout) -> module.
 MIXERS: dict[str, Callable[[int, int, float], nn.Module]] = {
@@ -84,7 +84,11 @@ class SequenceModel(nn.Module):
                 nn.init.normal_(parameter, std=0.02)
 
     def forward(
-        self, x: Tensor, state: SequenceState | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        state: SequenceState | None = None,
+        mask: Tensor | None = None,
+        read: slice = EVERY_TOKEN,
     ) -> tuple[Tensor, SequenceState]:
         """Run any number of tokens.
 
@@ -92,12 +96,15 @@ class SequenceModel(nn.Module):
             x: tokens `[batch, time, width]`.
             state: what an earlier call returned; `None` at the start of the sequences.
             mask: bool `[batch, time]`; a token where it is false leaves no trace in the state.
+            read: the tokens whose outputs are wanted; for the others the last block is spared.
 
         Returns:
-            Outputs `[batch, time, width]` and the state after the last token.
+            Outputs `[batch, tokens in read, width]` and the state after the last token.
         """
         states = []
+        last = len(self.blocks) - 1
         for index, block in enumerate(self.blocks):
-            x, layer = block(x, None if state is None else state.layers[index], mask)
+            wanted = read if index == last else EVERY_TOKEN
+            x, layer = block(x, None if state is None else state.layers[index], mask, wanted)
             states.append(layer)
         return self.norm(x), SequenceState(tuple(states))

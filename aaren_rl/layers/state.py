@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+EVERY_TOKEN = slice(None)
 S = TypeVar("S", bound="MixerState")
 
 

@@ -240,9 +240,11 @@ def test_bf16_autocast(mixer: str) -> None:
 class Recorder(nn.Module):
     """A mixer that shows what it was given and answers with something known."""
 
-    def forward(self, x: Tensor, state: object, mask: Tensor | None) -> tuple[Tensor, object]:
+    def forward(
+        self, x: Tensor, state: object, mask: Tensor | None, read: slice
+    ) -> tuple[Tensor, object]:
         self.seen = (x, state, mask)
-        return 3 * x + 1, "after"
+        return (3 * x + 1)[:, read], "after"
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
@@ -320,3 +322,14 @@ def test_an_unknown_mixer_is_named() -> None:
     names = r"\['aaren', 'attention', 'lstm', 'min-gru'\]"
     with pytest.raises(KeyError, match=rf"unknown mixer 'mamba'; expected one of {names}"):
         SequenceModel("mamba", WIDTH)
+
+
+@both
+@pytest.mark.parametrize("read", [slice(1, None, 3), slice(-1, None), slice(2, 5)])
+def test_reading_some_tokens_is_reading_all_and_choosing(mixer: str, read: slice) -> None:
+    model, x = MODELS[mixer], tokens(9)
+    everything, state = model(x)
+    some, after = model(x, read=read)
+    torch.testing.assert_close(some, everything[:, read], **EXACT)
+    for name, tensor in state.tensors().items():
+        torch.testing.assert_close(after.tensors()[name], tensor, **EXACT)
