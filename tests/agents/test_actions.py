@@ -146,7 +146,7 @@ def test_the_loss_is_the_mean_over_real_steps(name: str, kind: str) -> None:
 def test_padding_leaves_no_trace_in_the_loss(name: str, kind: str) -> None:
     agent = make_agent(name, SPACES[kind])
     batch = make_batch(agent)
-    other = Batch(*(part.clone() for part in batch))
+    other = Batch(*(part.clone() for part in batch if part is not None))
     empty = ~other.mask
     other.observations[empty] = 7.0
     other.returns_to_go[empty] = -7.0
