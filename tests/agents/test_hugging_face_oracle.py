@@ -150,7 +150,7 @@ def test_their_padding_at_the_left_is_our_shorter_sequence(heads: int) -> None:
         mask = torch.arange(TIME).expand(BATCH, -1) >= TIME - real
         padded = Batch(*(torch.where(_like(mask, part), part, 0) for part in whole[:4]), mask)
         wanted = their_actions(theirs, padded)[:, -real:]
-        short = Batch(*(part[:, -real:] for part in whole))
+        short = Batch(*(part[:, -real:] for part in whole[:5]))
         with torch.no_grad():
             torch.testing.assert_close(ours.predict(short), wanted, rtol=0, atol=1e-5)
 
