@@ -168,9 +168,9 @@ def print_rows(title: str, rows: list[dict[str, Any]], columns: list[str]) -> No
         table.add_column(column.replace("_", " "), justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(_cell(row[column]) for column in columns))
-    console = Console()
-    # A pipe has no width: without this a wide table would be cut to 80 columns there.
-    console.print(table, width=None if console.is_terminal else 160)
+    # A pipe has no width: rich would cut the table to 80 columns there.
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(table)
 
 
 def _cell(value: Any) -> str:

@@ -23,7 +23,7 @@ class LSTMMixer(nn.Module):
         self.lstm = nn.LSTM(width, width, batch_first=True)
         self.out = nn.Linear(width, width)
         # Forget gates begin open (Jozefowicz et al. 2015), or nothing is learned from long ago.
-        nn.init.ones_(self.lstm.bias_ih_l0[width : 2 * width])
+        nn.init.ones_(self.lstm.get_parameter("bias_ih_l0")[width : 2 * width])
 
     def forward(
         self,

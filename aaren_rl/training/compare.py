@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import mean_interval
-from aaren_rl.storage import write_json
+from aaren_rl.storage import write_bytes, write_json
+from aaren_rl.training.comparison_plots import plot_length_errors
 from aaren_rl.training.config import AgentName, TrainConfig, TrainSettings
 from aaren_rl.training.logging import custom_layout, target_tag
 from aaren_rl.training.run import train
@@ -69,11 +71,13 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
     """
     config.check()
     rows: list[dict[str, Any]] = []
+    summaries: dict[str, list[dict[str, Any]]] = {}
     for agent in config.agents:
-        summaries = [train(config.run(agent, seed)) for seed in config.seeds]
-        rows += summarise(agent, summaries)
-        write_mean(config.out / agent / "mean", summaries)
+        summaries[agent] = [train(config.run(agent, seed)) for seed in config.seeds]
+        rows += summarise(agent, summaries[agent])
+        write_mean(config.out / agent / "mean", summaries[agent])
     write_json(config.out / COMPARISON_FILE, rows)
+    write_picture(config.out, summaries)
     return rows
 
 
@@ -116,3 +120,17 @@ def write_mean(folder: Path, summaries: list[dict[str, Any]]) -> None:
             writer.add_scalar(f"{tag}/{short}", value, update)
     writer.add_custom_scalars(custom_layout(list(dict.fromkeys(tags))))
     writer.close()
+
+
+def write_picture(folder: Path, summaries: dict[str, list[dict[str, Any]]]) -> None:
+    """Action error by position, as `length_error.png` and on TensorBoard's images page."""
+    figure = plot_length_errors(summaries)
+    if figure is None:
+        return
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    write_bytes(folder / "length_error.png", content.getvalue())
+    for old in (folder / "pictures").glob("events.*"):
+        old.unlink()
+    with SummaryWriter(str(folder / "pictures")) as writer:
+        writer.add_figure("action_error_by_position", figure)

@@ -57,6 +57,8 @@ class TrainSettings:
     """Processes that train together (one GPU each, or CPU processes); Lightning Fabric's DDP."""
     top_percent: float = 100.0
     """Train on the best so many percent of episodes (10 with behavior-cloning is the usual %BC)."""
+    held_out: float = 0.05
+    """Share of the episodes kept out of training, to measure action errors by position."""
     normalize_observations: bool = True
     """Standardise observations by the data's mean and standard deviation."""
     returns_scale: float | None = None
@@ -109,6 +111,8 @@ class TrainSettings:
             raise UserError(f"--weight-decay must be in [0, 1), got {self.weight_decay}")
         if not 0 <= self.warmup <= 1:
             raise UserError(f"--warmup is a share of the updates in [0, 1], got {self.warmup}")
+        if not 0 <= self.held_out < 1:
+            raise UserError(f"--held-out must be in [0, 1), got {self.held_out}")
         if not 0 < self.top_percent <= 100:
             raise UserError(f"--top-percent must be in (0, 100], got {self.top_percent}")
         if not all(math.isfinite(target) for target in self.target_return):

@@ -9,6 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from aaren_rl.evaluation import Score
+from aaren_rl.training.offline import OfflineMetrics
 
 
 def target_tag(target_return: float | None) -> str:
@@ -67,6 +68,14 @@ class RunLog:
             }
             for name, value in values.items():
                 self._writer.add_scalar(f"{tag}/{name}", value, update)
+        self._writer.flush()
+
+    def offline(self, metrics: OfflineMetrics, update: int) -> None:
+        """Errors by position, and the memory's horizon with its picture."""
+        for tag, value in metrics.scalars().items():
+            self._writer.add_scalar(tag, value, update)
+        if metrics.picture is not None:
+            self._writer.add_figure("memory/held_at_the_end", metrics.picture, update)
         self._writer.flush()
 
     def final(self, settings: dict[str, Any], metrics: dict[str, float], update: int) -> None:

@@ -32,6 +32,7 @@ from aaren_rl.storage import (
     write_json,
 )
 from aaren_rl.training.config import TrainConfig
+from aaren_rl.training.offline import split
 from aaren_rl.training.trainer import Trainer
 
 CONFIG_FILE, SUMMARY_FILE = "config.json", "summary.json"
@@ -59,6 +60,9 @@ def train(config: TrainConfig) -> dict[str, Any]:
         return summary if is_leader() else {}
     dataset = load_trajectories(config.dataset).top_percent(config.top_percent)
     environment = evaluation_environment(config, dataset)
+    training, held_out = dataset, None
+    if config.held_out > 0 and dataset.num_episodes > 1:
+        training, held_out = split(dataset, config.held_out)
     torch.manual_seed(config.seed)  # the same first weights in every process
     agent = build_agent(config, dataset, environment)
     agent.check_horizon(dataset.max_episode_length, f"an episode of {dataset.name}")
@@ -67,8 +71,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
         write_json(folder / CONFIG_FILE, config.to_json())
     fabric = make_fabric(config)
     fabric.seed_everything(config.seed + fabric.global_rank, verbose=False)
-    sampler = make_sampler(config, dataset, fabric.global_rank, fabric.world_size)
-    trainer = Trainer(config, agent, sampler, fabric, environment, folder)
+    sampler = make_sampler(config, training, fabric.global_rank, fabric.world_size)
+    trainer = Trainer(config, agent, sampler, fabric, environment, held_out, folder)
     trainer.fit(resume=config.resume and recover_folder(folder / "last").is_dir())
     return finish(trainer, dataset)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aaren_rl.agents import Agent, Carry, TrajectoryAgent, load_agent
 from aaren_rl.agents.trajectory_agent import TOKENS_PER_STEP
-from aaren_rl.data import Sampler
+from aaren_rl.data import Sampler, TrajectoryDataset
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Score, rollout, score
 from aaren_rl.layers import SequenceState
@@ -28,6 +28,7 @@ from aaren_rl.training.checkpoint import (
 from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.interrupt import Interrupted, StopRequest
 from aaren_rl.training.logging import RunLog, flat_settings
+from aaren_rl.training.offline import offline_metrics
 from aaren_rl.training.progress import TrainingProgress
 from aaren_rl.training.schedule import learning_rate_factor
 
@@ -43,6 +44,7 @@ class Trainer:
         sampler: gives the batches of this process.
         fabric: launched already.
         environment: where to evaluate; `None` for nowhere.
+        held_out: episodes to measure on without acting; `None` for none.
         folder: the run's folder.
     """
 
@@ -53,10 +55,12 @@ class Trainer:
         sampler: Sampler,
         fabric: Fabric,
         environment: Any,
+        held_out: TrajectoryDataset | None,
         folder: Path,
     ) -> None:
         self.config, self.agent, self.sampler = config, agent, sampler
         self.fabric, self.environment, self.folder = fabric, environment, folder
+        self.held_out = held_out
         self.names = [name for name, _ in agent.named_parameters()]
         self.optimizer = torch.optim.AdamW(
             agent.parameters(),
@@ -75,6 +79,7 @@ class Trainer:
         self.scores: list[Score] = []
         self.best: dict[str, Any] | None = None
         self.history: list[dict[str, Any]] = []
+        self.offline: list[dict[str, Any]] = []
         self._tokens = 0  # real ones, since the clock was started
         self._clock = 0.0
 
@@ -119,7 +124,7 @@ class Trainer:
     def _evaluation_due(self) -> bool:
         at_end = self.update == self.config.updates
         due = at_end or self.update % self.config.evaluation_interval == 0
-        return bool(self.update and due and self.evaluated_at != self.update and self.environment)
+        return bool(self.update and due and self.evaluated_at != self.update)
 
     def _agreed(self, requested: bool) -> bool:
         """Whether any process was asked to stop: all must stop at the same update."""
@@ -197,16 +202,28 @@ class Trainer:
                 self._stop()
 
         if self.fabric.is_global_zero:
-            self.scores = [self._score(target, check) for target in self.targets]
-            best = max(self.scores, key=lambda row: row.score_mean)
-            bar.evaluated(self.update, best.score_mean, best.score_std)
-            self.history += [{"update": self.update, **row.brief()} for row in self.scores]
-            if log is not None:
-                log.evaluation(self.scores, self.update)
-            self._keep_best(best)
+            if self.environment is not None:
+                self.scores = [self._score(target, check) for target in self.targets]
+                self._record_scores(bar, log)
+            if self.held_out is not None:
+                self._measure_offline(self.held_out, log)
         self.evaluated_at = self.update
         self.agent.train()
         self.fabric.barrier()
+
+    def _record_scores(self, bar: TrainingProgress, log: RunLog | None) -> None:
+        best = max(self.scores, key=lambda row: row.score_mean)
+        bar.evaluated(self.update, best.score_mean, best.score_std)
+        self.history += [{"update": self.update, **row.brief()} for row in self.scores]
+        if log is not None:
+            log.evaluation(self.scores, self.update)
+        self._keep_best(best)
+
+    def _measure_offline(self, held_out: TrajectoryDataset, log: RunLog | None) -> None:
+        metrics = offline_metrics(self.agent, held_out)
+        self.offline.append({"update": self.update, **metrics.to_json()})
+        if log is not None:
+            log.offline(metrics, self.update)
 
     def _score(self, target: float | None, check: Any) -> Score:
         episodes = rollout(
@@ -247,6 +264,7 @@ class Trainer:
                 "scores": [row.to_json() for row in self.scores],
                 "best": self.best,
                 "history": self.history,
+                "offline": self.offline,
                 "sampler": self.sampler.state_dict(),
                 "random": [generators for generators, _ in everyone],
             }
@@ -291,6 +309,7 @@ class Trainer:
         self.scores = [Score(**row) for row in progress["scores"]]
         self.best = progress["best"]
         self.history = progress["history"]
+        self.offline = progress["offline"]
 
     def _metrics(self) -> dict[str, float]:
         """What the HParams tab shows of a finished run."""
@@ -309,6 +328,7 @@ class Trainer:
             "scores": [row.to_json() for row in self.scores],
             "best": self.best,
             "history": self.history,
+            "offline": self.offline,
         }
         write_json(self.folder / "summary.json", summary)
         return summary

@@ -1,0 +1,121 @@
+"""What an Aaren agent still holds of an episode, and for how long it could.
+
+A token with score s is remembered over n others of score s' only while s stands more than about
+ln(n) above s': its weight is exp(s) / (exp(s) + n exp(s')). So the margin of the highest score over
+the rest is the memory's horizon: exp(margin) tokens of the kind that were seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from aaren_rl.agents import DecisionAaren
+from aaren_rl.agents.trajectory_agent import TOKENS_PER_STEP
+from aaren_rl.data import TrajectoryDataset
+from aaren_rl.data.sampling import Batch, gather
+from aaren_rl.errors import UserError
+from aaren_rl.layers import AarenAttention
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class MemoryHorizon:
+    """How firmly each layer and head holds its best token of an episode.
+
+    Attributes:
+        scores: `[layers, heads, tokens]`; three tokens a step: return-to-go, observation, action.
+        best: int64 `[layers, heads]`, the token with the highest score.
+        margin: `[layers, heads]`, how far it stands above the next, in nats.
+        horizon: `[layers, heads]`, exp(margin), in tokens: after so many like the next best, half
+            of the weight is lost.
+        held: `[layers, heads, steps]`, weight of each step's tokens at the end; sums to 1.
+    """
+
+    scores: np.ndarray
+    best: np.ndarray
+    margin: np.ndarray
+    horizon: np.ndarray
+    held: np.ndarray
+
+
+def episode_batch(data: TrajectoryDataset, episode: int) -> Batch:
+    """One whole episode as a batch of one row."""
+    first, end = data.offsets[episode : episode + 1], data.offsets[episode + 1 : episode + 2]
+    return gather(data, first, end, int(end[0] - first[0]))
+
+
+@torch.no_grad()
+def token_scores(agent: DecisionAaren, batch: Batch) -> Tensor:
+    """Scores of all tokens of one episode, `[layers, heads, tokens]`.
+
+    Args:
+        agent: in any mode; looked at in evaluation mode.
+        batch: one row without padding.
+
+    Raises:
+        UserError: for an agent without such scores.
+    """
+    layers = [m for m in agent.modules() if isinstance(m, AarenAttention)]
+    if not layers:
+        raise UserError(f"{agent.name} has no scores: the memory's horizon is Aaren's alone")
+    seen: dict[nn.Module, Tensor] = {}
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, inputs: seen.update({layer: inputs[0]}))
+        for layer in layers
+    ]
+    training = agent.training
+    try:
+        agent.eval().predict(batch)
+    finally:
+        agent.train(training)
+        for hook in hooks:
+            hook.remove()
+    return torch.stack([layer.scores(seen[layer])[0].T for layer in layers])
+
+
+def memory_horizon(agent: DecisionAaren, batch: Batch) -> MemoryHorizon:
+    """Margins and horizons of an agent for one episode (at least two tokens: always so)."""
+    scores = token_scores(agent, batch).double().cpu()
+    top = scores.topk(2, dim=-1)
+    margin = top.values[..., 0] - top.values[..., 1]
+    held = scores.softmax(-1).unflatten(-1, (-1, TOKENS_PER_STEP)).sum(-1)
+    return MemoryHorizon(
+        scores=scores.numpy(),
+        best=top.indices[..., 0].numpy(),
+        margin=margin.numpy(),
+        horizon=margin.exp().numpy(),
+        held=held.numpy(),
+    )
+
+
+def plot_memory(memory: MemoryHorizon, title: str = "") -> Figure:
+    """A picture: which steps of the episode are still held at its end, layer by layer."""
+    from matplotlib.figure import Figure
+
+    layers, heads, steps = memory.held.shape
+    figure = Figure(figsize=(9, 1.2 + 1.1 * layers * heads), layout="constrained")
+    axes: Any = figure.subplots(layers * heads, 1, sharex=True, squeeze=False)[:, 0]
+    for row, axis in enumerate(axes):
+        layer, head = divmod(row, heads)
+        axis.bar(np.arange(steps), memory.held[layer, head], width=1.0, color="tab:blue")
+        margin, horizon = memory.margin[layer, head], memory.horizon[layer, head]
+        step = memory.best[layer, head] // TOKENS_PER_STEP
+        axis.set_title(
+            f"layer {layer}, head {head}: best at step {step}, margin {margin:.1f}, "
+            f"horizon {horizon:,.0f} tokens",
+            fontsize=9,
+            loc="left",
+        )
+        axis.set_ylim(0, None)
+        axis.set_xlim(-0.5, steps - 0.5)
+        axis.set_ylabel("weight", fontsize=8)
+    axes[-1].set_xlabel("step of the episode")
+    figure.suptitle(title or "weight of each step in the state at the episode's end", fontsize=10)
+    return figure
