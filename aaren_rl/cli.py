@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import itertools
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -42,8 +47,11 @@ def main(args: Sequence[str] | None = None) -> int:
     if arguments[:1] and arguments[0] in commands:
         name = arguments[0]
         return run(commands[name], arguments[1:], prog=f"aaren-rl {name}")
-    parsed = tyro.extras.subcommand_cli_from_dict  # only to print the help of all
-    parsed({name: kind for name, kind in commands.items()}, args=arguments, prog="aaren-rl")
+    everything = tyro.extras.subcommand_cli_from_dict  # only to print the help of all
+    try:
+        parse(lambda: everything(dict(commands), args=arguments, prog="aaren-rl"))
+    except UserError as error:
+        return report(error)
     return 0
 
 
@@ -62,11 +70,17 @@ def run(kind: type[C], args: Sequence[str] | None = None, prog: str | None = Non
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         default = saved_config(arguments) if kind is TrainConfig else None
-        config = tyro.cli(kind, args=arguments, prog=prog, default=default)
+        config = parse(lambda: tyro.cli(kind, args=arguments, prog=prog, default=default))
         ACTIONS[kind](config)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return report(error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())
+        return report(
+            UserError(f"out of memory ({reason}): lower --batch-size, --context-length or --width")
+        )
     except Interrupted as stop:
         print(f"{stop}; all is saved, --resume goes on", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -74,6 +88,37 @@ def run(kind: type[C], args: Sequence[str] | None = None, prog: str | None = Non
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
+
+
+def report(error: UserError) -> int:
+    """Print a user's mistake; returns the exit code."""
+    print(f"error: {error}", file=sys.stderr)
+    return EXIT_USER_ERROR
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Numpy, torch on a CPU and torch on a GPU say it each in its own way."""
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or "can't allocate memory" in str(error)
+
+
+def parse(parser: Callable[[], C]) -> C:
+    """Call tyro; what it says of wrong flags in a box of several lines, say in one.
+
+    Raises:
+        UserError: for flags that tyro refuses.
+    """
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return parser()
+    except SystemExit as stop:
+        if stop.code != EXIT_USER_ERROR:  # such as --help
+            raise
+    lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[\d;]*m", "", box.getvalue()).splitlines()]
+    # A title, what is wrong, a rule, and further help.
+    what = itertools.takewhile(lambda line: not line.startswith("─"), lines[1:])
+    raise UserError(f"{' '.join(what).rstrip('.')}; see --help")
 
 
 def saved_config(arguments: Sequence[str]) -> TrainConfig | None:
