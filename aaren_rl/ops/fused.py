@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from aaren_rl.ops.state import PrefixState, state_dtype
 
@@ -53,28 +54,64 @@ def register(name: str, forward: Forward, backward: Backward, dispatch_key: str)
     operator = getattr(torch.ops.aaren_rl, name).default
     operator_backward = getattr(torch.ops.aaren_rl, f"{name}_backward").default
 
-    def run_backward(
-        ctx: Any, d_outputs: Optional, _m: None, _u: None, _end: None, du: Optional, dw: Optional
-    ) -> tuple[Optional, ...]:
-        scores, values, outputs, m, u, m0, u0, w0, cu_seqlens = ctx.saved_tensors
-        saved = (scores, values, outputs, m, u, m0, u0, w0, cu_seqlens)
-        d_scores, d_values, dm0, du0, dw0 = operator_backward(d_outputs, du, dw, *saved)
-        if m0 is None:
-            return d_scores, d_values, None, None, None, None
-        return d_scores, d_values, dm0, du0, dw0, None
-
     torch.library.register_autograd(
-        f"aaren_rl::{name}", run_backward, setup_context=_save, lib=_LIBRARY
+        f"aaren_rl::{name}",
+        _backward_formula(operator_backward),
+        setup_context=_save,
+        lib=_LIBRARY,
     )
+    eager = _eager_function(forward, backward)
 
     def run(
         scores: Tensor, values: Tensor, state: PrefixState | None, cu_seqlens: Tensor | None
     ) -> tuple[Tensor, PrefixState]:
         terms = (None, None, None) if state is None else state.terms
-        outputs, _, _, m_end, u_end, w_end = operator(scores, values, *terms, cu_seqlens)
+        plain = type(values) in (Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
+        call = eager if plain else operator
+        outputs, _, _, m_end, u_end, w_end = call(scores, values, *terms, cu_seqlens)
         return outputs, PrefixState(m_end, u_end, w_end)
 
     return run
+
+
+def _backward_formula(backward: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Any]:
+    """The gradient formula, around the backward kernel or the operator that wraps it."""
+
+    def formula(
+        ctx: Any, d_outputs: Optional, _m: None, _u: None, _end: None, du: Optional, dw: Optional
+    ) -> tuple[Optional, ...]:
+        scores, values, outputs, m, u, m0, u0, w0, cu_seqlens = ctx.saved_tensors
+        saved = (scores, values, outputs, m, u, m0, u0, w0, cu_seqlens)
+        d_scores, d_values, dm0, du0, dw0 = backward(d_outputs, du, dw, *saved)
+        if m0 is None:
+            return d_scores, d_values, None, None, None, None
+        return d_scores, d_values, dm0, du0, dw0, None
+
+    return formula
+
+
+def _eager_function(forward: Forward, backward: Backward) -> Callable[..., tuple[Tensor, ...]]:
+    """The same without the dispatcher's detours, which cost more than a short sequence does."""
+    formula = _backward_formula(backward)
+
+    class Eager(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Optional) -> tuple[Tensor, ...]:
+            results = forward(*inputs)
+            _save(ctx, inputs, results)
+            return results
+
+        @staticmethod
+        @once_differentiable
+        def backward(ctx: Any, *gradients: Optional) -> tuple[Optional, ...]:
+            return formula(ctx, *gradients)
+
+    def call(*inputs: Optional) -> tuple[Tensor, ...]:
+        if torch.is_grad_enabled():
+            return Eager.apply(*inputs)
+        return forward(*inputs)
+
+    return call
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
