@@ -38,8 +38,10 @@ class AarenAttention(nn.Module):
         if width % heads:
             raise ValueError(f"heads ({heads}) must divide width ({width})")
         self.width, self.heads, self.backend = width, heads, backend
-        # Small at the start: all scores are nearly equal, and the layer begins as a running mean.
-        self.query_token = nn.Parameter(torch.randn(width) * 0.02)
+        # Drawn at the scale of a normalised token, so that at the start scores differ as much as
+        # between two tokens of the Transformer. Much smaller, and all weights begin equal: then a
+        # cue among hundreds of tokens is seen too faintly to be learned (docs/memory.md).
+        self.query_token = nn.Parameter(torch.randn(width))
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
