@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from aaren_rl.acting import Policy
 from aaren_rl.agents.actions import action_codec
 from aaren_rl.agents.config import AgentConfig, AgentSpec
 from aaren_rl.data.sampling import Batch
@@ -20,37 +21,6 @@ from aaren_rl.storage import write_json, write_tensors
 
 Mode = Literal["carry", "reset", "window"]
 WEIGHTS_FILE, CARD_FILE, FORMAT = "agent.safetensors", "agent.json", 1
-
-
-class Policy(ABC):
-    """An agent acting in a batch of environments, each with its own past."""
-
-    @abstractmethod
-    def act(
-        self,
-        observations: np.ndarray,
-        rewards: np.ndarray | None = None,
-        dones: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Choose one action for every environment.
-
-        Args:
-            observations: `[num_envs, *observation shape]`, as the environments give them.
-            rewards: `[num_envs]`, what the last actions earned; `None` on the first call only.
-            dones: bool `[num_envs]`; true where the last step ended an episode, so that this
-                observation is the first of a new one. That environment alone starts afresh.
-
-        Returns:
-            Actions `[num_envs, *action shape]` inside the action space.
-
-        Raises:
-            UserError: for a wrong shape or a number that is not finite; nothing has changed then.
-        """
-
-    @property
-    @abstractmethod
-    def state_bytes(self) -> int:
-        """Bytes of everything that goes from one step to the next, all environments together."""
 
 
 class Carry:

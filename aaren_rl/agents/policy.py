@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aaren_rl.agents.base import Policy
-from aaren_rl.errors import UserError
+from aaren_rl.acting import Policy, check_outcome, copy_observations
 from aaren_rl.layers import SequenceState
 
 if TYPE_CHECKING:
@@ -31,14 +30,8 @@ def as_observations(observations: np.ndarray, num_envs: int, agent: Agent) -> Te
     Raises:
         UserError: for a wrong shape (both are named) or a number that is not finite.
     """
-    array = np.asarray(observations)
-    expected = (num_envs, *agent.spec.observation_space.shape)
-    if array.shape != expected:
-        raise UserError(f"observations must have shape {expected}, got {array.shape}")
-    array = array.reshape(num_envs, -1).astype(np.float32)
-    if not np.isfinite(array).all():
-        bad = np.flatnonzero(~np.isfinite(array).all(axis=1)).tolist()
-        raise UserError(f"observations of environment {bad} are not finite")
+    array = np.empty((num_envs, agent.spec.observation_size), np.float32)
+    copy_observations(observations, array, (num_envs, *agent.spec.observation_space.shape))
     return torch.from_numpy(array).to(agent.observation_mean.device)
 
 
@@ -58,26 +51,9 @@ class _Episodes:
         self, rewards: np.ndarray | None, dones: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The next timesteps, returns-to-go and who starts (bool); changes nothing."""
-        size = len(self.targets)
-        starts = self.timesteps < 0
-        if dones is not None:
-            starts = starts | _vector("dones", dones, size).astype(bool)
-        if rewards is None:
-            if not starts.all():
-                raise UserError("rewards are needed after the first step of an episode")
-            rewards = np.zeros(size)
-        rewards = _vector("rewards", rewards, size)
-        if not np.isfinite(rewards[~starts]).all():
-            raise UserError("rewards are not finite")
+        rewards, starts = check_outcome(self.timesteps < 0, rewards, dones)
         timesteps = np.where(starts, 0, self.timesteps + 1)
         return timesteps, np.where(starts, self.targets, self.returns_to_go - rewards), starts
-
-
-def _vector(name: str, values: np.ndarray, size: int) -> np.ndarray:
-    array = np.asarray(values)
-    if array.shape != (size,):
-        raise UserError(f"{name} must have shape {(size,)}, got {array.shape}")
-    return array
 
 
 class SteppingPolicy(Policy):

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aaren_rl.agents.base import Agent, Mode, Policy
+from aaren_rl.acting import Policy, beyond_the_table, check_targets
+from aaren_rl.agents.base import Agent, Mode
 from aaren_rl.agents.config import AgentConfig, AgentSpec
 from aaren_rl.agents.policy import SteppingPolicy, WindowPolicy
 from aaren_rl.data.sampling import Batch
@@ -163,30 +164,22 @@ class TrajectoryAgent(Agent):
         mode = mode or self.default_mode
         if mode not in self.modes:
             raise UserError(f"mode must be one of {', '.join(self.modes)}, got {mode!r}")
-        if target_return is None:
-            if not self.spec.target_returns:
-                raise UserError("--target-return is needed: the agent has no target of its own")
-            target_return = self.spec.target_returns[0]
-        targets = np.asarray(target_return, dtype=np.float64)
-        if targets.shape not in ((), (num_envs,)) or not np.isfinite(targets).all():
-            raise UserError(
-                f"target returns must be finite, one for all or {num_envs}, got {target_return}"
-            )
-        targets = np.broadcast_to(targets, (num_envs,)).copy()
+        targets = check_targets(target_return, self.spec.target_returns, num_envs)
         self.eval()
         if mode == "window":
             return WindowPolicy(self, targets)
         restart_every = self.config.context_length if mode == "reset" else None
+        return self._stepping_policy(targets, restart_every)
+
+    def _stepping_policy(self, targets: np.ndarray, restart_every: int | None) -> Policy:
+        """How this agent carries its state; a subclass may know a faster way."""
         return SteppingPolicy(self, targets, restart_every=restart_every)
 
     def check_horizon(self, steps: int, what: str) -> None:
         """Raise `UserError` when the learned timestep table ends before `steps`."""
         table = self.config.max_episode_length
         if self.config.timestep_embedding == "learned" and steps > table:
-            raise UserError(
-                f"{what} has {steps} steps, but the learned timestep embedding ends at {table}: "
-                f"give --max-episode-length {steps}, or --timestep-embedding sinusoidal or none"
-            )
+            raise beyond_the_table(what, steps, table)
 
 
 class SinusoidalEmbedding(nn.Module):

@@ -1,0 +1,206 @@
+"""What every policy is, and what it takes from environments, checked. Numpy only, no torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from aaren_rl.errors import UserError
+
+_NEVER = int(np.iinfo(np.int64).max)
+
+
+class Policy(ABC):
+    """An agent acting in a batch of environments, each with its own past."""
+
+    @abstractmethod
+    def act(
+        self,
+        observations: np.ndarray,
+        rewards: np.ndarray | None = None,
+        dones: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Choose one action for every environment.
+
+        Args:
+            observations: `[num_envs, *observation shape]`, as the environments give them.
+            rewards: `[num_envs]`, what the last actions earned; `None` on the first call only.
+            dones: bool `[num_envs]`; true where the last step ended an episode, so that this
+                observation is the first of a new one. That environment alone starts afresh.
+
+        Returns:
+            Actions `[num_envs, *action shape]` inside the action space.
+
+        Raises:
+            UserError: for a wrong shape or a number that is not finite; nothing has changed then.
+        """
+
+    @property
+    @abstractmethod
+    def state_bytes(self) -> int:
+        """Bytes of everything that goes from one step to the next, all environments together."""
+
+
+def copy_observations(observations: object, into: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Write observations to a float32 array, flattened.
+
+    Args:
+        observations: `[num_envs, *observation shape]`.
+        into: `[num_envs, observation_size]`; what it held before is lost in any case.
+        shape: what the observations' shape must be.
+
+    Raises:
+        UserError: for a wrong shape (both are named) or a number that is not finite.
+    """
+    array = np.asarray(observations)
+    if array.shape != shape:
+        raise UserError(f"observations must have shape {shape}, got {array.shape}")
+    with np.errstate(over="ignore"):  # too large for float32 is not finite: refused just below
+        np.copyto(into, array.reshape(into.shape), casting="unsafe")
+    finite = np.isfinite(into)
+    if not finite.all():
+        bad = np.flatnonzero(~finite.all(axis=1)).tolist()
+        raise UserError(f"observations of environment {bad} are not finite")
+
+
+def check_outcome(
+    fresh: np.ndarray, rewards: object, dones: object
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the last step brought.
+
+    Args:
+        fresh: bool `[num_envs]`, true for environments that have not begun.
+        rewards: `[num_envs]`, or `None` where every environment starts.
+        dones: bool `[num_envs]`, or `None` for none.
+
+    Returns:
+        Rewards (which mean nothing where an environment starts), and which environments start.
+
+    Raises:
+        UserError: for a wrong shape, or a reward that is missing or not finite.
+    """
+    starts = fresh
+    if dones is not None:
+        starts = fresh | _vector("dones", dones, len(fresh)).astype(bool)
+    if rewards is None:
+        if not starts.all():
+            raise UserError("rewards are needed after the first step of an episode")
+        return np.zeros(len(fresh)), starts
+    rewards = _vector("rewards", rewards, len(fresh))
+    if not np.isfinite(rewards).all() and not np.isfinite(rewards[~starts]).all():
+        raise UserError("rewards are not finite")
+    return rewards, starts
+
+
+def _vector(name: str, values: object, size: int) -> np.ndarray:
+    array = np.asarray(values)
+    if array.shape != (size,):
+        raise UserError(f"{name} must have shape {(size,)}, got {array.shape}")
+    return array
+
+
+def check_targets(
+    target_return: float | Sequence[float] | None, own: Sequence[float], num_envs: int
+) -> np.ndarray:
+    """The return to ask each environment for, float64 `[num_envs]`.
+
+    Args:
+        target_return: one for all or one each; the first of `own` when `None`.
+        own: the agent's own targets.
+        num_envs: number of environments.
+
+    Raises:
+        UserError: when there is none, or they are not finite, or not one for all or each.
+    """
+    if target_return is None:
+        if not own:
+            raise UserError("--target-return is needed: the agent has no target of its own")
+        target_return = own[0]
+    targets = np.asarray(target_return, dtype=np.float64)
+    if targets.shape not in ((), (num_envs,)) or not np.isfinite(targets).all():
+        raise UserError(
+            f"target returns must be finite, one for all or {num_envs}, got {target_return}"
+        )
+    return np.broadcast_to(targets, (num_envs,)).copy()
+
+
+def beyond_the_table(what: str, steps: int, table: int) -> UserError:
+    """The error for an episode that is longer than the learned timestep table."""
+    return UserError(
+        f"{what} has {steps} steps, but the learned timestep embedding ends at {table}: "
+        f"give --max-episode-length {steps}, or --timestep-embedding sinusoidal or none"
+    )
+
+
+class StepInputs:
+    """The arrays that a step reads from the environments, always the same ones.
+
+    Args:
+        observation_shape: of one environment.
+        targets: returns to ask for, `[num_envs]`.
+        table: steps after which the timestep table ends; `None` for no end.
+
+    Attributes:
+        observation: float32 `[num_envs, observation_size]`.
+        reward: float64 `[num_envs, 1]`.
+        reset: bool `[num_envs, 1]`, true where an episode begins.
+        target_return: float64 `[num_envs, 1]`.
+        fresh: bool `[num_envs]`, true for environments that have not begun.
+    """
+
+    def __init__(
+        self, observation_shape: tuple[int, ...], targets: np.ndarray, table: int | None
+    ) -> None:
+        size = len(targets)
+        self._shape, self._table = (size, *observation_shape), table
+        self.observation = np.zeros((size, int(np.prod(observation_shape))), np.float32)
+        self.reward, self.reset = np.zeros((size, 1)), np.zeros((size, 1), bool)
+        self.target_return = targets[:, None].astype(np.float64)
+        self.fresh = np.ones(size, bool)
+        self._sure_steps = 0  # so many can be taken before a timestep could leave the table
+
+    def see(self, observations: object) -> None:
+        """Fill `observation` alone; see `copy_observations`."""
+        copy_observations(observations, self.observation, self._shape)
+
+    def take(
+        self, observations: object, rewards: object, dones: object, timesteps: np.ndarray
+    ) -> None:
+        """Check what came from the environments and fill the arrays.
+
+        Args:
+            observations: see `copy_observations`.
+            rewards: see `check_outcome`.
+            dones: see `check_outcome`.
+            timesteps: int64 `[num_envs, 1]`, the timestep that follows in each environment.
+
+        Raises:
+            UserError: for anything that does not fit; the policy must then leave its state alone.
+        """
+        self.see(observations)
+        rewards, starts = check_outcome(self.fresh, rewards, dones)
+        if self._sure_steps == 0:
+            self._look_ahead(np.where(starts, 0, timesteps[:, 0]))
+        self.reset[:, 0] = starts
+        self.reward[:, 0] = rewards
+
+    def _look_ahead(self, timesteps: np.ndarray) -> None:
+        if self._table is None:
+            self._sure_steps = _NEVER
+            return
+        longest = int(timesteps.max())
+        if longest >= self._table:
+            raise beyond_the_table("the episode that is acted in", longest + 1, self._table)
+        self._sure_steps = self._table - longest
+
+    def taken(self) -> None:
+        """The step was done: all environments have begun."""
+        self.fresh[:] = False
+        self._sure_steps -= 1
+
+    def jump(self, fresh: np.ndarray) -> None:
+        """The timesteps were set from outside; `fresh` as the attribute."""
+        self.fresh[:] = fresh
+        self._sure_steps = 0
