@@ -57,7 +57,7 @@ class MemoryDataConfig:
     pairs: int | None = None
     """How many key-value pairs (recall). By default 4."""
     values: int | None = None
-    """How many different values (recall). By default 4."""
+    """How many different values (recall). By default 2."""
     size: int | None = None
     """Cells of the map's side, odd, 7 or more (minigrid-memory). By default 13."""
     random_length: bool = False

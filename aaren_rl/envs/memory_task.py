@@ -40,7 +40,7 @@ class Lengths:
     def __init__(
         self, length: int | Sequence[int], log_uniform: bool, shortest_possible: int
     ) -> None:
-        bounds = (length, length) if isinstance(length, (int, np.integer)) else tuple(length)
+        bounds = length if isinstance(length, (list, tuple)) else (length, length)
         if len(bounds) != 2 or not all(isinstance(bound, (int, np.integer)) for bound in bounds):
             raise UserError(f"length {length!r}: a number of steps, or two, expected")
         self.low, self.high = int(bounds[0]), int(bounds[1])
@@ -92,6 +92,8 @@ class VectorMemoryTask(VectorEnv[Any, Any, Any]):
         autoreset_mode: str | AutoresetMode,
     ) -> None:
         self.autoreset_mode = AutoresetMode(autoreset_mode)
+        if num_envs < 1:
+            raise UserError(f"{num_envs} environments: at least 1 expected")
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             raise UserError("autoreset_mode SameStep: NextStep or Disabled expected")
         if not (math.isfinite(noise) and noise >= 0):
@@ -187,8 +189,9 @@ class VectorMemoryTask(VectorEnv[Any, Any, Any]):
             rewards[restarting] = 0
             terminations[restarting] = False
         self._waiting = terminations
-        if self.noise:
-            self._draw_noise(np.flatnonzero(self.times % NOISE_BLOCK == 0))
+        if self.noise:  # those that have just begun have theirs
+            due = (self.times % NOISE_BLOCK == 0) & ~restarting
+            self._draw_noise(np.flatnonzero(due))
         no = np.zeros(self.num_envs, bool)
         return self.observe(), rewards, terminations.copy(), no, {}
 

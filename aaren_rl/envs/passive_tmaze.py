@@ -55,14 +55,17 @@ class VectorPassiveTMaze(VectorMemoryTask):
 
     def observe(self) -> NDArray[np.float32]:
         """See `PassiveTMaze`."""
-        first, junction = self.times == 0, self.times == self.lengths - 1
+        last = self.lengths - 1
         seen = np.zeros((self.num_envs, self.num_cues + 2), np.float32)
         if self.noise:
-            corridor = ~first & (self.times < self.lengths - 1)
+            corridor = (self.times > 0) & (self.times < last)
             np.multiply(self.noise_now(), corridor[:, None], out=seen[:, : self.num_cues])
-        seen[self.rows, self.cues] += first
-        seen[:, -2] = first
-        seen[:, -1] = junction
+        first = np.flatnonzero(self.times == 0)
+        if len(first):
+            seen[first, : self.num_cues] = -1
+            seen[first, self.cues[first]] = 1
+            seen[first, -2] = 1
+        seen[:, -1] = self.times == last
         return seen
 
     def reward(self, actions: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -76,8 +79,8 @@ class PassiveTMaze(MemoryTask):
 
     Registered as `aaren/PassiveTMaze-v0`. Observations, float32 `[cues + 2]`:
 
-    - `0 .. cues - 1`: at the first step the cue, one-hot. In the corridor, zeros or noise. At the
-      junction zeros.
+    - `0 .. cues - 1`: at the first step 1 for the cue and -1 for the others. In the corridor zeros,
+      or noise. At the junction zeros.
     - `cues`: 1 at the first step, else 0.
     - `cues + 1`: 1 at the junction, else 0.
 

@@ -27,7 +27,7 @@ class VectorRecall(VectorMemoryTask):
         length: int | Sequence[int] = (20, 120),
         log_uniform: bool = False,
         pairs: int = 4,
-        values: int = 4,
+        values: int = 2,
         noise: float = 0.0,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
     ) -> None:
@@ -79,11 +79,13 @@ class VectorRecall(VectorMemoryTask):
         rows, places = np.nonzero(at_moment)
         if len(rows):
             keys = self.shown[rows, places]
+            seen[rows, :channels] = -1
             seen[rows, keys] = 1
             seen[rows, pairs + self.values[rows, keys]] = 1
             seen[rows, -2] = 1
         rows = np.flatnonzero((question >= 0) & (question < pairs))
         if len(rows):
+            seen[rows, :pairs] = -1
             seen[rows, self.asked[rows, question[rows]]] = 1
             seen[rows, -1] = 1
         return seen
@@ -92,7 +94,7 @@ class VectorRecall(VectorMemoryTask):
         """1 / pairs for a right answer."""
         question = self.times - (self.lengths - self.num_pairs)
         rewards = np.zeros(self.num_envs)
-        rows = np.flatnonzero(question >= 0)
+        rows = np.flatnonzero((question >= 0) & (question < self.num_pairs))
         if len(rows):
             keys = self.asked[rows, question[rows]]
             right = actions[rows] == 1 + self.values[rows, keys]
@@ -109,9 +111,10 @@ class Recall(MemoryTask):
     independent of each other (two keys may have the same), the questions come in another random
     order. Observations, float32 `[pairs + values + 2]`:
 
-    - `0 .. pairs - 1`: the key that is shown or asked for, one-hot. On blank steps zeros or noise.
-    - `pairs .. pairs + values - 1`: the value that is shown, one-hot. With a question zeros, on
-      blank steps zeros or noise.
+    - `0 .. pairs - 1`: 1 for the key that is shown or asked for and -1 for the others. On blank
+      steps zeros, or noise.
+    - `pairs .. pairs + values - 1`: 1 for the value that is shown and -1 for the others. With a
+      question zeros, on blank steps zeros, or noise.
     - `pairs + values`: 1 where a pair is shown, else 0.
     - `pairs + values + 1`: 1 where a key is asked for, else 0.
 
