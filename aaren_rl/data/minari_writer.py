@@ -60,10 +60,12 @@ def write_minari(
     except OSError as error:
         raise UserError(f"{target.parent}: cannot be written ({error.strerror})") from None
     try:
+        folder = scratch / target.name
+        folder.mkdir()
         storage = MinariStorage.new(
-            scratch / "data", observation_space, action_space, env_spec=env_spec
+            folder / "data", observation_space, action_space, env_spec=env_spec
         )
-        steps = _write_episodes(dataset_id, scratch / "data" / HDF5_FILE, episodes)
+        steps = _write_episodes(dataset_id, folder / "data" / HDF5_FILE, episodes)
         storage.update_metadata(
             {
                 "dataset_id": dataset_id,
@@ -74,11 +76,9 @@ def write_minari(
                 **(metadata or {}),
             }
         )
-        scratch.chmod(0o755)  # temporary folders are for their owner alone
-        os.rename(scratch, target)
-    except BaseException:
+        os.rename(folder, target)
+    finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise
     mark_namespaces(root, target)
     sync_folder(target.parent)
     return target

@@ -10,7 +10,12 @@ import pytest
 from gymnasium import spaces
 
 from aaren_rl.data import TrajectoryDataset, load_trajectories
-from aaren_rl.envs import check_environment, environment_of, make_vector_env
+from aaren_rl.envs import (
+    check_environment,
+    environment_of,
+    environment_spec,
+    make_vector_env,
+)
 from aaren_rl.errors import UserError
 
 
@@ -140,3 +145,39 @@ def test_data_and_environment_must_fit(shipped: TrajectoryDataset) -> None:
     with pytest.raises(UserError, match=r"actions:.*Discrete\(3\)"):
         check_environment(hopper, shipped.observation_space, spaces.Discrete(3))
     hopper.close()
+
+
+def test_options_behind_the_name() -> None:
+    spec = environment_spec("Hopper-v5?reset_noise_scale=0.5&terminate_when_unhealthy=false")
+    assert spec.kwargs == {"reset_noise_scale": 0.5, "terminate_when_unhealthy": False}
+    assert environment_spec("Hopper-v5") == gymnasium.spec("Hopper-v5")
+    assert not gymnasium.spec("Hopper-v5").kwargs
+    text = environment_spec("Hopper-v5?xml_file=hopper.xml&length=[5,120]")
+    assert text.kwargs == {"xml_file": "hopper.xml", "length": [5, 120]}
+    env = make_vector_env("Hopper-v5?reset_noise_scale=0.5", 2)
+    assert np.abs(env.reset(seed=[0, 1])[0]).max() > 0.3
+    env.close()
+
+
+@pytest.mark.parametrize("options", ["length", "=3", "a=1&&b=2"])
+def test_options_without_a_value(options: str) -> None:
+    with pytest.raises(UserError, match="key=value expected"):
+        environment_spec(f"Hopper-v5?{options}")
+
+
+def test_unknown_options_are_named() -> None:
+    with pytest.raises(UserError, match=r"Hopper-v5\?colour=3.*colour"):
+        make_vector_env("Hopper-v5?colour=3", 1)
+
+
+def test_ours_step_in_batches_and_others_do_not() -> None:
+    """CartPole has a vector form of its own, which cannot be restarted by seed and mask."""
+    env = make_vector_env("aaren/PassiveTMaze-v0", 2)
+    assert type(env).__name__ == "VectorPassiveTMaze"
+    env = make_vector_env("CartPole-v1", 2)
+    assert isinstance(env, gymnasium.vector.SyncVectorEnv)
+    env.close()
+    env = make_vector_env("aaren/PassiveTMaze-v0?length=5", 2, asynchronous=True)
+    batch = make_vector_env("aaren/PassiveTMaze-v0?length=5", 2)
+    np.testing.assert_array_equal(env.reset(seed=[3, 4])[0], batch.reset(seed=[3, 4])[0])
+    env.close()
