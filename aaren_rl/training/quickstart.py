@@ -45,7 +45,7 @@ class QuickstartConfig:
 
     out: Path = Path("runs/quickstart")
     """Folder to leave the runs and summary.json in."""
-    updates: int = 1200
+    updates: int = 800
     """Gradient updates for each agent."""
     episodes: int = 16
     """Episodes for each row of the table."""
