@@ -25,6 +25,7 @@ def tiny_config(out: Path, **changes: Any) -> Any:
         "evaluate_every": 15,
         "episodes": 2,
         "log_every": 5,
+        "held_out": 0.0,
         "device": "cpu",
     }
     return TrainConfig(out=out, model=AgentConfig(**shape), **{**settings, **changes})

@@ -43,20 +43,25 @@ def test_the_seed_decides_everything(name: str, tiny: Callable[..., Any], tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("name", "precision", "sampling"),
+    ("name", "precision", "sampling", "held_out"),
     [
-        ("decision-aaren", "32", "windows"),
-        ("decision-aaren", "bf16", "streams"),
-        ("decision-aaren", "32", "episodes"),
-        ("decision-transformer", "bf16", "windows"),
-        ("decision-transformer", "32", "streams"),
-        ("decision-lstm", "32", "streams"),
-        ("decision-min-gru", "32", "streams"),
-        ("behavior-cloning", "32", "windows"),
+        ("decision-aaren", "32", "windows", 0.05),
+        ("decision-aaren", "bf16", "streams", 0.0),
+        ("decision-aaren", "32", "episodes", 0.0),
+        ("decision-transformer", "bf16", "windows", 0.0),
+        ("decision-transformer", "32", "streams", 0.0),
+        ("decision-lstm", "32", "streams", 0.0),
+        ("decision-min-gru", "32", "streams", 0.0),
+        ("behavior-cloning", "32", "windows", 0.05),
     ],
 )
 def test_stopped_anywhere_and_resumed_is_not_stopped(
-    name: str, precision: str, sampling: str, tiny: Callable[..., Any], tmp_path: Path
+    name: str,
+    precision: str,
+    sampling: str,
+    held_out: float,
+    tiny: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
     """Ctrl-C at the first update, in mid-run, at an evaluation's update, at the last update."""
     whole = tiny(
@@ -64,6 +69,7 @@ def test_stopped_anywhere_and_resumed_is_not_stopped(
         agent=name,
         precision=precision,
         sampling=sampling,
+        held_out=held_out,
         checkpoint_every=7,
     )
     train(whole)
@@ -191,6 +197,7 @@ def test_ctrl_c_in_a_terminal(tiny: Callable[..., Any], tmp_path: Path) -> None:
         *("--updates", "600", "--evaluate-every", "200", "--checkpoint-every", "20"),
         *("--batch-size", "8", "--learning-rate", "1e-3", "--episodes", "2", "--log-every", "5"),
         *("--width", "16", "--layers", "1", "--context-length", "5", "--device", "cpu"),
+        *("--held-out", "0"),
     ]
     process = start("scripts/train.py", *flags, "--out", str(run))
     while process.poll() is None and not (run / "last").exists():
