@@ -41,9 +41,11 @@ def plot_length_errors(summaries: dict[str, list[dict[str, Any]]]) -> Figure | N
                 color=f"C{number}",
                 label=f"{agent}, {mode}",
             )
+    if not drawn:
+        return None
     axis.set_xscale("log")
     axis.set_ylim(0, None)
     axis.set_xlabel("step of the episode")
     axis.set_ylabel("action error on held-out episodes")
     axis.legend(fontsize=8)
-    return figure if drawn else None
+    return figure
