@@ -13,4 +13,4 @@ def _event_files_sort_by_name() -> None:
     Runs that are stopped and resumed within one second of one process would come in the wrong
     order when that number grows from 9 to 10. Real ones take longer to start.
     """
-    event_file_writer._global_uid = 100_000
+    event_file_writer._global_uid = event_file_writer.AtomicCounter(100_000)
