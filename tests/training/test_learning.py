@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,11 +127,8 @@ def test_the_logged_numbers_are_those_of_the_updates(
         torch.testing.assert_close(trained[name], tensor, rtol=0, atol=2e-6, msg=name)
 
 
-def test_top_percent_learns_from_the_best_episodes_alone(
-    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import sys
-
+def sampled_from(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The datasets that runs draw their batches from, as they are made."""
     seen: list[Any] = []
 
     def sampler(dataset: Any, **settings: Any) -> WindowSampler:
@@ -138,6 +136,39 @@ def test_top_percent_learns_from_the_best_episodes_alone(
         return WindowSampler(dataset, **settings)
 
     monkeypatch.setattr(sys.modules["aaren_rl.training.run"], "WindowSampler", sampler)
+    return seen
+
+
+def test_held_out_episodes_are_not_learned_from(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are measured, and they are the same for every seed."""
+    seen = sampled_from(monkeypatch)
+    measured: list[Any] = []
+    trainer = sys.modules["aaren_rl.training.trainer"]
+    original = trainer.offline_metrics
+
+    def offline_metrics(agent: Any, held_out: Any) -> Any:
+        measured.append(held_out)
+        return original(agent, held_out)
+
+    monkeypatch.setattr(trainer, "offline_metrics", offline_metrics)
+    for seed in (0, 1):
+        settings = {"agent": "behavior-cloning", "held_out": 0.25, "environment": "none"}
+        train(tiny(tmp_path / str(seed), seed=seed, updates=1, **settings))
+    data = load_trajectories("aaren-rl/hopper-small-v0")
+    for learned, held in zip(seen, measured, strict=True):
+        assert (learned.num_episodes, held.num_episodes) == (59, 20)
+        returns = [*learned.episode_returns, *held.episode_returns]
+        assert sorted(returns) == sorted(data.episode_returns)  # all different: no overlap
+    assert len(set(data.episode_returns)) == data.num_episodes
+    assert np.array_equal(measured[0].observations, measured[1].observations)
+
+
+def test_top_percent_learns_from_the_best_episodes_alone(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = sampled_from(monkeypatch)
     config = tiny(
         tmp_path, agent="behavior-cloning", top_percent=10.0, updates=1, environment="none"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from run_cases import scalars, weights
 from aaren_rl.agents import TrajectoryAgent, load_agent
 from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
+from aaren_rl.evaluation import Score
 from aaren_rl.training import TrainConfig, train
 
 
@@ -201,10 +203,6 @@ def test_agents_that_need_no_table_learn_from_any_length(
 def test_best_is_the_first_of_the_highest_scores(
     tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
-    from aaren_rl.evaluation import Score
-
     trainer = sys.modules["aaren_rl.training.trainer"]
     means = iter([10.0, 30.0, 20.0, 30.0, 5.0, 29.0])
 

@@ -138,3 +138,27 @@ def test_an_agent_without_targets_logs_under_evaluation(
 def test_no_evaluation_no_scores(tiny: Callable[..., Any], tmp_path: Path) -> None:
     train(tiny(tmp_path, environment="none"))
     assert set(scalars(tmp_path)) == TRAINING | {"final/train_seconds", "final/parameters"}
+
+
+def test_errors_on_held_out_episodes(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """By position for each agent; what Aaren's memory holds for Aaren alone, with a picture."""
+    for name in ("decision-aaren", "decision-transformer"):
+        run = tmp_path / name
+        train(tiny(run, agent=name, environment="none", held_out=0.05))
+        entries = scalars(run)
+        memory = {tag for tag in entries if tag.startswith("memory/")}
+        aarens = {"memory/margin/layer_0_head_0", "memory/horizon/layer_0_head_0"}
+        assert memory == (aarens if name == "decision-aaren" else set())
+        content = json.loads((run / "summary.json").read_text())["offline"]
+        assert [row["update"] for row in content] == [15, 30]
+        for row in content:
+            assert row["lengths"][-1]["last"] == 1000
+            for part in row["lengths"]:
+                place = f"steps_{part['first']}_{part['last']}"
+                for mode in ("carry", "window"):
+                    logged = dict(entries[f"held_out/error_{mode}/{place}"])
+                    assert logged[row["update"]] == pytest.approx(part[mode], rel=1e-6)
+        events = EventAccumulator(str(run))
+        events.Reload()
+        pictures = events.Tags()["images"]
+        assert pictures == (["memory/held_at_the_end"] if name == "decision-aaren" else [])
