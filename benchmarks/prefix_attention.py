@@ -280,7 +280,7 @@ def grow(dtype: torch.dtype, options: Options, console: Console) -> dict[str, An
             curve = curves.setdefault(name, Curve())
             curve.time.append(time)
             curve.seconds.append(timings[name].median)
-            curve.bytes.append(peak_memory(run, options.device))
+            curve.bytes.append(None if name == "copy" else peak_memory(run, options.device))
     table = Table(title="Growth with the length, 1 sequence", title_justify="left")
     for heading in ("", "lengths", "ms at the longest", "MiB", "time ~ n^", "memory ~ n^"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -339,10 +339,11 @@ def draw_plot(results: dict[str, Any], path: str) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), constrained_layout=True)
-    for name, curve in results["growth"].items():
-        style = {"marker": "o", "linewidth": 2.2 if name.startswith("ours") else 1.2}
+    for index, (name, curve) in enumerate(results["growth"].items()):
+        width = 2.2 if name.startswith("ours") else 1.2
+        style: dict[str, Any] = {"marker": "o", "linewidth": width, "color": f"C{index}"}
         axes[0].loglog(curve["time"], [1e3 * s for s in curve["seconds"]], label=name, **style)
-        if all(curve["bytes"]) and name != "copy":
+        if all(curve["bytes"]):
             axes[1].loglog(curve["time"], [b / 2**20 for b in curve["bytes"]], label=name, **style)
     for axis, label in zip(axes, ("forward + backward, ms", "peak memory, MiB"), strict=True):
         axis.set(xlabel="tokens", ylabel=label)

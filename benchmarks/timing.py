@@ -1,7 +1,9 @@
 """Timing that can be trusted on a shared machine, and a record of the machine it ran on.
 
 Candidates run in turns (A B C A B C ...), so that what else happens on the machine hits all of
-them alike; a ratio is taken within each turn, and its median and spread are reported.
+them alike. Within a turn a short call is repeated and its median taken, which leaves out the few
+calls that the system interrupted. A ratio is taken within each turn, and the median and the
+spread of the turns are reported.
 """
 
 from __future__ import annotations
@@ -64,22 +66,35 @@ def take_turns(
     """
     repeats = {}
     for name, run in candidates.items():
-        _seconds(run, 1)  # compile, allocate, fill the caches
-        repeats[name] = max(1, round(at_least / max(_seconds(run, 1), 1e-7)))
+        _seconds(run)  # compile, allocate, fill the caches
+        repeats[name] = max(1, round(at_least / max(_seconds(run), 1e-7)))
     taken: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(turns):
         for name, run in candidates.items():
-            taken[name].append(_seconds(run, repeats[name]) / repeats[name])
+            taken[name].append(_turn(run, repeats[name]))
     return {name: Timing(tuple(seconds)) for name, seconds in taken.items()}
 
 
-def _seconds(run: Run, repeats: int) -> float:
+def _turn(run: Run, repeats: int) -> float:
+    """Seconds a call: the median of single calls, or on a GPU, which runs behind, their mean."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return _seconds(lambda: [run() for _ in range(repeats)]) / repeats
+    return statistics.median(_seconds(run) for _ in range(repeats))
+
+
+def _seconds(run: Run) -> float:
     _wait_for_gpu()
-    start = time.perf_counter()
-    for _ in range(repeats):
-        run()
+    clock = _clock()
+    start = clock()
+    run()
     _wait_for_gpu()
-    return time.perf_counter() - start
+    return clock() - start
+
+
+def _clock() -> Callable[[], float]:
+    """The time that this thread ran, where it runs alone: other processes cannot stretch it."""
+    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    return time.thread_time if alone else time.perf_counter
 
 
 def _wait_for_gpu() -> None:
@@ -160,6 +175,7 @@ def describe_machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "clock": _clock().__name__,
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
