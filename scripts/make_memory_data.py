@@ -6,9 +6,10 @@ import sys
 
 import tyro
 
-from aaren_rl.data import load_trajectories
+from aaren_rl.data.minari import METADATA
 from aaren_rl.envs.memory_data import MemoryDataConfig, make_memory_data
 from aaren_rl.errors import UserError
+from aaren_rl.storage import read_json
 
 
 def main() -> int:
@@ -18,12 +19,8 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    data = load_trajectories(folder)
-    print(
-        f"{folder}: {data.num_episodes} episodes, {data.num_steps} steps, "
-        f"{data.lengths.min()} to {data.max_episode_length} an episode; "
-        f"mean return {data.episode_returns.mean():.3f}"
-    )
+    content = read_json(folder / "data" / METADATA)
+    print(f"{folder}: {content['total_episodes']} episodes, {content['total_steps']} steps")
     return 0
 
 

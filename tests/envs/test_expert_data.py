@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +146,17 @@ def test_flags_that_do_not_fit(flags: dict[str, Any], named: str, tmp_path: Path
     with pytest.raises(UserError, match=named):
         make_memory_data(MemoryDataConfig(root=tmp_path, **flags))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "make_memory_data.py"
+    command = f"{script} --task recall --episodes 3 --length 9 --pairs 2 --root {tmp_path}"
+    monkeypatch.setattr(sys, "argv", command.split())
+    for code, said in ((0, "3 episodes, 27 steps"), (2, "there already")):
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(script), run_name="__main__")
+        assert stop.value.code == code
+        out, err = capsys.readouterr()
+        assert said in (err if code else out)
