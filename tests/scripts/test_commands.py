@@ -1,0 +1,83 @@
+"""Processes as a user starts them: train, evaluate, compare, and the one command for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from command_cases import TINY
+
+from aaren_rl.agents import load_agent
+
+ROOT = Path(__file__).parents[2]
+COMMAND = Path(sys.executable).parent / "aaren-rl"
+
+
+def call(*words: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words,
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return call(sys.executable, f"scripts/{name}.py", *arguments)
+
+
+def succeeded(process: subprocess.CompletedProcess[str]) -> str:
+    assert process.returncode == 0, process.stderr
+    assert "Traceback" not in process.stderr
+    assert "Warning" not in process.stderr
+    return process.stdout
+
+
+def test_train_then_evaluate(tmp_path: Path) -> None:
+    run, file = tmp_path / "run", tmp_path / "scores.json"
+    output = succeeded(script("train", *TINY, "--agent", "decision-aaren", "--out", str(run)))
+    assert "decision-aaren on aaren-rl/hopper-small-v0, 30 updates" in output
+    assert f"tensorboard --logdir {run}" in output
+    summary = json.loads((run / "summary.json").read_text())
+    [score] = summary["scores"]
+    assert f"{score['score_mean']:,.1f}" in output
+
+    arguments = ["--mode", "carry", "window", "--episodes", "3", "--target-return", "3600", "100"]
+    output = succeeded(script("evaluate", str(run), *arguments, "--json", str(file)))
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["mode"], row["target_return"], row["episodes"]) for row in rows] == [
+        ("carry", 3600.0, 3),
+        ("carry", 100.0, 3),
+        ("window", 3600.0, 3),
+        ("window", 100.0, 3),
+    ]
+    for row in rows:
+        assert f"{row['return_mean']:,.1f}" in output
+
+
+def test_compare(tmp_path: Path) -> None:
+    out = tmp_path / "comparison"
+    output = succeeded(script("compare", *TINY, "--seeds", "0", "1", "--out", str(out)))
+    rows = json.loads((out / "comparison.json").read_text())
+    assert [row["agent"] for row in rows] == ["decision-aaren", "decision-transformer"]
+    for row in rows:
+        run = out / row["agent"] / "seed-0"
+        assert row["parameters"] == load_agent(run / "last").num_parameters
+        assert str(row["parameters"]) in output
+        assert f"{row['score_mean']:,.1f}" in output
+    assert f"tensorboard --logdir {out}" in output
+
+
+def test_the_installed_command_fails_in_one_line(tmp_path: Path) -> None:
+    process = call(str(COMMAND), "evaluate", "nowhere", folder=tmp_path)
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr.count("\n") == 1
+    assert process.stderr.startswith("error: nowhere: not a training run")
+    assert not any(tmp_path.iterdir())
