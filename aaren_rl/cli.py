@@ -21,6 +21,8 @@ from rich.table import Table
 from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import EvaluateConfig, evaluate, normalized_scores
+from aaren_rl.export import ExportConfig, export
+from aaren_rl.runtime.card import card_path
 from aaren_rl.storage import read_json
 from aaren_rl.training import CompareConfig, Interrupted, TrainConfig, compare, train
 from aaren_rl.training.quickstart import (
@@ -43,6 +45,7 @@ def main(args: Sequence[str] | None = None) -> int:
         "evaluate": EvaluateConfig,
         "compare": CompareConfig,
         "quickstart": QuickstartConfig,
+        "export": ExportConfig,
     }
     if arguments[:1] and arguments[0] in commands:
         name = arguments[0]
@@ -197,11 +200,28 @@ def _quickstart(config: QuickstartConfig) -> None:
     )
 
 
+def _export(config: ExportConfig) -> None:
+    card = export(config)
+    agreement = card.checks["agreement"]
+    print(
+        f"{config.out}: {card.kind}, {card.precision}, {card.bytes:,} bytes\n"
+        f"as PyTorch within {agreement['largest_difference']:.1e} over {agreement['steps']} steps "
+        f"and {agreement['episodes']} episodes\ncard: {card_path(config.out)}"
+    )
+    if "dynamic_int8" in card.checks:
+        loss = card.checks["dynamic_int8"]
+        print(
+            f"score {loss['score_float32']:.2f} in float32, {loss['score_int8']:.2f} in int8: "
+            f"{loss['score_loss']:.2f} lost, over the same {loss['episodes']} episodes"
+        )
+
+
 ACTIONS: dict[type, Callable[[Any], None]] = {
     TrainConfig: _train,
     EvaluateConfig: _evaluate,
     CompareConfig: _compare,
     QuickstartConfig: _quickstart,
+    ExportConfig: _export,
 }
 
 

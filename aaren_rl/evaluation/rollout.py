@@ -13,6 +13,8 @@ from gymnasium.vector import VectorEnv
 from aaren_rl.agents import Agent, Mode, Policy
 from aaren_rl.envs import check_environment, make_vector_env
 
+PolicyMaker = Callable[[int, float | None, Mode | None], Policy]
+"""Makes a policy for a number of environments, a target return and a mode, as `Agent.policy`."""
 LARGEST_BATCH = 16  # environments that step together unless the caller says otherwise
 
 
@@ -46,6 +48,7 @@ def rollout(
     num_envs: int | None = None,
     asynchronous: bool = False,
     on_step: Callable[[], None] | None = None,
+    make_policy: PolicyMaker | None = None,
 ) -> Episodes:
     """Act for a number of whole episodes; episode i is seeded with `seed + i`.
 
@@ -62,6 +65,7 @@ def rollout(
         num_envs: environments that step together.
         asynchronous: each environment in a process of its own.
         on_step: called after each step; may raise to stop.
+        make_policy: makes what acts in the agent's place; `agent.policy` when `None`.
 
     Raises:
         UserError: when the environment cannot be made or does not fit the agent.
@@ -71,7 +75,7 @@ def rollout(
     try:
         check_environment(vector, agent.spec.observation_space, agent.spec.action_space)
         check_length(agent, vector)
-        policy = agent.policy(size, target_return, mode)
+        policy = (make_policy or agent.policy)(size, target_return, mode)
         return _run(policy, vector, list(range(seed, seed + episodes)), on_step)
     finally:
         vector.close()

@@ -1,0 +1,85 @@
+"""What goes in and out of an exported step, in which order: the same for every format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aaren_rl.agents import Agent, BehaviorCloning, DecisionAaren
+from aaren_rl.agents.actions import DiscreteActions
+from aaren_rl.errors import UserError
+from aaren_rl.runtime.card import Tensor
+
+Exportable = DecisionAaren | BehaviorCloning
+
+
+@dataclass(frozen=True)
+class Interface:
+    """The step's inputs and outputs, and which output is which input of the next step."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    state: dict[str, str]
+    reset_state: dict[str, float]
+
+
+def check_exportable(agent: Agent) -> Exportable:
+    """The agent, if its step can be one file.
+
+    Raises:
+        UserError: for an agent without a state of constant size.
+    """
+    if isinstance(agent, (DecisionAaren, BehaviorCloning)):
+        return agent
+    raise UserError(
+        f"{agent.name} cannot be exported: only {DecisionAaren.name} (whose state has a constant "
+        f"size) and {BehaviorCloning.name} (which has none) can; a Transformer's cache grows with "
+        "every step"
+    )
+
+
+def interface_of(agent: Exportable) -> Interface:
+    """What an agent's step takes and gives."""
+    observation = Tensor(
+        "observation",
+        "float32",
+        ("batch", agent.spec.observation_size),
+        "observation as the environment gives it, flattened",
+    )
+    action = Tensor(
+        "action",
+        "int64" if agent.spec.discrete else "float32",
+        ("batch", 1 if agent.spec.discrete else agent.spec.action_size),
+        "action as the environment takes it, flattened, inside its bounds",
+    )
+    if isinstance(agent, BehaviorCloning):
+        return Interface((observation,), (action,), {}, {})
+    return _sequence_interface(agent, observation, action)
+
+
+def _sequence_interface(agent: DecisionAaren, observation: Tensor, action: Tensor) -> Interface:
+    heads, dim = agent.config.heads, agent.config.width // agent.config.heads
+    given = (
+        observation,
+        Tensor("reward", "float64", ("batch", 1), "what the last action earned"),
+        Tensor("previous_action", action.dtype, action.shape, "the last action"),
+        Tensor("reset", "bool", ("batch", 1), "true where this observation begins an episode"),
+        Tensor("target_return", "float64", ("batch", 1), "return to ask for; read at a reset"),
+        Tensor("return_to_go", "float64", ("batch", 1), "return still to be earned, before reward"),
+        Tensor("timestep", "int64", ("batch", 1), "steps taken in this episode"),
+    )
+    layers = [
+        Tensor(
+            f"state_{index}",
+            "float32",
+            ("batch", heads, 1, dim + 2),
+            f"layer {index}: weighted sum of values ({dim}), normalizer, maximum score",
+        )
+        for index in range(agent.config.layers)
+    ]
+    carried = (*given[-2:], *layers)
+    new = [Tensor(f"new_{t.name}", t.dtype, t.shape, f"next {t.name}") for t in carried]
+    state = {"action": "previous_action", **{f"new_{t.name}": t.name for t in carried}}
+    reset_state = dict.fromkeys(state.values(), 0.0)
+    if isinstance(agent.actions, DiscreteActions):
+        reset_state["previous_action"] = float(agent.actions.start)
+    return Interface((*given, *layers), (action, *new), state, reset_state)
