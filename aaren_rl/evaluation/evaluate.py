@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +14,8 @@ from gymnasium.envs.registration import EnvSpec
 
 from aaren_rl.agents import Agent, Mode, TrajectoryAgent, load_agent
 from aaren_rl.errors import UserError
-from aaren_rl.evaluation.rollout import rollout
+from aaren_rl.evaluation.exported import onnx_policies
+from aaren_rl.evaluation.rollout import PolicyMaker, rollout
 from aaren_rl.evaluation.scores import score
 from aaren_rl.evaluation.video import record_video
 from aaren_rl.storage import probe_folder, recover_folder, write_json
@@ -47,6 +49,10 @@ class EvaluateConfig:
     """Each environment in a process of its own (worth it when they are slow)."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the agent thinks."""
+    runtime: Literal["torch", "onnx"] = "torch"
+    """What the agent acts through: PyTorch, or its exported step in ONNX Runtime."""
+    exported: Path | None = None
+    """The exported file for `--runtime onnx`; by default the run is exported for the occasion."""
     json: Path | None = None
     """File to write the rows to, with every episode's return and length."""
     video: Path | None = None
@@ -64,6 +70,10 @@ class EvaluateConfig:
             raise UserError(f"--target-return must be finite, got {self.target_return}")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError("--device cuda: torch finds no GPU here")
+        if self.runtime == "onnx" and self.device != "cpu":
+            raise UserError(f"--runtime onnx acts on the CPU: --device cpu, not {self.device}")
+        if self.exported is not None and self.runtime != "onnx":
+            raise UserError(f"--exported {self.exported} needs --runtime onnx")
         if self.json is not None:
             check_file(self.json)
 
@@ -80,17 +90,25 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     config.check()
     agent = load_agent(checkpoint_folder(config.run, config.checkpoint), config.device)
     environment = environment_of_agent(agent, config.environment)
-    rows = evaluate_agent(
-        agent,
-        environment,
-        modes=config.mode,
-        targets=config.target_return,
-        episodes=config.episodes,
-        seed=config.seed,
-        num_envs=config.num_envs,
-        asynchronous=config.asynchronous,
-    )
-    result = {"run": str(config.run), "checkpoint": config.checkpoint, "rows": rows}
+    onnx = config.runtime == "onnx"
+    with onnx_policies(agent, config.exported) if onnx else nullcontext(agent.policy) as policies:
+        rows = evaluate_agent(
+            agent,
+            environment,
+            modes=config.mode,
+            targets=config.target_return,
+            episodes=config.episodes,
+            seed=config.seed,
+            num_envs=config.num_envs,
+            asynchronous=config.asynchronous,
+            make_policy=policies,
+        )
+    result = {
+        "run": str(config.run),
+        "checkpoint": config.checkpoint,
+        "runtime": config.runtime,
+        "rows": rows,
+    }
     if config.json is not None:
         write_json(config.json, result)
     if config.video is not None:
@@ -151,8 +169,9 @@ def evaluate_agent(
     seed: int = 0,
     num_envs: int = 16,
     asynchronous: bool = False,
+    make_policy: PolicyMaker | None = None,
 ) -> list[dict[str, Any]]:
-    """A row for each mode and target return; see `EvaluateConfig` for the arguments."""
+    """A row for each mode and target return; see `EvaluateConfig` and `rollout`."""
     asked: list[float | None] = list(targets or agent.spec.target_returns)
     if not isinstance(agent, TrajectoryAgent):
         asked = [None]  # it cannot be asked for a return
@@ -168,6 +187,7 @@ def evaluate_agent(
                 seed=seed,
                 num_envs=num_envs,
                 asynchronous=asynchronous,
+                make_policy=make_policy,
             )
             result = score(agent, played, target).to_json()
             rows.append({"agent": agent.name, "mode": mode, **result})

@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 
 from aaren_rl.acting import Policy
-from aaren_rl.agents import load_agent
+from aaren_rl.agents import Agent, load_agent
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.evaluate import checkpoint_folder, environment_of_agent
 from aaren_rl.evaluation.rollout import rollout
@@ -170,6 +170,18 @@ def write_export(file: Path, content: bytes, card: Card) -> None:
     """Write an exported step and its card."""
     write_bytes(file, content)
     write_json(card_path(file), card.to_json())
+
+
+def write_onnx(agent: Agent, file: Path) -> None:
+    """Export an agent that is in memory, unchecked: to act with it at once.
+
+    Raises:
+        UserError: when it cannot be exported.
+    """
+    exportable = check_exportable(agent)
+    content = exported_step(exportable, "onnx")
+    card = make_card(exportable, file, content, kind="onnx", precision="float32", provenance={})
+    write_export(file, content, card)
 
 
 def exported_step(agent: Exportable, format: str) -> bytes:
