@@ -13,6 +13,7 @@ setup(
         Extension(
             "aaren_rl.ops.cpu._prefix_attention",
             ["aaren_rl/ops/cpu/prefix_attention.cpp"],
+            depends=["aaren_rl/ops/cpu/vectors.h"],
             language="c++",
             optional=True,
             extra_compile_args=[

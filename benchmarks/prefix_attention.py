@@ -35,10 +35,8 @@ from benchmarks.timing import (
 )
 
 DIM = 128
-CHECKED = 1500
-"""Tokens on which a candidate is compared with the definition."""
-SDPA_LIMIT = 10_000
-"""Longest sequence on which the quadratic rival is run."""
+CHECKED = 1500  # tokens on which a candidate is compared with the definition
+SDPA_LIMIT = 10_000  # longest sequence on which the quadratic rival is run
 SEQUENTIAL_LIMIT = 100
 BARS = {"short": {"sdpa": 1 / 4}, "long": {"sdpa": 1 / 60, "copy": 10.0}}
 

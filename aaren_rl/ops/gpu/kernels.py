@@ -22,70 +22,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-HIGHEST = tl.constexpr(3.4028234663852886e38)
-LOWEST = tl.constexpr(-3.4028234663852886e38)
-INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
-
-
-@triton.jit
-def _maximum(a, b):
-    return tl.maximum(a, b)
-
-
-@triton.jit
-def _finite(m):
-    """-inf becomes the lowest finite number, so that no difference is NaN."""
-    return tl.maximum(m, LOWEST)
-
-
-@triton.jit
-def _inverse(u):
-    """1 / u, and 0 for the empty set, whose u is 0."""
-    return tl.where(u == 0.0, 0.0, 1.0 / tl.where(u == 0.0, 1.0, u))
-
-
-@triton.jit
-def _product(weights, x):
-    """`weights @ x` on the tensor cores, to float32's precision whatever the dtype of x.
-
-    16-bit x are exact; the float32 weights are split into two numbers of x's dtype.
-    """
-    if x.dtype == tl.float32:
-        return tl.dot(weights, x, input_precision="tf32x3")
-    high = weights.to(x.dtype)
-    low = (weights - high.to(tl.float32)).to(x.dtype)
-    if INTERPRETED:  # Triton's interpreter would multiply the bits of bfloat16
-        exact = x.to(tl.float32)
-        return tl.dot(high.to(tl.float32), exact) + tl.dot(low.to(tl.float32), exact)
-    return tl.dot(low, x, acc=tl.dot(high, x))
-
-
-@triton.jit
-def _locate(offsets, packed, heads, dim, time, segments, BLOCK_TIME, BLOCK_DIM):
-    """Decode the program's index.
-
-    Returns:
-        sequence and head as `row`, batch, head, first and last+1 token of the sequence, tokens in
-        a segment, the segment, and the block of dims.
-    """
-    index = tl.program_id(0)
-    blocks = tl.cdiv(dim, BLOCK_DIM)
-    block = index % blocks
-    index = index // blocks
-    segment = index % segments
-    row = (index // segments).to(tl.int64)
-    head = row % heads
-    sequence = row // heads
-    batch = sequence
-    begin = row * 0
-    end = begin + time
-    if packed != 0:
-        # Clamped: whatever the offsets hold, no access is out of bounds.
-        begin = tl.minimum(tl.maximum(tl.load(offsets + sequence).to(tl.int64), 0), time)
-        end = tl.minimum(tl.maximum(tl.load(offsets + sequence + 1).to(tl.int64), begin), time)
-        batch = row * 0
-    length = tl.cdiv(tl.cdiv(end - begin, segments), BLOCK_TIME) * BLOCK_TIME
-    return row, batch, head, begin, end, length, segment, block
+from aaren_rl.ops.gpu.blocks import HIGHEST, finite, inverse_of, locate, maximum, product
 
 
 @triton.jit
@@ -108,7 +45,7 @@ def segment_states(
     BLOCK_DIM: tl.constexpr,
 ):
     """Forward, first pass: the state of each segment's own tokens, `[row, segment]`."""
-    row, batch, head, begin, end, length, segment, block = _locate(
+    row, batch, head, begin, end, length, segment, block = locate(
         offsets, packed, heads, dim, time, segments, BLOCK_TIME, BLOCK_DIM
     )
     dims = block * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
@@ -128,8 +65,8 @@ def segment_states(
         s = tl.load(score_row + start * heads + ticks * heads, mask=in_time, other=float("-inf"))
         v = tl.load(value_row + start * value_time + value_tile, mask=inside, other=0.0)
         joined = tl.maximum(m, tl.max(s, 0))
-        weight = tl.exp(s - _finite(joined))
-        decay = tl.exp(m - _finite(joined))
+        weight = tl.exp(s - finite(joined))
+        decay = tl.exp(m - finite(joined))
         u = u * decay + tl.sum(weight, 0)
         w = w * decay + tl.sum(weight[:, None] * v.to(tl.float32), 0)
         m = joined
@@ -169,7 +106,7 @@ def forward(
     BLOCK_DIM: tl.constexpr,
 ):
     """Forward: outputs, m and u of every prefix, and the final state of each row."""
-    row, batch, head, begin, end, length, segment, block = _locate(
+    row, batch, head, begin, end, length, segment, block = locate(
         offsets, packed, heads, dim, time, segments, BLOCK_TIME, BLOCK_DIM
     )
     dims = block * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
@@ -181,8 +118,8 @@ def forward(
         slot = row * segments + earlier
         other_m = tl.load(segment_m + slot)
         joined = tl.maximum(m, other_m)
-        decay = tl.exp(m - _finite(joined))
-        other_decay = tl.exp(other_m - _finite(joined))
+        decay = tl.exp(m - finite(joined))
+        other_decay = tl.exp(other_m - finite(joined))
         u = u * decay + tl.load(segment_u + slot) * other_decay
         other_w = tl.load(segment_w + slot * dim + dims, mask=in_dims, other=0.0)
         w = w * decay + other_w * other_decay
@@ -204,16 +141,16 @@ def forward(
         s = tl.load(score_row + start * heads + ticks * heads, mask=in_time, other=float("-inf"))
         v = tl.load(value_row + start * value_time + value_tile, mask=inside, other=0.0)
         # The block's own sums, relative to its own running maximum.
-        own_m = tl.associative_scan(s, 0, _maximum)
-        triangle = tl.where(past, tl.exp(s[None, :] - _finite(own_m)[:, None]), 0.0)
+        own_m = tl.associative_scan(s, 0, maximum)
+        triangle = tl.where(past, tl.exp(s[None, :] - finite(own_m)[:, None]), 0.0)
         own_u = tl.sum(triangle, 1)
-        own_w = _product(triangle, v)
+        own_w = product(triangle, v)
         # Joined to the state before the block.
         m_k = tl.maximum(own_m, m)
-        own_decay = tl.exp(own_m - _finite(m_k))
-        decay = tl.exp(m - _finite(m_k))
+        own_decay = tl.exp(own_m - finite(m_k))
+        decay = tl.exp(m - finite(m_k))
         u_k = own_u * own_decay + u * decay
-        inverse = _inverse(u_k)
+        inverse = inverse_of(u_k)
         o = own_w * (own_decay * inverse)[:, None] + w[None, :] * (decay * inverse)[:, None]
         tl.store(
             output_row + start * heads * dim + output_tile,
@@ -224,8 +161,8 @@ def forward(
             tl.store(m_all + line + start + ticks, m_k, mask=in_time)
             tl.store(u_all + line + start + ticks, u_k, mask=in_time)
         joined = tl.maximum(m, tl.max(s, 0))
-        weight = tl.exp(s - _finite(joined))
-        decay_end = tl.exp(m - _finite(joined))
+        weight = tl.exp(s - finite(joined))
+        decay_end = tl.exp(m - finite(joined))
         u = u * decay_end + tl.sum(weight, 0)
         w = w * decay_end + tl.sum(weight[:, None] * v.to(tl.float32), 0)
         m = joined
@@ -262,7 +199,7 @@ def segment_gradients(
 
     r `[row, segment, dim]` and c `[row, segment, dim block]`, relative to the m just before it.
     """
-    row, batch, head, begin, end, length, segment, block = _locate(
+    row, batch, head, begin, end, length, segment, block = locate(
         offsets, packed, heads, dim, time, segments, BLOCK_TIME, BLOCK_DIM
     )
     dims = block * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
@@ -287,7 +224,7 @@ def segment_gradients(
         u = tl.load(u_all + line + start + ticks, mask=in_time, other=0.0)
         g = tl.load(gradient_row + start * d_output_time + gradient_tile, mask=inside, other=0.0)
         o = tl.load(output_row + start * heads * dim + output_tile, mask=inside, other=0.0)
-        factor = tl.exp(m_before - _finite(m)) * _inverse(u)
+        factor = tl.exp(m_before - finite(m)) * inverse_of(u)
         r += tl.sum(factor[:, None] * g.to(tl.float32), 0)
         c += tl.sum(factor * tl.sum(o.to(tl.float32) * g.to(tl.float32), 1), 0)
     slot = row * segments + segment
@@ -334,7 +271,7 @@ def backward(
     d_scores `[dim blocks, batch, time, heads]` and du0 `[dim blocks, rows]` are to be summed over
     the first axis.
     """
-    row, batch, head, begin, end, length, segment, block = _locate(
+    row, batch, head, begin, end, length, segment, block = locate(
         offsets, packed, heads, dim, time, segments, BLOCK_TIME, BLOCK_DIM
     )
     blocks = tl.cdiv(dim, BLOCK_DIM)
@@ -349,14 +286,14 @@ def backward(
     c = tl.where(block == 0, -tl.load(du_end + row), 0.0)
     if first < last:
         m_last = tl.load(m_all + line + last - 1)
-        decay = tl.exp(m_last - _finite(tl.load(m_all + line + end - 1)))
+        decay = tl.exp(m_last - finite(tl.load(m_all + line + end - 1)))
         r = r * decay
         c = c * decay
         for later in range(segment + 1, segments):
             later_first = begin + later * length
             if later_first < end:
                 slot = row * segments + later
-                decay = tl.exp(m_last - _finite(tl.load(m_all + line + later_first - 1)))
+                decay = tl.exp(m_last - finite(tl.load(m_all + line + later_first - 1)))
                 r += decay * tl.load(segment_r + slot * dim + dims, mask=in_dims, other=0.0)
                 c += decay * tl.load(segment_c + slot * blocks + block)
 
@@ -382,15 +319,15 @@ def backward(
         g = tl.load(gradient_row + start * d_output_time + gradient_tile, mask=inside, other=0.0)
         o = tl.load(outputs + spot + output_tile, mask=inside, other=0.0)
         v = tl.load(value_row + start * value_time + value_tile, mask=inside, other=0.0)
-        inverse = _inverse(u)
-        floor = _finite(m)
+        inverse = inverse_of(u)
+        floor = finite(m)
         m_last = tl.load(m_all + line + tl.minimum(start + BLOCK_TIME, last) - 1)
         # P[i, k] = exp(s_i - m_k) / u_k for k >= i: the transpose of the forward triangle.
         weights = tl.exp(s[:, None] - floor[None, :]) * inverse[None, :]
         triangle = tl.where(future, weights, 0.0)
         dot = tl.sum(o.to(tl.float32) * g.to(tl.float32), 1)
-        decay = tl.exp(s - _finite(m_last))
-        dv = _product(triangle, g) + decay[:, None] * r[None, :]
+        decay = tl.exp(s - finite(m_last))
+        dv = product(triangle, g) + decay[:, None] * r[None, :]
         ds = tl.sum(v.to(tl.float32) * dv, 1)
         ds -= tl.sum(triangle * dot[None, :], 1) + decay * c
         tl.store(d_values + spot + output_tile, dv.to(d_values.dtype.element_ty), mask=inside)
@@ -400,7 +337,7 @@ def backward(
         if start > begin:
             m_before = tl.load(m_all + line + start - 1)
         factor = tl.exp(m_before - floor) * inverse
-        decay_before = tl.exp(m_before - _finite(m_last))
+        decay_before = tl.exp(m_before - finite(m_last))
         r = r * decay_before + tl.sum(factor[:, None] * g.to(tl.float32), 0)
         c = c * decay_before + tl.sum(factor * dot, 0)
     if segment == 0:
