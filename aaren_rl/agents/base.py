@@ -19,7 +19,7 @@ from aaren_rl.data.sampling import Batch
 from aaren_rl.layers import SequenceState
 from aaren_rl.storage import write_json, write_tensors
 
-Mode = Literal["carry", "reset", "window"]
+Mode = Literal["carry", "reset", "window", "sliding"]
 WEIGHTS_FILE, CARD_FILE, FORMAT = "agent.safetensors", "agent.json", 1
 
 
@@ -119,8 +119,9 @@ class Agent(nn.Module, ABC):
             target_return: the return to ask for, one for all or one each; the agent's own first
                 target when `None`.
             mode: `carry` (the state goes on from the episode's start), `reset` (it starts afresh
-                every context length) or `window` (recompute the last context at every step);
-                `default_mode` when `None`.
+                every context length), `window` (recompute the last context at every step) or, for
+                a Transformer alone, `sliding` (a cache of the last context, each token as it was
+                computed when it was new); `default_mode` when `None`.
         """
 
     def check_horizon(self, steps: int, what: str) -> None:

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from aaren_rl.acting import Policy, check_targets
+from aaren_rl.agents.base import Mode
+from aaren_rl.agents.policy import SteppingPolicy
 from aaren_rl.agents.trajectory_agent import TrajectoryAgent
 
 
 class DecisionTransformer(TrajectoryAgent):
-    """Acts by recomputing a window (as everybody's does), or with a cache that grows (`carry`)."""
+    """Acts by recomputing a window (as everybody's does), or with a cache.
+
+    The cache grows with every step in mode `carry`, and holds the last context in mode `sliding`.
+    """
 
     name = "decision-transformer"
     mixer = "attention"
+    modes = ("carry", "reset", "window", "sliding")
     default_mode = "window"
+
+    def policy(
+        self,
+        num_envs: int,
+        target_return: float | Sequence[float] | None = None,
+        mode: Mode | None = None,
+    ) -> Policy:
+        """Start acting in `num_envs` environments; see `Agent.policy`."""
+        if mode != "sliding":
+            return super().policy(num_envs, target_return, mode)
+        targets = check_targets(target_return, self.spec.target_returns, num_envs)
+        self.eval()
+        if self.config.context_length == 1:  # no past at all: not even the previous action
+            return SteppingPolicy(self, targets, restart_every=1)
+        return SteppingPolicy(self, targets, keep=self.config.context_length)

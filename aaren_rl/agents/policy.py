@@ -1,8 +1,9 @@
-"""Acting: the three ways in which a trajectory agent goes through an episode.
+"""Acting: the ways in which a trajectory agent goes through an episode.
 
-`SteppingPolicy` carries the sequence model's state from step to step (modes `carry` and `reset`);
-`WindowPolicy` keeps the last steps and recomputes them (mode `window`). Both hold one past for each
-environment and start it afresh for that environment alone when its episode has ended.
+`SteppingPolicy` carries the sequence model's state from step to step (modes `carry`, `reset`, and
+`sliding` for a Transformer, whose cache it keeps short); Decision Aaren has a faster one, in
+`aaren_policy`. `WindowPolicy` keeps the last steps and recomputes them (mode `window`). Each holds
+one past for each environment and starts it afresh for that one alone when its episode has ended.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from aaren_rl.acting import Policy, check_outcome, copy_observations
-from aaren_rl.layers import SequenceState
+from aaren_rl.layers import KeyValueCache, SequenceState
 
 if TYPE_CHECKING:
     from aaren_rl.agents.base import Agent
@@ -63,13 +64,20 @@ class SteppingPolicy(Policy):
         agent: the agent.
         targets: returns to ask for, float64 `[num_envs]`.
         restart_every: start the state afresh every so many steps; `None` carries it to the end.
+        keep: let a step read the last so many steps' tokens only (its own are one of them), each
+            as it was computed when it was new; at least 2, and only for a mixer whose state is a
+            `KeyValueCache`.
     """
 
     def __init__(
-        self, agent: TrajectoryAgent, targets: np.ndarray, restart_every: int | None = None
+        self,
+        agent: TrajectoryAgent,
+        targets: np.ndarray,
+        restart_every: int | None = None,
+        keep: int | None = None,
     ) -> None:
         self._agent = agent
-        self._restart_every = restart_every
+        self._restart_every, self._keep = restart_every, keep
         self._episodes = _Episodes(targets)
         self._state: SequenceState | None = None
         self._actions = _no_actions(agent, (len(targets),))
@@ -110,12 +118,21 @@ class SteppingPolicy(Policy):
         """An environment that starts has no previous action: its first token is masked out."""
         if starts.all() or self._state is None:
             return self._agent.read(tokens[:, 1:], read=NEWEST)
+        if self._keep is not None:
+            # From the first return-to-go of the steps before up to the newest observation.
+            self._state = last_tokens(self._state, 3 * self._keep - 4)
         if not starts.any():
             return self._agent.read(tokens, self._state, read=NEWEST)
         restart = torch.from_numpy(starts).to(tokens.device)
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         mask[:, 0] = ~restart
         return self._agent.read(tokens, self._state.reset(restart), mask, NEWEST)
+
+
+def last_tokens(state: SequenceState, count: int) -> SequenceState:
+    """A Transformer's state with only the last `count` tokens."""
+    caches = (layer for layer in state.layers if isinstance(layer, KeyValueCache))
+    return SequenceState(tuple(cache.last(count) for cache in caches))
 
 
 class WindowPolicy(Policy):

@@ -33,8 +33,9 @@ class EvaluateConfig:
     checkpoint: Literal["last", "best"] = "last"
     """Which of the run's checkpoints; `best` was chosen by its score in training and flatters."""
     mode: tuple[Mode, ...] = ()
-    """How to act: carry the state, reset it every context length, or recompute the window; several
-    give a row each. By default carry for Aaren, window for the Transformer."""
+    """How to act: carry the state, reset it every context length, recompute the window, or (for the
+    Transformer) slide a cache of the last context; several give a row each. By default carry for
+    Aaren, window for the Transformer."""
     episodes: int = 10
     """Episodes for each row."""
     target_return: tuple[float, ...] = ()
