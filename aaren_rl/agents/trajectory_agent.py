@@ -129,9 +129,12 @@ class TrajectoryAgent(Agent):
         state: SequenceState | None = None,
         mask: Tensor | None = None,
         read: slice = EVERY_TOKEN,
+        cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, SequenceState]:
         """Run the sequence model; see `SequenceModel.forward`."""
-        out: tuple[Tensor, SequenceState] = self.sequence_model(tokens, state, mask, read)
+        out: tuple[Tensor, SequenceState] = self.sequence_model(
+            tokens, state, mask, read, cu_seqlens
+        )
         return out
 
     def predict(self, batch: Batch) -> Tensor:
@@ -146,7 +149,10 @@ class TrajectoryAgent(Agent):
             state = state.reset(batch.starts)
         tokens = self.embed(batch.returns_to_go, batch.observations, batch.actions, batch.timesteps)
         observed = slice(OBSERVATION_TOKEN, None, TOKENS_PER_STEP)
-        features, state = self.read(tokens, state, read=observed)
+        lengths = batch.cu_seqlens
+        if lengths is not None:
+            lengths = lengths * TOKENS_PER_STEP
+        features, state = self.read(tokens, state, read=observed, cu_seqlens=lengths)
         return self.head(features), state
 
     def policy(

@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
-from aaren_rl.data.sampling import Batch, gather
+from aaren_rl.data.sampling import Batch
 from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.errors import UserError
 
-POOL = 256  # episodes that are sorted by length together
-
 
 class EpisodeSampler:
-    """Goes through the dataset episode by episode, in batches of episodes of similar length.
+    """Goes through the dataset episode by episode: each once an epoch, in a new order.
 
-    Every epoch takes each episode once, in a new order. To keep padding small, each pool of
-    `POOL` episodes of that order is sorted by length before it is cut into batches, and its
-    batches are then shuffled. Processes take batches in turn.
+    Episodes are packed: one after the other in one row, so that nothing is padding. Processes take
+    batches in turn.
     """
 
     def __init__(
@@ -34,8 +32,7 @@ class EpisodeSampler:
 
         Args:
             dataset: what to draw from.
-            batch_steps: most steps of a batch, padding included; an episode that is longer is a
-                batch of its own.
+            batch_steps: most steps of a batch; an episode that is longer is a batch of its own.
             seed: of the generator, the same on every process.
             rank: this process, from 0.
             world_size: number of processes.
@@ -56,31 +53,20 @@ class EpisodeSampler:
         self._next = 0
 
     def _draw_epoch(self) -> list[np.ndarray[Any, Any]]:
+        """A new order of all episodes, cut into batches within the budget."""
         order = self._generator.permutation(self.dataset.num_episodes)
-        batches: list[np.ndarray[Any, Any]] = []
-        for start in range(0, len(order), POOL):
-            pool = order[start : start + POOL]
-            pool = pool[np.argsort(self.dataset.lengths[pool], kind="stable")]
-            cut = self._cut(pool)
-            batches += [cut[i] for i in self._generator.permutation(len(cut))]
-        return batches
-
-    def _cut(self, pool: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
-        """Cut episodes (indices, shortest first) into batches within the budget."""
-        batches, first = [], 0
-        for last, length in enumerate(self.dataset.lengths[pool].tolist()):
-            if last > first and length * (last - first + 1) > self.batch_steps:
-                batches.append(pool[first:last])
-                first = last
-        return [*batches, pool[first:]]
+        batches, first, steps = [], 0, 0
+        for place, length in enumerate(self.dataset.lengths[order].tolist()):
+            if place > first and steps + length > self.batch_steps:
+                batches.append(order[first:place])
+                first, steps = place, 0
+            steps += length
+        return [*batches, order[first:]]
 
     def sample(self) -> Batch:
-        """The next batch of this process; as long as its longest episode."""
+        """The next batch of this process: one row of whole episodes."""
         batches = [self._take() for _ in range(self._world_size)]
-        episodes = batches[self._rank]
-        offsets = self.dataset.offsets
-        longest = int(self.dataset.lengths[episodes].max())
-        return gather(self.dataset, offsets[episodes], offsets[episodes + 1], longest)
+        return pack(self.dataset, batches[self._rank])
 
     def _take(self) -> np.ndarray[Any, Any]:
         if self._next == len(self._batches):
@@ -97,3 +83,19 @@ class EpisodeSampler:
         self._generator.bit_generator.state = state["epoch_start"]
         self._begin_epoch()
         self._next = state["next"]
+
+
+def pack(data: TrajectoryDataset, episodes: np.ndarray[Any, Any]) -> Batch:
+    """Whole episodes (indices) one after the other in one row, with `cu_seqlens`."""
+    lengths = data.lengths[episodes]
+    ends = np.cumsum(lengths)
+    # Step i of the row is step i - (its episode's place in the row) of that episode.
+    rows = np.arange(ends[-1]) + np.repeat(data.offsets[episodes] - (ends - lengths), lengths)
+    return Batch(
+        observations=torch.from_numpy(data.observations[rows])[None],
+        actions=torch.from_numpy(data.actions[rows])[None],
+        returns_to_go=torch.from_numpy(data.returns_to_go[rows])[None, :, None],
+        timesteps=torch.from_numpy(data.timesteps[rows])[None],
+        mask=torch.ones(1, len(rows), dtype=torch.bool),
+        cu_seqlens=torch.from_numpy(np.concatenate([[0], ends])),
+    )

@@ -22,6 +22,8 @@ class Batch(NamedTuple):
         mask: bool `[batch, time]`, True where there is a step.
         starts: bool `[batch]`, True where a row starts an episode and False where it goes on from
             the same row of the batch before; None where no row goes on.
+        cu_seqlens: int64 `[sequences + 1]`, on the CPU: in a packed batch (of one row), where its
+            episodes begin and end; None where each row is one slice.
     """
 
     observations: torch.Tensor
@@ -30,10 +32,12 @@ class Batch(NamedTuple):
     timesteps: torch.Tensor
     mask: torch.Tensor
     starts: torch.Tensor | None = None
+    cu_seqlens: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
-        return Batch(*(None if tensor is None else tensor.to(device) for tensor in self))  # type: ignore[arg-type]
+        """The same batch on another device; `cu_seqlens` stays on the CPU, where it is read."""
+        moved = [None if part is None else part.to(device) for part in self[:-1]]
+        return Batch._make([*moved, self.cu_seqlens])
 
 
 class Sampler(Protocol):

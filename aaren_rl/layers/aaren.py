@@ -70,6 +70,7 @@ class AarenAttention(nn.Module):
         state: PrefixState | None = None,
         mask: Tensor | None = None,
         read: slice = EVERY_TOKEN,
+        cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, PrefixState]:
         """Mix tokens with their past.
 
@@ -78,6 +79,8 @@ class AarenAttention(nn.Module):
             state: the past before `x`; `None` is the empty past.
             mask: bool `[batch, time]`; a token where it is false leaves no trace.
             read: the tokens whose outputs are wanted; all are mixed.
+            cu_seqlens: for a packed batch (`aaren_rl.layers.packed`), the cumulated lengths; the
+                state then has a row for each sequence.
 
         Returns:
             Outputs `[batch, tokens in read, width]` and the state after the last token.
@@ -88,5 +91,7 @@ class AarenAttention(nn.Module):
         if mask is not None:
             scores = scores.masked_fill(~mask[..., None], -math.inf)
         values = self.value(x).view(batch, time, self.heads, -1)
-        outputs, state = prefix_attention(scores, values, initial_state=state, backend=self.backend)
+        outputs, state = prefix_attention(
+            scores, values, initial_state=state, cu_seqlens=cu_seqlens, backend=self.backend
+        )
         return self.out(outputs[:, read].flatten(2)), state

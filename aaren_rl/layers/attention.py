@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from aaren_rl.layers.packed import each_sequence
 from aaren_rl.layers.state import EVERY_TOKEN, check_mask
+
+_SMALLEST_ROOM = 64  # tokens
+
+
+class _Room:
+    """Memory for more tokens than are there, so that the next ones need not move the old ones.
+
+    Several caches may look at one room. Only behind the last token that anybody has put there is
+    something written, so no cache changes.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, more: int) -> None:
+        batch, heads, used, dim = keys.shape
+        size = max(_SMALLEST_ROOM, 2 * (used + more))
+        self.keys = keys.new_empty(batch, heads, size, dim)
+        self.values = torch.empty_like(self.keys)
+        self.keys[:, :, :used], self.values[:, :, :used] = keys, values
+        self.used = used
+
+    def has_place(self, start: int, count: int) -> bool:
+        """Whether `count` tokens fit at `start` without touching anybody's."""
+        # torch refuses to write into what inference mode has made, except in inference mode
+        writable = torch.is_inference_mode_enabled() or not self.keys.is_inference()
+        return writable and start == self.used and start + count <= self.keys.shape[2]
 
 
 @dataclass(frozen=True)
@@ -17,11 +42,16 @@ class KeyValueCache:
     """Keys and values of all tokens so far: `[batch, heads, time, dim]`; grows with every token.
 
     `valid` (bool `[batch, time]`) says which of them still count for each sequence; `None` is all.
+    While no gradients are needed, new tokens are written behind the old ones, into room that is
+    doubled when it is used up: a token costs the same however long the past is.
     """
 
     keys: Tensor
     values: Tensor
     valid: Tensor | None = None
+    # Not a field, for it is nothing that this cache means: the room that it looks at, and where in
+    # it this cache ends.
+    _place: ClassVar[tuple[_Room, int] | None] = None
 
     @property
     def nbytes(self) -> int:
@@ -38,7 +68,17 @@ class KeyValueCache:
         # Columns that no sequence needs any more go, or restarts would let the cache grow for ever.
         alive = valid.any(0).nonzero()
         start = int(alive[0]) if len(alive) else valid.shape[1]
-        return KeyValueCache(self.keys[:, :, start:], self.values[:, :, start:], valid[:, start:])
+        return self._part(start, valid)
+
+    def _part(self, start: int, valid: Tensor | None) -> KeyValueCache:
+        """The tokens from `start` on; `valid` is that of all tokens."""
+        valid = None if valid is None else valid[:, start:]
+        part = KeyValueCache(self.keys[:, :, start:], self.values[:, :, start:], valid)
+        return part._placed(self._place)
+
+    def _placed(self, place: tuple[_Room, int] | None) -> KeyValueCache:
+        object.__setattr__(self, "_place", place)
+        return self
 
     def detach(self) -> KeyValueCache:
         """The same values, cut off from the graph."""
@@ -55,16 +95,26 @@ class KeyValueCache:
             old = _all_valid(self.keys) if self.valid is None else self.valid
             new = _all_valid(keys) if valid is None else valid
             valid = torch.cat([old, new], dim=1)
-        return KeyValueCache(
-            torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2), valid
-        )
+        if torch.is_grad_enabled():
+            keys = torch.cat([self.keys, keys], dim=2)
+            return KeyValueCache(keys, torch.cat([self.values, values], dim=2), valid)
+        return self._write(keys, values, valid)
+
+    def _write(self, keys: Tensor, values: Tensor, valid: Tensor | None) -> KeyValueCache:
+        """`append` without moving what is there, where that is possible."""
+        past, count = self.keys.shape[2], keys.shape[2]
+        room, end = self._place or (None, 0)
+        if room is None or not room.has_place(end, count):
+            room, end = _Room(self.keys, self.values, count), past
+        room.used = stop = end + count
+        room.keys[:, :, end:stop], room.values[:, :, end:stop] = keys, values
+        here = slice(end - past, stop)
+        cache = KeyValueCache(room.keys[:, :, here], room.values[:, :, here], valid)
+        return cache._placed((room, stop))
 
     def last(self, count: int) -> KeyValueCache:
         """Only the last `count` tokens."""
-        if self.keys.shape[2] <= count:
-            return self
-        valid = None if self.valid is None else self.valid[:, -count:]
-        return KeyValueCache(self.keys[:, :, -count:], self.values[:, :, -count:], valid)
+        return self._part(max(0, self.keys.shape[2] - count), self.valid)
 
 
 def _all_valid(keys: Tensor) -> Tensor:
@@ -102,8 +152,14 @@ class CausalSelfAttention(nn.Module):
         state: KeyValueCache | None = None,
         mask: Tensor | None = None,
         read: slice = EVERY_TOKEN,
+        cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, KeyValueCache]:
-        """Mix tokens with their past; arguments and results as `AarenAttention.forward`."""
+        """Mix tokens with their past; arguments and results as `AarenAttention.forward`.
+
+        The state after a packed batch is the last sequence's.
+        """
+        if cu_seqlens is not None:
+            return each_sequence(self, x, cu_seqlens, read)
         check_mask(x, mask)
         batch, time, _ = x.shape
         projected = self.query_key_value(x).view(batch, time, 3, self.heads, -1)
@@ -130,6 +186,9 @@ class CausalSelfAttention(nn.Module):
             return False, None
         if cache.valid is None and time == total and (self.window is None or total <= self.window):
             return True, None
+        if cache.valid is None and self.window is None:
+            ones = torch.ones(time, total, dtype=torch.bool, device=cache.keys.device)
+            return False, ones.tril_(total - time)
         age = torch.arange(total - time, total, device=cache.keys.device)[:, None] - torch.arange(
             total, device=cache.keys.device
         )

@@ -31,8 +31,8 @@ class Block(nn.Module):
     """Norm first, residual after: x + drop(mix(norm(x))), then x + drop(feed_forward(norm(x))).
 
     Args:
-        mixer: a module with `forward(x, state, mask, read) -> (y, state)`; the only part in which
-            a Transformer and an Aaren block differ.
+        mixer: a module with `forward(x, state, mask, read, cu_seqlens) -> (y, state)`; the only
+            part in which a Transformer and an Aaren block differ.
         width: size of a token.
         dropout: share of each residual branch's elements dropped in training.
         activation: of the feed-forward part; Decision Transformer uses ReLU.
@@ -54,8 +54,9 @@ class Block(nn.Module):
         state: Any = None,
         mask: Tensor | None = None,
         read: slice = EVERY_TOKEN,
+        cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, MixerState]:
         """Tokens `[batch, time, width]` and a state in, those of the tokens in `read` out."""
-        mixed, state = self.mixer(self.mixer_norm(x), state, mask, read)
+        mixed, state = self.mixer(self.mixer_norm(x), state, mask, read, cu_seqlens)
         x = x[:, read] + self.dropout(mixed)
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from aaren_rl.layers.packed import each_sequence
 from aaren_rl.layers.recurrent_state import HiddenState
 from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 
@@ -31,8 +32,14 @@ class LSTMMixer(nn.Module):
         state: HiddenState | None = None,
         mask: Tensor | None = None,
         read: slice = EVERY_TOKEN,
+        cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, HiddenState]:
-        """Mix tokens with their past; arguments and results as `AarenAttention.forward`."""
+        """Mix tokens with their past; arguments and results as `AarenAttention.forward`.
+
+        The state after a packed batch is the last sequence's.
+        """
+        if cu_seqlens is not None:
+            return each_sequence(self, x, cu_seqlens, read)
         check_mask(x, mask)
         if state is None:
             zeros = self.out.weight.new_zeros(x.shape[0], 2, x.shape[2])

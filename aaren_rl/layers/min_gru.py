@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
+from aaren_rl.layers.packed import each_sequence
 from aaren_rl.layers.recurrent_state import HiddenState
 from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 
@@ -42,8 +43,14 @@ class MinGRUMixer(nn.Module):
         state: HiddenState | None = None,
         mask: Tensor | None = None,
         read: slice = EVERY_TOKEN,
+        cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, HiddenState]:
-        """Mix tokens with their past; arguments and results as `AarenAttention.forward`."""
+        """Mix tokens with their past; arguments and results as `AarenAttention.forward`.
+
+        The state after a packed batch is the last sequence's.
+        """
+        if cu_seqlens is not None:
+            return each_sequence(self, x, cu_seqlens, read)
         check_mask(x, mask)
         dtype = self.out.weight.dtype  # the scan is not done in half precision
         gates, candidates = self.gate(x).to(dtype), self.candidate(x).to(dtype)

@@ -89,6 +89,7 @@ class SequenceModel(nn.Module):
         state: SequenceState | None = None,
         mask: Tensor | None = None,
         read: slice = EVERY_TOKEN,
+        cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, SequenceState]:
         """Run any number of tokens.
 
@@ -97,6 +98,7 @@ class SequenceModel(nn.Module):
             state: what an earlier call returned; `None` at the start of the sequences.
             mask: bool `[batch, time]`; a token where it is false leaves no trace in the state.
             read: the tokens whose outputs are wanted; for the others the last block is spared.
+            cu_seqlens: for a packed batch (`aaren_rl.layers.packed`), the cumulated lengths.
 
         Returns:
             Outputs `[batch, tokens in read, width]` and the state after the last token.
@@ -105,6 +107,8 @@ class SequenceModel(nn.Module):
         last = len(self.blocks) - 1
         for index, block in enumerate(self.blocks):
             wanted = read if index == last else EVERY_TOKEN
-            x, layer = block(x, None if state is None else state.layers[index], mask, wanted)
+            x, layer = block(
+                x, None if state is None else state.layers[index], mask, wanted, cu_seqlens
+            )
             states.append(layer)
         return self.norm(x), SequenceState(tuple(states))

@@ -37,8 +37,8 @@ class TrainSettings:
     batch_size: int = 64
     """Windows, or episodes read side by side as streams, per update, over all processes."""
     batch_steps: int | None = None
-    """Steps per update and process with whole episodes, padding included. By default
-    batch-size x context-length."""
+    """Steps per update and process with whole episodes, which are packed without padding. By
+    default batch-size x context-length."""
     learning_rate: float = 1e-4
     """Peak learning rate of AdamW."""
     weight_decay: float = 1e-4

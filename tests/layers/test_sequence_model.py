@@ -241,7 +241,12 @@ class Recorder(nn.Module):
     """A mixer that shows what it was given and answers with something known."""
 
     def forward(
-        self, x: Tensor, state: object, mask: Tensor | None, read: slice
+        self,
+        x: Tensor,
+        state: object,
+        mask: Tensor | None,
+        read: slice,
+        cu_seqlens: Tensor | None,
     ) -> tuple[Tensor, object]:
         self.seen = (x, state, mask)
         return (3 * x + 1)[:, read], "after"
@@ -333,3 +338,25 @@ def test_reading_some_tokens_is_reading_all_and_choosing(mixer: str, read: slice
     torch.testing.assert_close(some, everything[:, read], **EXACT)
     for name, tensor in state.tensors().items():
         torch.testing.assert_close(after.tensors()[name], tensor, **EXACT)
+
+
+@both
+def test_packed_sequences_are_each_its_own(mixer: str) -> None:
+    """Outputs and gradients of sequences packed in one row, with nothing passing between them."""
+    model, lengths = MODELS[mixer], [5, 1, 9, 2]
+    x = tokens(sum(lengths), batch=1).requires_grad_()
+    ends = torch.tensor([0, *lengths]).cumsum(0)
+    packed, _ = model(x, cu_seqlens=ends)
+    alone = torch.cat([model(piece)[0] for piece in x.split(lengths, dim=1)], dim=1)
+    torch.testing.assert_close(packed, alone, **EXACT)
+    upstream = tokens(sum(lengths), batch=1, seed=1)
+    leaves = [x, *model.parameters()]
+    for one, other in zip(
+        torch.autograd.grad((packed * upstream).sum(), leaves),
+        torch.autograd.grad((alone * upstream).sum(), leaves),
+        strict=True,
+    ):
+        size = float(other.abs().max())
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11 * (1 + size))
+    read = slice(1, None, 3)
+    torch.testing.assert_close(model(x, read=read, cu_seqlens=ends)[0], packed[:, read], **EXACT)
