@@ -30,7 +30,9 @@ clean:           ## remove what the tools left (never runs/)
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+KERNELS := setup.py $(wildcard aaren_rl/ops/cpu/*.cpp aaren_rl/ops/cpu/*.h)
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt $(KERNELS)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e .
 	@touch $@
 
