@@ -31,7 +31,7 @@ from aaren_rl.training.quickstart import (
     QuickstartConfig,
     quickstart,
 )
-from aaren_rl.training.run import CONFIG_FILE
+from aaren_rl.training.run import CONFIG_FILE, is_leader
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 C = TypeVar("C")
@@ -167,6 +167,8 @@ def _evaluate(config: EvaluateConfig) -> None:
 
 def _compare(config: CompareConfig) -> None:
     rows = compare(config)
+    if not is_leader():
+        return
     print_rows(
         f"{config.dataset}, seeds {' '.join(map(str, config.seeds))}: mean and 95% interval",
         rows,

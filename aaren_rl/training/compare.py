@@ -17,7 +17,7 @@ from aaren_rl.storage import write_bytes, write_json
 from aaren_rl.training.comparison_plots import plot_length_errors
 from aaren_rl.training.config import AgentName, TrainConfig, TrainSettings
 from aaren_rl.training.logging import custom_layout, target_tag
-from aaren_rl.training.run import train
+from aaren_rl.training.run import is_leader, train
 
 COMPARISON_FILE = "comparison.json"
 
@@ -63,7 +63,8 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
     """Train what is not trained yet, then summarise.
 
     Returns:
-        A row for each agent and target return, as `comparison.json` holds them.
+        A row for each agent and target return, as `comparison.json` holds them; none in all
+        processes but the first.
 
     Raises:
         UserError: as `train`.
@@ -74,8 +75,11 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
     summaries: dict[str, list[dict[str, Any]]] = {}
     for agent in config.agents:
         summaries[agent] = [train(config.run(agent, seed)) for seed in config.seeds]
-        rows += summarise(agent, summaries[agent])
-        write_mean(config.out / agent / "mean", summaries[agent])
+        if is_leader():
+            rows += summarise(agent, summaries[agent])
+            write_mean(config.out / agent / "mean", summaries[agent])
+    if not is_leader():
+        return []
     write_json(config.out / COMPARISON_FILE, rows)
     write_picture(config.out, summaries)
     return rows
