@@ -114,7 +114,7 @@ def _run(
         if ended.any():
             reseed: list[int | None] = [None] * size
             for index in np.flatnonzero(ended):
-                running[index] = waiting if live[index] and waiting < len(seeds) else -1
+                running[index] = waiting if waiting < len(seeds) else -1
                 # An environment without an episode runs on, uncounted, since all step together.
                 reseed[index] = seeds[0] if running[index] < 0 else seeds[waiting]
                 waiting += int(running[index] >= 0)
