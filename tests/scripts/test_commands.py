@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 from command_cases import TINY
+from safetensors.torch import load_file
 
 from aaren_rl.agents import load_agent
+from aaren_rl.cli import main
 
 ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).parent / "aaren-rl"
@@ -72,6 +75,24 @@ def test_compare(tmp_path: Path) -> None:
         assert str(row["parameters"]) in output
         assert f"{row['score_mean']:,.1f}" in output
     assert f"tensorboard --logdir {out}" in output
+
+
+def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
+    """Each takes half of every batch; no window of these is cut at an episode's end."""
+    out = tmp_path / "two"
+    flags = [*TINY, "--updates", "5", "--dropout", "0", "--environment", "none"]
+    more = ["--seeds", "0", "1", "--agents", "decision-aaren", "--devices", "2"]
+    output = succeeded(script("compare", *flags, *more, "--out", str(out)))
+    assert output.count("look at it") == 1  # the second process is silent
+    for seed in ("0", "1"):
+        alone = tmp_path / seed
+        assert main(["train", *flags, "--seed", seed, "--out", str(alone)]) == 0
+        one, two = (
+            load_file(run / "last" / "agent.safetensors")
+            for run in (alone, out / "decision-aaren" / f"seed-{seed}")
+        )
+        for name, tensor in one.items():
+            torch.testing.assert_close(two[name], tensor, rtol=0, atol=2e-5, msg=name)
 
 
 def test_the_installed_command_fails_in_one_line(tmp_path: Path) -> None:
