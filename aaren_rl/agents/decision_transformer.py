@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from aaren_rl.acting import Policy, check_targets
 from aaren_rl.agents.base import Mode
 from aaren_rl.agents.policy import SteppingPolicy
 from aaren_rl.agents.trajectory_agent import TrajectoryAgent
+from aaren_rl.agents.transformer_step import TransformerStep
 
 
 class DecisionTransformer(TrajectoryAgent):
     """Acts by recomputing a window (as everybody's does), or with a cache.
 
     The cache grows with every step in mode `carry`, and holds the last context in mode `sliding`.
+    A policy with a cache copies the weights when it is made: it does not follow later training.
     """
 
     name = "decision-transformer"
@@ -32,6 +36,10 @@ class DecisionTransformer(TrajectoryAgent):
             return super().policy(num_envs, target_return, mode)
         targets = check_targets(target_return, self.spec.target_returns, num_envs)
         self.eval()
-        if self.config.context_length == 1:  # no past at all: not even the previous action
-            return SteppingPolicy(self, targets, restart_every=1)
-        return SteppingPolicy(self, targets, keep=self.config.context_length)
+        keep = self.config.context_length
+        if keep == 1:  # no past at all: not even the previous action
+            return self._stepping_policy(targets, restart_every=1)
+        return SteppingPolicy(self, targets, keep=keep, step=TransformerStep(self))
+
+    def _stepping_policy(self, targets: np.ndarray, restart_every: int | None) -> Policy:
+        return SteppingPolicy(self, targets, restart_every, step=TransformerStep(self))

@@ -21,6 +21,7 @@ from aaren_rl.layers import KeyValueCache, SequenceState
 if TYPE_CHECKING:
     from aaren_rl.agents.base import Agent
     from aaren_rl.agents.trajectory_agent import TrajectoryAgent
+    from aaren_rl.agents.transformer_step import TransformerStep
 
 NEWEST = slice(-1, None)  # the observation's token, from which the action is read
 
@@ -67,6 +68,7 @@ class SteppingPolicy(Policy):
         keep: let a step read the last so many steps' tokens only (its own are one of them), each
             as it was computed when it was new; at least 2, and only for a mixer whose state is a
             `KeyValueCache`.
+        step: what embeds, reads and predicts in the agent's place: a leaner form of it.
     """
 
     def __init__(
@@ -75,8 +77,9 @@ class SteppingPolicy(Policy):
         targets: np.ndarray,
         restart_every: int | None = None,
         keep: int | None = None,
+        step: TransformerStep | None = None,
     ) -> None:
-        self._agent = agent
+        self._agent, self._step = agent, step or agent
         self._restart_every, self._keep = restart_every, keep
         self._episodes = _Episodes(targets)
         self._state: SequenceState | None = None
@@ -102,14 +105,14 @@ class SteppingPolicy(Policy):
         agent.check_horizon(int(timesteps.max()) + 1, "the episode that is acted in")
         if self._restart_every is not None:
             starts = starts | (timesteps % self._restart_every == 0)
-        tokens = agent.embed_step(
+        tokens = self._step.embed_step(
             self._actions,
             torch.from_numpy(returns_to_go.astype(np.float32))[:, None].to(device),
             seen,
             torch.from_numpy(timesteps).to(device),
         )
         features, state = self._read(tokens, starts)
-        actions = agent.actions.decide(agent.head(features[:, -1]))
+        actions = agent.actions.decide(self._step.head(features[:, -1]))
         self._state, self._actions = state, actions
         self._episodes.timesteps, self._episodes.returns_to_go = timesteps, returns_to_go
         return agent.actions.to_numpy(actions)
@@ -117,16 +120,16 @@ class SteppingPolicy(Policy):
     def _read(self, tokens: Tensor, starts: np.ndarray) -> tuple[Tensor, SequenceState]:
         """An environment that starts has no previous action: its first token is masked out."""
         if starts.all() or self._state is None:
-            return self._agent.read(tokens[:, 1:], read=NEWEST)
+            return self._step.read(tokens[:, 1:], read=NEWEST)
         if self._keep is not None:
             # From the first return-to-go of the steps before up to the newest observation.
             self._state = last_tokens(self._state, 3 * self._keep - 4)
         if not starts.any():
-            return self._agent.read(tokens, self._state, read=NEWEST)
+            return self._step.read(tokens, self._state, read=NEWEST)
         restart = torch.from_numpy(starts).to(tokens.device)
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         mask[:, 0] = ~restart
-        return self._agent.read(tokens, self._state.reset(restart), mask, NEWEST)
+        return self._step.read(tokens, self._state.reset(restart), mask, NEWEST)
 
 
 def last_tokens(state: SequenceState, count: int) -> SequenceState:

@@ -12,8 +12,9 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from aaren_rl.agents import BehaviorCloning
-from aaren_rl.agents.aaren_step import TOKENS, AarenStep, AffineMap, CopiedNorm, StepBlock
+from aaren_rl.agents.aaren_step import AarenStep, StepBlock
 from aaren_rl.agents.actions import ActionCodec, DiscreteActions
+from aaren_rl.agents.step_parts import TOKENS, AffineMap, CopiedNorm
 from aaren_rl.export.graph import DOUBLE, FLOAT, GraphWriter
 from aaren_rl.export.interface import Exportable, interface_of
 from aaren_rl.layers.folded import affine, to_numpy
@@ -57,34 +58,34 @@ class _AarenGraph:
 
     def _tokens(self, returns: str, timestep: str) -> str:
         """The chunk `(a_{t-1}, R_t, s_t)`, embedded: `[3 batch, width]`."""
-        g, step = self.g, self.step
+        g, embedding = self.g, self.step.embedding
         values = [g.node("Cast", returns, to=FLOAT), "observation"]
-        if not step.discrete:
+        if not isinstance(embedding.actions, DiscreteActions):
             values.insert(0, "previous_action")
-        x = self._affine(step.embed, g.node("Concat", *values, axis=1), name=EMBED)
-        if isinstance(step.actions, DiscreteActions):
+        x = self._affine(embedding.linear, g.node("Concat", *values, axis=1), name=EMBED)
+        if isinstance(embedding.actions, DiscreteActions):
             index = "previous_action"
-            if step.actions.start:
-                index = g.node("Sub", index, g.ints(step.actions.start))
-            looked_up = g.node("Gather", _keep(g, step.action_table), index)
+            if embedding.actions.start:
+                index = g.node("Sub", index, g.ints(embedding.actions.start))
+            looked_up = g.node("Gather", _keep(g, embedding.action_table), index)
             x = g.node("Concat", g.reshape(looked_up, -1, self.width), x, axis=1)
-        if step.timestep_embedding == "learned":
+        if embedding.timestep_embedding == "learned":
             times = g.node("Add", timestep, g.ints(0, 1, 1))
-            rows = g.node("Gather", _keep(g, step.timestep_table), times)
+            rows = g.node("Gather", _keep(g, embedding.timestep_table), times)
             x = g.node("Add", g.reshape(x, -1, TOKENS, self.width), rows)
-        elif step.timestep_embedding == "sinusoidal":
+        elif embedding.timestep_embedding == "sinusoidal":
             times = g.node("Add", timestep, g.ints(-1, 0, 0))
             times = g.reshape(g.node("Cast", times, to=DOUBLE), -1, TOKENS, 1)
-            angles = g.node("Mul", times, g.constant(step.frequencies.cpu().numpy()))
+            angles = g.node("Mul", times, g.constant(embedding.frequencies.cpu().numpy()))
             waves = g.node("Concat", g.node("Sin", angles), g.node("Cos", angles), axis=2)
             rows = g.node("Cast", waves, to=FLOAT)
             x = g.node("Add", g.reshape(x, -1, TOKENS, self.width), rows)
-        return self._norm(step.embed_norm, g.reshape(x, -1, self.width))
+        return self._norm(embedding.norm, g.reshape(x, -1, self.width))
 
     def _block(self, index: int, block: StepBlock, x: str, mask: str) -> str:
         """`StepBlock`: tokens in, tokens out; the last gives the observation's alone."""
         g, last = self.g, index == len(self.step.blocks) - 1
-        rows = self._affine(block.project, self._norm(block.mixer_norm, x))
+        rows = self._affine(block.project, self._norm(block.norm, x))
         mixed = self._attend(index, rows, mask, last)
         if block.out is not None:
             mixed = self._affine(block.out, mixed)
@@ -92,12 +93,13 @@ class _AarenGraph:
             x = g.reshape(x, -1, TOKENS, self.width)
             x = g.node("Gather", x, g.constant(np.array(TOKENS - 1)), axis=1)
         x = g.node("Add", x, mixed)
-        hidden = self._affine(block.expand, self._norm(block.feed_forward_norm, x))
-        if block.relu:
+        half = block.feed_forward
+        hidden = self._affine(half.expand, self._norm(half.norm, x))
+        if half.relu:
             hidden = g.node("Relu", hidden)
         else:
             hidden = g.node("Gelu", hidden, approximate="tanh")
-        return g.node("Add", x, self._affine(block.contract, hidden))
+        return g.node("Add", x, self._affine(half.contract, hidden))
 
     def _attend(self, index: int, projected: str, mask: str, last: bool) -> str:
         """`aaren_rl.layers.folded.attend`: outputs `[3 batch, width]`, or `[batch, width]`."""

@@ -167,7 +167,7 @@ class CausalSelfAttention(nn.Module):
         cache = KeyValueCache(keys, values, mask)
         if state is not None:
             cache = state.append(keys, values, mask)
-        causal, bias = self._visible(cache, time)
+        causal, bias = visible(cache, time, self.window)
         outputs = scaled_dot_product_attention(
             queries,
             cache.keys,
@@ -179,24 +179,30 @@ class CausalSelfAttention(nn.Module):
         outputs = outputs.transpose(1, 2)[:, read].flatten(2)
         return self.out(outputs), cache if self.window is None else cache.last(self.window)
 
-    def _visible(self, cache: KeyValueCache, time: int) -> tuple[bool, Tensor | None]:
-        """Whether plain causal masking does, else what each query sees, bool `[.., time, past]`."""
-        total = cache.keys.shape[2]
-        if cache.valid is None and time == 1 and (self.window is None or total <= self.window):
-            return False, None
-        if cache.valid is None and time == total and (self.window is None or total <= self.window):
-            return True, None
-        if cache.valid is None and self.window is None:
-            ones = torch.ones(time, total, dtype=torch.bool, device=cache.keys.device)
-            return False, ones.tril_(total - time)
-        age = torch.arange(total - time, total, device=cache.keys.device)[:, None] - torch.arange(
-            total, device=cache.keys.device
-        )
-        visible = age >= 0
-        if self.window is not None:
-            visible = visible & (age < self.window)
-        if cache.valid is not None:
-            # A masked token sees itself, only so that its (unused) row is not a softmax of nothing.
-            visible = (visible & cache.valid[:, None, :]) | (age == 0)
-            visible = visible[:, None]
-        return False, visible
+
+def visible(cache: KeyValueCache, time: int, window: int | None) -> tuple[bool, Tensor | None]:
+    """What the newest `time` tokens see of a cache that they are in.
+
+    Returns:
+        Whether plain causal masking does, else what each sees, bool `[.., time, past]` (`None` for
+        everything).
+    """
+    total = cache.keys.shape[2]
+    if cache.valid is None and time == 1 and (window is None or total <= window):
+        return False, None
+    if cache.valid is None and time == total and (window is None or total <= window):
+        return True, None
+    if cache.valid is None and window is None:
+        ones = torch.ones(time, total, dtype=torch.bool, device=cache.keys.device)
+        return False, ones.tril_(total - time)
+    age = torch.arange(total - time, total, device=cache.keys.device)[:, None] - torch.arange(
+        total, device=cache.keys.device
+    )
+    visible = age >= 0
+    if window is not None:
+        visible = visible & (age < window)
+    if cache.valid is not None:
+        # A masked token sees itself, only so that its (unused) row is not a softmax of nothing.
+        visible = (visible & cache.valid[:, None, :]) | (age == 0)
+        visible = visible[:, None]
+    return False, visible

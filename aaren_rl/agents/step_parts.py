@@ -1,0 +1,195 @@
+"""Parts of an acting step with everything constant multiplied out, shared by the sequence agents.
+
+Scales and statistics are in the weights, weights lie as the processor reads them, and what a
+three-token step never needs (dropout, stacking, general shapes) is left out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, gelu, layer_norm
+
+from aaren_rl.agents.actions import ContinuousActions, DiscreteActions
+from aaren_rl.agents.trajectory_agent import SinusoidalEmbedding
+from aaren_rl.layers import Block
+from aaren_rl.layers.folded import Affine, affine, to_numpy
+
+if TYPE_CHECKING:
+    from aaren_rl.agents.trajectory_agent import TrajectoryAgent
+
+TOKENS = 3  # (a_{t-1}, R_t, s_t)
+M = TypeVar("M", bound=nn.Module)
+
+
+class StepEmbedding(nn.Module):
+    """The chunk `(a_{t-1}, R_t, s_t)` from raw numbers, embedded and normed.
+
+    Args:
+        agent: a trained agent; the weights are copied.
+    """
+
+    action_table: Tensor
+    timestep_table: Tensor
+    frequencies: Tensor
+    time_offsets: Tensor
+
+    def __init__(self, agent: TrajectoryAgent) -> None:
+        super().__init__()
+        self.width, self.timestep_embedding = agent.config.width, agent.config.timestep_embedding
+        self.actions = agent.actions
+        self.linear = AffineMap(_fold_embedding(agent))
+        if isinstance(agent.actions, DiscreteActions):
+            self._keep("action_table", to_numpy(part(agent.embed_action, nn.Embedding).weight))
+        if self.timestep_embedding == "learned":
+            table = to_numpy(part(agent.embed_timestep, nn.Embedding).weight)
+            # A row before the first: step 0's previous action, masked, must look up something.
+            self._keep("timestep_table", np.concatenate([table[:1], table]))
+        elif self.timestep_embedding == "sinusoidal":
+            frequencies = part(agent.embed_timestep, SinusoidalEmbedding).frequencies
+            self.register_buffer("frequencies", frequencies.clone())
+        self.register_buffer("time_offsets", torch.tensor([0, 1, 1]))
+        self.norm = CopiedNorm(agent.embed_norm)
+
+    def _keep(self, name: str, values: np.ndarray) -> None:
+        self.register_buffer(name, torch.from_numpy(np.array(values, dtype=np.float32)))
+
+    def forward(
+        self, observation: Tensor, returns: Tensor, previous_action: Tensor, timestep: Tensor
+    ) -> Tensor:
+        """Embed a step.
+
+        Args:
+            observation: float32 `[batch, observation_size]`.
+            returns: return-to-go, `[batch, 1]`.
+            previous_action: float32 `[batch, action_size]`, or int64 `[batch, 1]`.
+            timestep: int64 `[batch, 1]`.
+
+        Returns:
+            Tokens `[3 batch, width]`, an environment's three one after the other.
+        """
+        values = [returns.float(), observation]
+        if isinstance(self.actions, ContinuousActions):
+            values.insert(0, previous_action)
+        x = self.linear(torch.cat(values, dim=1))
+        if isinstance(self.actions, DiscreteActions):
+            x = torch.cat([self.action_table[previous_action[:, 0] - self.actions.start], x], 1)
+        if self.timestep_embedding == "learned":
+            times = embedding(timestep + self.time_offsets, self.timestep_table)
+            x = x.view(-1, TOKENS, self.width) + times
+        elif self.timestep_embedding == "sinusoidal":
+            angles = (timestep + self.time_offsets - 1)[..., None] * self.frequencies
+            waves = torch.cat([angles.sin(), angles.cos()], dim=-1).float()
+            x = x.view(-1, TOKENS, self.width) + waves
+        out: Tensor = self.norm(x.view(-1, self.width))
+        return out
+
+
+class AffineMap(nn.Module):
+    """`x @ weight + bias`, with the weight as the processor reads it."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weights: Affine) -> None:
+        super().__init__()
+        for name, values in zip(("weight", "bias"), weights, strict=True):
+            self.register_buffer(name, torch.from_numpy(np.array(values, np.float32, order="C")))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[rows, in]` to `[rows, out]`."""
+        return torch.addmm(self.bias, x, self.weight)
+
+
+class CopiedNorm(nn.Module):
+    """A layer norm with the weights copied."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.epsilon, self.shape = norm.eps, norm.normalized_shape
+        self.register_buffer("weight", norm.weight.detach().clone())
+        self.register_buffer("bias", norm.bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[rows, width]` to the same."""
+        return layer_norm(x, self.shape, self.weight, self.bias, self.epsilon)
+
+
+class StepFeedForward(nn.Module):
+    """The second half of a `Block`: `x + feed_forward(norm(x))`."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.relu = isinstance(block.feed_forward.activation, nn.ReLU)
+        self.norm = CopiedNorm(block.feed_forward_norm)
+        self.expand = AffineMap(affine(block.feed_forward.expand))
+        self.contract = AffineMap(affine(block.feed_forward.contract))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[rows, width]` to the same."""
+        hidden = self.expand(self.norm(x))
+        hidden = hidden.relu() if self.relu else gelu(hidden, approximate="tanh")
+        return x + self.contract(hidden)
+
+
+def head_of(agent: TrajectoryAgent) -> AffineMap:
+    """The agent's last linear layer."""
+    head = agent.head
+    return AffineMap(affine(part(head[0] if isinstance(head, nn.Sequential) else head, nn.Linear)))
+
+
+def decide(actions: nn.Module, predictions: Tensor) -> Tensor:
+    """What `head_of` says, `[batch, size]`, to actions; discrete ones `[batch, 1]`."""
+    if isinstance(actions, ContinuousActions):
+        return actions.decide(predictions.tanh() if actions.bounded else predictions)
+    assert isinstance(actions, DiscreteActions)
+    return actions.decide(predictions)[:, None]
+
+
+def part(module: nn.Module, kind: type[M]) -> M:
+    """A part of the agent, known to be of this kind."""
+    assert isinstance(module, kind)
+    return module
+
+
+def _fold_embedding(agent: TrajectoryAgent) -> Affine:
+    """One map of (previous action, return-to-go, observation), raw, to their tokens side by side.
+
+    Without the action where actions are discrete: those are looked up.
+    """
+    mean, std = to_numpy(agent.observation_mean), to_numpy(agent.observation_std)
+    parts = [
+        _scaled(affine(agent.embed_return), 1 / agent.spec.returns_scale, 0.0),
+        _scaled(affine(agent.embed_observation), 1 / std, -mean / std),
+    ]
+    codec = agent.actions
+    if isinstance(codec, ContinuousActions):
+        middle, reach = to_numpy(codec.middle), to_numpy(codec.reach)
+        weights = affine(part(agent.embed_action, nn.Linear))
+        parts.insert(0, _scaled(weights, 1 / reach, -middle / reach))
+    return _block_diagonal(parts)
+
+
+def _scaled(weights: Affine, scale: np.ndarray | float, shift: np.ndarray | float) -> Affine:
+    """The map of `scale x + shift` as one of x."""
+    weight, bias = weights
+    scale, shift = np.broadcast_to(scale, len(weight)), np.broadcast_to(shift, len(weight))
+    return weight * scale[:, None], bias + shift @ weight
+
+
+def _block_diagonal(parts: list[Affine]) -> Affine:
+    """Several maps, each of its own inputs, as one."""
+    rows = [len(weight) for weight, _ in parts]
+    columns = [weight.shape[1] for weight, _ in parts]
+    whole = np.zeros((sum(rows), sum(columns)))
+    row = column = 0
+    for (weight, _), height, width in zip(parts, rows, columns, strict=True):
+        whole[row : row + height, column : column + width] = weight
+        row, column = row + height, column + width
+    return whole, np.concatenate([bias for _, bias in parts])
