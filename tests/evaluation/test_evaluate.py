@@ -44,9 +44,9 @@ def test_a_row_for_each_mode_and_target(
         run=hopper_runs[name],
         mode=("carry", "reset", "window"),
         target_return=(3600.0, 100.0),
-        episodes=3,
+        episodes=2,
         seed=5,
-        num_envs=2,
+        num_envs=1,
         json=file,
     )
     result = evaluate(config)
@@ -60,9 +60,7 @@ def test_a_row_for_each_mode_and_target(
     agent = load_agent(hopper_runs[name] / "last")
     for row in rows:
         assert set(row) == FIELDS
-        returns, lengths = play_alone(
-            agent, "Hopper-v5", [5, 6, 7], row["target_return"], row["mode"]
-        )
+        returns, lengths = play_alone(agent, "Hopper-v5", [5, 6], row["target_return"], row["mode"])
         assert row["agent"] == name
         assert row["lengths"] == lengths
         np.testing.assert_allclose(row["returns"], returns, rtol=1e-3)
