@@ -45,9 +45,9 @@ class QuickstartConfig:
 
     out: Path = Path("runs/quickstart")
     """Folder to leave the runs and summary.json in."""
-    updates: int = 800
+    updates: int = 600
     """Gradient updates for each agent."""
-    episodes: int = 16
+    episodes: int = 10
     """Episodes for each row of the table."""
     seed: int = 0
     """Seed of everything random."""
@@ -60,8 +60,8 @@ class QuickstartConfig:
             learning_rate=1e-3,
             precision=fast_precision(),
             device="cpu",
-            evaluate_every=max(1, self.updates // 4),
-            episodes=8,
+            evaluate_every=max(1, self.updates // 2),
+            episodes=4,
             seeds=(self.seed,),
             out=self.out,
             resume=True,
