@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -57,12 +58,19 @@ def copy_observations(observations: object, into: np.ndarray, shape: tuple[int, 
     array = np.asarray(observations)
     if array.shape != shape:
         raise UserError(f"observations must have shape {shape}, got {array.shape}")
-    with np.errstate(over="ignore"):  # too large for float32 is not finite: refused just below
-        np.copyto(into, array.reshape(into.shape), casting="unsafe")
-    finite = np.isfinite(into)
-    if not finite.all():
-        bad = np.flatnonzero(~finite.all(axis=1)).tolist()
-        raise UserError(f"observations of environment {bad} are not finite")
+    into[...] = array.reshape(into.shape)
+    if not surely_finite(into.ravel()):
+        bad = np.flatnonzero(~np.isfinite(into).all(axis=1)).tolist()
+        if bad:
+            raise UserError(f"observations of environment {bad} are not finite")
+
+
+def surely_finite(vector: np.ndarray) -> bool:
+    """Whether all numbers are finite, if it can be said in a single pass.
+
+    False also where the sum of squares overflows: then look at each number.
+    """
+    return math.isfinite(np.dot(vector, vector))
 
 
 def check_outcome(
@@ -89,7 +97,7 @@ def check_outcome(
             raise UserError("rewards are needed after the first step of an episode")
         return np.zeros(len(fresh)), starts
     rewards = _vector("rewards", rewards, len(fresh))
-    if not np.isfinite(rewards).all() and not np.isfinite(rewards[~starts]).all():
+    if not surely_finite(rewards) and not np.isfinite(rewards[~starts]).all():
         raise UserError("rewards are not finite")
     return rewards, starts
 

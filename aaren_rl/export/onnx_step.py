@@ -172,11 +172,12 @@ def _write_action(g: GraphWriter, codec: ActionCodec, predictions: str) -> None:
         action = g.node("Mul", action, _float32(g, reach))
     if (middle != 0).any():
         action = g.node("Add", action, _float32(g, middle))
-    if np.isfinite(low).any():
+    if (low == low[0]).all() and (high == high[0]).all():
+        bounds = (_float32(g, np.array(bound[0])) for bound in (low, high))
+        g.node("Clip", action, *bounds, name="action")
+    else:
         action = g.node("Max", action, _float32(g, low))
-    if np.isfinite(high).any():
-        action = g.node("Min", action, _float32(g, high))
-    g.node("Identity", action, name="action")
+        g.node("Min", action, _float32(g, high), name="action")
 
 
 def _keep(g: GraphWriter, tensor: Tensor) -> str:

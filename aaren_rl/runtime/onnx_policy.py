@@ -52,7 +52,6 @@ class OnnxPolicy(Policy):
             raise UserError(f"num_envs must be at least 1, got {num_envs}")
         self.card, self.num_envs = read_card(file), num_envs
         self._session = _open(Path(file), self.card, threads, providers)
-        self._run_options = ort.RunOptions()
         self._action_shape = (num_envs, *self.card.action_shape)
         self._action_dtype = np.dtype(self.card.action_dtype)
         self._remembers = "reset" in (each.name for each in self.card.inputs)
@@ -83,7 +82,7 @@ class OnnxPolicy(Policy):
             self._inputs.take(observations, rewards, dones, timesteps)
         else:
             self._inputs.see(observations)
-        self._session.run_with_iobinding(self._bindings[self._turn], self._run_options)
+        self._session.run_with_iobinding(self._bindings[self._turn])
         self._inputs.taken()
         self._turn = 1 - self._turn
         action = self._actions[self._turn].reshape(self._action_shape)
