@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ class Trainer:
         self.update += 1
         if self.update % config.log_every == 0 or self.update == config.updates:
             value, norm_value = float(loss.detach()), float(torch.as_tensor(norm))
-            if not (value == value and abs(value) != float("inf")):
+            if not math.isfinite(value):
                 raise UserError(
                     f"the loss became {value} at update {self.update}: lower --learning-rate"
                 )
