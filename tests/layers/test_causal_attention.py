@@ -135,3 +135,31 @@ def test_refuses_what_cannot_be() -> None:
         CausalSelfAttention(8, window=0)
     with pytest.raises(ValueError, match=r"bool \[1, 2\] .* got torch.bool \[1, 3\]"):
         CausalSelfAttention(8)(torch.zeros(1, 2, 8), None, torch.ones(1, 3, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("time", [1, 2, 60, 300])
+def test_written_out_in_bfloat16_is_the_same_attention(time: int) -> None:
+    """Short bfloat16 sequences take another path (three operations); outputs and gradients."""
+    torch.manual_seed(0)
+    layer = CausalSelfAttention(32, 2)
+    x = torch.randn(3, time, 32, requires_grad=True)
+    upstream = torch.randn(3, time, 32)
+    exact = layer(x)[0]
+    wanted = torch.autograd.grad((exact * upstream).sum(), [x, *layer.parameters()])
+    with torch.autocast("cpu", torch.bfloat16):
+        short = layer(x)[0]
+    got = torch.autograd.grad((short.float() * upstream).sum(), [x, *layer.parameters()])
+    for one, other in zip([short.float(), *got], [exact, *wanted], strict=True):
+        one, other = one.detach(), other.detach()
+        error = float((one - other).norm() / (other.norm() + 1e-6))
+        assert error < 2e-2 or float(other.norm()) < 1e-4
+
+
+def test_written_out_drops_weights_in_training_alone() -> None:
+    torch.manual_seed(0)
+    layer = CausalSelfAttention(32, 1, dropout=0.5)
+    x = torch.randn(2, 20, 32)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        assert not layer(x)[0].equal(layer(x)[0])
+        layer.eval()
+        assert layer(x)[0].equal(layer(x)[0])
