@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -59,18 +58,10 @@ def copy_observations(observations: object, into: np.ndarray, shape: tuple[int, 
     if array.shape != shape:
         raise UserError(f"observations must have shape {shape}, got {array.shape}")
     into[...] = array.reshape(into.shape)
-    if not surely_finite(into.ravel()):
-        bad = np.flatnonzero(~np.isfinite(into).all(axis=1)).tolist()
-        if bad:
-            raise UserError(f"observations of environment {bad} are not finite")
-
-
-def surely_finite(vector: np.ndarray) -> bool:
-    """Whether all numbers are finite, if it can be said in a single pass.
-
-    False also where the sum of squares overflows: then look at each number.
-    """
-    return math.isfinite(np.dot(vector, vector))
+    finite = np.isfinite(into)
+    if not finite.all():
+        bad = np.flatnonzero(~finite.all(axis=1)).tolist()
+        raise UserError(f"observations of environment {bad} are not finite")
 
 
 def check_outcome(
@@ -97,7 +88,7 @@ def check_outcome(
             raise UserError("rewards are needed after the first step of an episode")
         return np.zeros(len(fresh)), starts
     rewards = _vector("rewards", rewards, len(fresh))
-    if not surely_finite(rewards) and not np.isfinite(rewards[~starts]).all():
+    if not np.isfinite(rewards).all() and not np.isfinite(rewards[~starts]).all():
         raise UserError("rewards are not finite")
     return rewards, starts
 
