@@ -134,8 +134,10 @@ def saved_config(arguments: Sequence[str]) -> TrainConfig | None:
             folder = Path(following)
         elif word.startswith("--out="):
             folder = Path(word.removeprefix("--out="))
-    if folder is None or not (folder / CONFIG_FILE).is_file():
+    if folder is None:
         return None
+    if not (folder / CONFIG_FILE).is_file():
+        raise UserError(f"--resume --out {folder}: no run there to go on with")
     return TrainConfig.from_json(read_json(folder / CONFIG_FILE), folder / CONFIG_FILE)
 
 

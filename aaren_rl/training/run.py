@@ -64,7 +64,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     if config.held_out > 0 and dataset.num_episodes > 1:
         training, held_out = split(dataset, config.held_out)
     torch.manual_seed(config.seed)  # the same first weights in every process
-    agent = build_agent(config, dataset, environment)
+    agent = build_agent(config, training, environment)
     agent.check_horizon(dataset.max_episode_length, f"an episode of {dataset.name}")
     check_task(agent, environment)
     if is_leader():

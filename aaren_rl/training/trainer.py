@@ -247,7 +247,11 @@ class Trainer:
     # ---- saving and going on
 
     def _save(self) -> None:
-        """Write all of the run's state to `last`."""
+        """Write all of the run's state to `last`; weights that are not finite are not written."""
+        if not all(bool(p.isfinite().all()) for p in self.agent.parameters()):
+            raise UserError(
+                f"the weights are not finite at update {self.update}: lower --learning-rate"
+            )
         values, tensors = random_state()
         tensors |= self._carried()
         everyone: list[Any] = [(values, tensors)]
