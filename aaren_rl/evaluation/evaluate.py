@@ -41,7 +41,8 @@ class EvaluateConfig:
     target_return: tuple[float, ...] = ()
     """Returns to ask for, a row each; by default those that the agent was trained to be asked."""
     environment: str | None = None
-    """Gymnasium id of the environment; by default the agent's own."""
+    """Gymnasium id of the environment; by default the agent's own. Options go behind it:
+    'aaren/PassiveTMaze-v0?length=1000&noise=0.5'."""
     seed: int = 20_000
     """Seed of the first episode; the next ones count up."""
     num_envs: int = 16
