@@ -82,18 +82,20 @@ def _compare(
     agent: Exportable, policies: tuple[Policy, Policy], vector: VectorEnv, steps: int, seed: int
 ) -> Agreement:
     """The first policy acts, the second is shown the same."""
-    cut_every = np.array([_longest(agent), *(max(1, steps * k // 8) for k in (3, 2, 1))])
+    cut_every = np.array([steps + 1, *(max(1, steps * k // 8) for k in (3, 2, 1))])
+    longest = _longest(agent)
     seeds = list(range(seed, seed + NUM_ENVS))
     observations, _ = vector.reset(seed=seeds)  # type: ignore[arg-type]
     rewards: np.ndarray | None = None
     ended, ages = np.ones(NUM_ENVS, dtype=bool), np.zeros(NUM_ENVS, dtype=np.int64)
     worst, episodes = 0.0, NUM_ENVS
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         actions, others = (policy.act(observations, rewards, ended) for policy in policies)
         worst = float(np.maximum(worst, _difference(agent, actions, others)))  # keeps NaN
         observations, rewards, terminations, truncations, _ = vector.step(actions)
         ages += 1
-        ended = np.asarray(terminations | truncations) | (ages >= cut_every)
+        ended = np.asarray(terminations | truncations)
+        ended = ended | (step % cut_every == 0) | (ages >= longest)
         if ended.any():
             ages[ended], episodes = 0, episodes + int(ended.sum())
             seeds = [number + NUM_ENVS for number in seeds]

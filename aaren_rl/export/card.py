@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from aaren_rl.agents import TrajectoryAgent
+from aaren_rl.agents.base import WEIGHTS_FILE
 from aaren_rl.errors import UserError
+from aaren_rl.evaluation.evaluate import checkpoint_folder
 from aaren_rl.export.interface import Exportable, interface_of
 from aaren_rl.runtime.card import Card, checksum
 from aaren_rl.storage import read_json
@@ -59,17 +61,19 @@ def provenance_of(agent: Exportable, run: Path, checkpoint: str) -> dict[str, An
         run: the training run, or the folder of a checkpoint.
         checkpoint: which of the run's checkpoints.
     """
-    summary, training = _optional(run / "summary.json"), _optional(run / "config.json")
+    folder = checkpoint_folder(run, checkpoint)
+    training = _optional(run / "config.json")
     return {
         "run": str(run),
         "checkpoint": checkpoint,
         "dataset": agent.spec.dataset,
         "environment": agent.spec.environment,
-        "updates": summary.get("updates", training.get("updates")),
+        "update": _optional(folder / "training.json").get("update"),
         "seed": training.get("seed"),
         "training": training,
         "agent": {"config": dataclasses.asdict(agent.config), "spec": agent.spec.to_json()},
         "parameters": agent.num_parameters,
+        "weights_sha256": checksum((folder / WEIGHTS_FILE).read_bytes()),
         "versions": {"python": platform.python_version(), **_versions()},
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ class CloningStep(nn.Module):
 
     def __init__(self, agent: BehaviorCloning) -> None:
         super().__init__()
-        self.agent = agent
+        self.agent = deepcopy(agent).requires_grad_(False)
 
     def forward(self, observation: Tensor) -> tuple[Tensor]:
         """Observations `[batch, observation_size]` to actions `[batch, ..]`."""

@@ -1,0 +1,64 @@
+"""`evaluate --runtime onnx` plays the same episodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from exported_agents import exported, make_aaren, make_agent
+
+from aaren_rl.agents import Agent
+from aaren_rl.errors import UserError
+from aaren_rl.evaluation import EvaluateConfig, evaluate
+
+
+def saved(agent: Agent, folder: Path) -> Path:
+    run = folder / "run"
+    run.mkdir()
+    agent.save(run)
+    return run
+
+
+@pytest.mark.parametrize("name", ["decision-aaren", "behavior-cloning"])
+def test_the_same_episodes_as_pytorch(tmp_path: Path, name: str) -> None:
+    agent = make_agent(name)
+    run = saved(agent, tmp_path)
+    file = exported(agent, tmp_path)
+    settings = {"run": run, "episodes": 5, "num_envs": 3}
+    by_torch = evaluate(EvaluateConfig(**settings))  # type: ignore[arg-type]
+    for own in (None, file):
+        by_onnx = evaluate(
+            EvaluateConfig(**settings, runtime="onnx", exported=own)  # type: ignore[arg-type]
+        )
+        assert (by_torch["runtime"], by_onnx["runtime"]) == ("torch", "onnx")
+        ours, theirs = by_onnx["rows"][0], by_torch["rows"][0]
+        assert ours["lengths"] == theirs["lengths"]
+        assert ours["returns"] == pytest.approx(theirs["returns"], rel=1e-3)
+        assert ours["target_return"] == theirs["target_return"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"runtime": "onnx", "mode": ("window",)}, "carries the state: --mode carry, not window"),
+        ({"exported": Path("x.onnx")}, "--exported x.onnx needs --runtime onnx"),
+        ({"runtime": "onnx", "exported": Path("x.onnx")}, r"x.onnx.json: no such file"),
+    ],
+)
+def test_wrong_flags(tmp_path: Path, settings: dict[str, object], message: str) -> None:
+    run = saved(make_aaren(), tmp_path)
+    with pytest.raises(UserError, match=message):
+        evaluate(EvaluateConfig(run=run, episodes=1, **settings))  # type: ignore[arg-type]
+
+
+def test_the_file_of_another_agent(tmp_path: Path) -> None:
+    run = saved(make_aaren(), tmp_path)
+    file = exported(make_agent("behavior-cloning"), tmp_path)
+    with pytest.raises(UserError, match=r"behavior-cloning .* the run's is decision-aaren"):
+        evaluate(EvaluateConfig(run=run, episodes=1, runtime="onnx", exported=file))
+
+
+def test_the_transformer_cannot(tmp_path: Path) -> None:
+    run = saved(make_agent("decision-transformer"), tmp_path)
+    with pytest.raises(UserError, match="decision-transformer cannot be exported"):
+        evaluate(EvaluateConfig(run=run, episodes=1, runtime="onnx"))
