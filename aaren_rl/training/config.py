@@ -28,7 +28,8 @@ class TrainSettings:
 
     dataset: str = "aaren-rl/hopper-small-v0"
     """Minari id (local, or downloaded), D4RL name such as hopper-medium-v2, or path of an HDF5 file
-    in D4RL's layout or of a Minari dataset's folder; `mask-velocity:` before it hides velocities."""
+    in D4RL's layout or of a Minari dataset's folder; `mask-velocity:` before it hides the
+    velocities."""
     updates: int = 100_000
     """Gradient updates."""
     sampling: Literal["windows", "episodes", "streams"] = "windows"
@@ -65,8 +66,8 @@ class TrainSettings:
     """Returns-to-go are divided by this. By default 1000 for the known MuJoCo tasks, else the
     largest absolute return in the data."""
     environment: str | None = None
-    """Gymnasium id to evaluate in; by default the dataset's own; `none` for no evaluation. Options go
-    behind it: 'aaren/PassiveTMaze-v0?length=1000&noise=0.5'."""
+    """Gymnasium id to evaluate in; by default the dataset's own; `none` for no evaluation.
+    Options go behind it: 'aaren/PassiveTMaze-v0?length=1000&noise=0.5'."""
     evaluate_every: int | None = None
     """Updates between two evaluations; by default a tenth of all."""
     episodes: int = 10
