@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from aaren_rl.layers.dropout import Dropout
+from aaren_rl.errors import UserError
 from aaren_rl.layers.packed import each_sequence
 from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 
@@ -92,7 +93,17 @@ class KeyValueCache:
         return KeyValueCache(self.keys[index], self.values[index], valid)
 
     def append(self, keys: Tensor, values: Tensor, valid: Tensor | None) -> KeyValueCache:
-        """The cache with `time` tokens more; arguments as the fields."""
+        """The cache with `time` tokens more; arguments as the fields.
+
+        Raises:
+            UserError: for tokens of another model or batch.
+        """
+        (batch, heads, _, dim), own = keys.shape, self.keys.shape
+        if (batch, heads, dim) != (own[0], own[1], own[3]):
+            raise UserError(
+                f"a cache of shape [{batch}, {heads}, time, {dim}] expected, got {list(own)}: "
+                "another model's or batch's?"
+            )
         if self.valid is not None or valid is not None:
             old = _all_valid(self.keys) if self.valid is None else self.valid
             new = _all_valid(keys) if valid is None else valid

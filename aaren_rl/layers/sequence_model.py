@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from aaren_rl.errors import UserError
 from aaren_rl.layers.aaren import AarenAttention
 from aaren_rl.layers.attention import CausalSelfAttention
 from aaren_rl.layers.block import Activation, Block
@@ -102,7 +103,15 @@ class SequenceModel(nn.Module):
 
         Returns:
             Outputs `[batch, tokens in read, width]` and the state after the last token.
+
+        Raises:
+            UserError: for the state of another model.
         """
+        if state is not None and len(state.layers) != len(self.blocks):
+            raise UserError(
+                f"a state of {len(self.blocks)} layers expected, got one of {len(state.layers)}: "
+                "another model's?"
+            )
         states = []
         last = len(self.blocks) - 1
         for index, block in enumerate(self.blocks):
