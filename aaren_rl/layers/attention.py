@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from aaren_rl.layers.dropout import Dropout
 from aaren_rl.errors import UserError
+from aaren_rl.layers.dropout import Dropout
 from aaren_rl.layers.packed import each_sequence
 from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 
