@@ -37,7 +37,7 @@ def numbered(lengths: list[int]) -> TrajectoryDataset:
 
 
 def equal(a: Batch, b: Batch) -> bool:
-    return all(map(torch.equal, a, b))
+    return a.starts is b.starts is None and all(map(torch.equal, a[:5], b[:5]))
 
 
 @settings(deadline=None)
@@ -136,7 +136,7 @@ def test_slices_of_all_processes_make_the_whole_batch(shipped: TrajectoryDataset
     whole, parts = sampler(0, 1), [sampler(rank, 3) for rank in range(3)]
     for _ in range(2):
         expected, slices = whole.sample(), [part.sample() for part in parts]
-        for field, values in expected._asdict().items():
+        for field, values in list(expected._asdict().items())[:5]:  # the rest is None
             assert torch.equal(values, torch.cat([getattr(part, field) for part in slices]))
 
 

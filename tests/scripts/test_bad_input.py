@@ -344,7 +344,12 @@ def test_ctrl_c_in_an_evaluation(
     monkeypatch.setattr(module, "rollout", rollout)
     file = tmp_path / "scores.json"
     words = ["evaluate", str(hopper_runs["decision-aaren"]), "--json", str(file)]
-    assert main(words) == 130
+    # A shell starts its background jobs deaf to Ctrl-C, and this may run in one.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(words) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     captured = capfd.readouterr()
     assert captured.err == "interrupted\n"
     assert not file.exists()
