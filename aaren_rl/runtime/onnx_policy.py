@@ -85,8 +85,7 @@ class OnnxPolicy(Policy):
         self._session.run_with_iobinding(self._bindings[self._turn])
         self._inputs.taken()
         self._turn = 1 - self._turn
-        action = self._actions[self._turn].reshape(self._action_shape)
-        return action.astype(self._action_dtype)  # a copy
+        return self._actions[self._turn].astype(self._action_dtype)  # a copy
 
     @property
     def state_bytes(self) -> int:
@@ -141,12 +140,16 @@ class OnnxPolicy(Policy):
         }
 
     def _new_actions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where the action is found after each turn; it may be part of the state."""
+        """Where the action is found after each turn, in the environment's shape.
+
+        As the step's next input it may be part of the state: the same memory then.
+        """
         name = self.card.state.get("action")
         if name is not None:
-            return self._states[0][name], self._states[1][name]
+            first, second = (states[name] for states in self._states)
+            return first.reshape(self._action_shape), second.reshape(self._action_shape)
         action = next(each for each in self.card.outputs if each.name == "action")
-        one = np.zeros(action.sizes(self.num_envs), action.dtype)
+        one = np.zeros(self._action_shape, action.dtype)
         return one, one
 
     def _bind(self, turn: int) -> ort.IOBinding:
@@ -160,6 +163,7 @@ class OnnxPolicy(Policy):
             array = self._actions[1 - turn]
             if each.name in self.card.state:
                 array = after[self.card.state[each.name]]
+            array = array.reshape(each.sizes(self.num_envs))
             _bind_array(binding.bind_output, each.name, array)
         return binding
 
