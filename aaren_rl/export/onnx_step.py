@@ -67,11 +67,11 @@ class _AarenGraph:
             index = "previous_action"
             if embedding.actions.start:
                 index = g.node("Sub", index, g.ints(embedding.actions.start))
-            looked_up = g.node("Gather", _keep(g, embedding.action_table), index)
+            looked_up = g.node("Gather", _keep(g, embedding.action_table, "action_table"), index)
             x = g.node("Concat", g.reshape(looked_up, -1, self.width), x, axis=1)
         if embedding.timestep_embedding == "learned":
             times = g.node("Add", timestep, g.ints(0, 1, 1))
-            rows = g.node("Gather", _keep(g, embedding.timestep_table), times)
+            rows = g.node("Gather", _keep(g, embedding.timestep_table, "timestep_table"), times)
             x = g.node("Add", g.reshape(x, -1, TOKENS, self.width), rows)
         elif embedding.timestep_embedding == "sinusoidal":
             times = g.node("Add", timestep, g.ints(-1, 0, 0))
@@ -180,8 +180,8 @@ def _write_action(g: GraphWriter, codec: ActionCodec, predictions: str) -> None:
         g.node("Min", action, _float32(g, high), name="action")
 
 
-def _keep(g: GraphWriter, tensor: Tensor) -> str:
-    return g.constant(tensor.detach().cpu().numpy())
+def _keep(g: GraphWriter, tensor: Tensor, name: str = "") -> str:
+    return g.constant(tensor.detach().cpu().numpy(), name)
 
 
 def _float32(g: GraphWriter, values: np.ndarray) -> str:
