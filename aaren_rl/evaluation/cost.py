@@ -17,10 +17,12 @@ class ActingCost:
     Attributes:
         act_microseconds: median time of one step over the last tenth of the steps.
         state_bytes: bytes carried to the next step, after each step: `[steps]`.
+        microseconds: time of each step: `[steps]`.
     """
 
     act_microseconds: float
     state_bytes: list[int]
+    microseconds: list[float]
 
 
 def acting_cost(
@@ -46,4 +48,4 @@ def acting_cost(
         seconds.append(time.perf_counter() - start)
         sizes.append(policy.state_bytes)
     last = seconds[-max(1, steps // 10) :]
-    return ActingCost(float(np.median(last)) * 1e6, sizes)
+    return ActingCost(float(np.median(last)) * 1e6, sizes, [1e6 * each for each in seconds])

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import mean_interval
 from aaren_rl.storage import write_bytes, write_json
+from aaren_rl.training.acting_curves import STEPS, write_acting_curves
 from aaren_rl.training.comparison_plots import plot_length_errors
 from aaren_rl.training.config import AgentName, TrainConfig, TrainSettings
 from aaren_rl.training.logging import custom_layout, target_tag
@@ -27,7 +29,8 @@ class CompareConfig(TrainSettings):
     """Train several agents with several seeds on one dataset and compare them in TensorBoard.
 
     Each run is a folder OUT/AGENT/seed-N as `train` makes it; OUT/AGENT/mean holds the mean over
-    seeds with its 95% interval, OUT/comparison.json the table. Example: aaren-rl compare --dataset
+    seeds with its 95% interval, OUT/AGENT/acting-* what acting costs by environment step,
+    OUT/comparison.json the table. Example: aaren-rl compare --dataset
     aaren-rl/hopper-small-v0 --seeds 0 1 2 --updates 1500 --out runs/comparison
     """
 
@@ -71,6 +74,7 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
         Interrupted: after Ctrl-C; what is done is kept, and `--resume` goes on.
     """
     config.check()
+    observations = load_trajectories(config.dataset).observations[:STEPS]
     rows: list[dict[str, Any]] = []
     summaries: dict[str, list[dict[str, Any]]] = {}
     for agent in config.agents:
@@ -78,6 +82,8 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
         if is_leader():
             rows += summarise(agent, summaries[agent])
             write_mean(config.out / agent / "mean", summaries[agent])
+            checkpoint = config.run(agent, config.seeds[0]).run_folder / "last"
+            write_acting_curves(config.out / agent, checkpoint, observations)
     if not is_leader():
         return []
     write_json(config.out / COMPARISON_FILE, rows)
