@@ -156,26 +156,24 @@ class StepInputs:
 
     Attributes:
         observation: float32 `[num_envs, observation_size]`.
-        reward: float64 `[num_envs, 1]`.
-        reset: bool `[num_envs, 1]`, true where an episode begins.
-        target_return: float64 `[num_envs, 1]`.
-        fresh: bool `[num_envs]`, true for environments that have not begun.
+        reward: float64 `[num_envs, 1]`, 0 where an episode begins.
+        targets: as given.
     """
 
     def __init__(
         self, observation_shape: tuple[int, ...], targets: np.ndarray, table: int | None
     ) -> None:
         size = len(targets)
-        self._shape, self._table = (size, *observation_shape), table
+        self.targets = targets
         self.observation = np.zeros((size, int(np.prod(observation_shape))), np.float32)
-        self.reward, self.reset = np.zeros((size, 1)), np.zeros((size, 1), bool)
-        self.target_return = targets[:, None].astype(np.float64)
-        self.fresh = np.ones(size, bool)
+        self.reward = np.zeros((size, 1))
+        self._shape, self._table = (size, *observation_shape), table
+        self._fresh = np.ones(size, bool)  # environments that have not begun
+        self._all_begun = False
         self._sure_steps = 0  # so many can be taken before a timestep could leave the table
         # The same memory in other shapes, and zeros to multiply with.
         self._as_given = self.observation.reshape(self._shape)
-        self._flat_observation = self.observation.ravel()
-        self._flat_reward, self._flat_reset = self.reward.ravel(), self.reset.ravel()
+        self._flat_observation, self._flat_reward = self.observation.ravel(), self.reward.ravel()
         self._zeros = np.zeros(self.observation.size, np.float32), np.zeros(size)
 
     def see(self, observations: object) -> None:
@@ -189,7 +187,7 @@ class StepInputs:
 
     def take(
         self, observations: object, rewards: object, dones: object, timesteps: np.ndarray
-    ) -> None:
+    ) -> np.ndarray | None:
         """Check what came from the environments and fill the arrays.
 
         Args:
@@ -198,41 +196,49 @@ class StepInputs:
             dones: see `check_outcome`.
             timesteps: int64 `[num_envs, 1]`, the timestep that follows in each environment.
 
+        Returns:
+            The environments that begin an episode (bool `[num_envs]`), `None` for none. The policy
+            has to empty their state.
+
         Raises:
             UserError: for anything that does not fit; the policy must then leave its state alone.
         """
         self.see(observations)
-        shape = self.fresh.shape
+        starts = None
         if (
-            isinstance(rewards, np.ndarray)
+            self._all_begun
+            and isinstance(rewards, np.ndarray)
             and isinstance(dones, np.ndarray)
-            and rewards.shape == dones.shape == shape
+            and rewards.shape == dones.shape == self._fresh.shape
+            and not np.count_nonzero(dones)
             and _surely_finite(rewards, self._zeros[1])
         ):  # the common case, in the fewest calls
             self._flat_reward[...] = rewards
-            np.logical_or(self.fresh, dones, out=self._flat_reset)
         else:
-            self._flat_reward[...], self._flat_reset[...] = check_outcome(
-                self.fresh, rewards, dones
-            )
+            rewards, starts = check_outcome(self._fresh, rewards, dones)
+            self._flat_reward[...] = np.where(starts, 0, rewards)
         if self._sure_steps == 0:
-            self._look_ahead(np.where(self._flat_reset, 0, timesteps[:, 0]))
+            self._look_ahead(timesteps[:, 0], starts)
+        return starts if starts is not None and starts.any() else None
 
-    def _look_ahead(self, timesteps: np.ndarray) -> None:
+    def _look_ahead(self, timesteps: np.ndarray, starts: np.ndarray | None) -> None:
         if self._table is None:
             self._sure_steps = _NEVER
             return
-        longest = int(timesteps.max())
+        longest = int(timesteps.max() if starts is None else np.where(starts, 0, timesteps).max())
         if longest >= self._table:
             raise beyond_the_table("the episode that is acted in", longest + 1, self._table)
         self._sure_steps = self._table - longest
 
     def taken(self) -> None:
         """The step was done: all environments have begun."""
-        self.fresh[...] = False
+        if not self._all_begun:
+            self._fresh[...] = False
+            self._all_begun = True
         self._sure_steps -= 1
 
-    def jump(self, fresh: np.ndarray) -> None:
-        """The timesteps were set from outside; `fresh` as the attribute."""
-        self.fresh[...] = fresh
+    def jump(self, timesteps: np.ndarray) -> None:
+        """The state was set from outside; `timesteps` as in `take`."""
+        self._fresh[...] = timesteps[:, 0] == 0
+        self._all_begun = not self._fresh.any()
         self._sure_steps = 0

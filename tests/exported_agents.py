@@ -26,9 +26,14 @@ def make_agent(
     observation_space: gym.spaces.Box = HOPPER_OBSERVATIONS,
     target_returns: tuple[float, ...] = (TARGET,),
     seed: int = 0,
+    query: float = 3.0,
     **config: Any,
 ) -> Agent:
-    """An agent whose every weight is random; its past matters to its actions."""
+    """An agent whose every weight is random; its past matters to its actions.
+
+    `query` is the size of Aaren's query tokens: above about 15 the scores are so large that the
+    acting state has to carry their maximum.
+    """
     torch.manual_seed(seed)
     settings = {"width": 32, "layers": 2, "heads": 1, "context_length": 5, **config}
     spec = AgentSpec(
@@ -48,7 +53,7 @@ def make_agent(
         nn.init.normal_(parameter, std=0.15)
     for module in agent.modules():
         if isinstance(module, AarenAttention):
-            nn.init.normal_(module.query_token, std=3.0)
+            nn.init.normal_(module.query_token, std=query)
         if isinstance(module, nn.LayerNorm):
             nn.init.normal_(module.weight, mean=1.0, std=0.1)
     return agent.eval()

@@ -46,18 +46,26 @@ class AarenPolicy(Policy):
             agent.config.max_episode_length if learned else None,
         )
         self._device = agent.observation_mean.device
-        names = ("observation", "reward", "reset", "target_return")
         # On the CPU these share the arrays' memory.
-        self._given = [torch.from_numpy(getattr(self._inputs, name)) for name in names]
+        arrays = self._inputs.observation, self._inputs.reward
+        self._given = tuple(torch.from_numpy(array) for array in arrays)
         size = len(targets)
         if isinstance(agent.actions, DiscreteActions):
             action = torch.full((size, 1), agent.actions.start)
         else:
             action = torch.zeros(size, agent.spec.action_size)
         self._timesteps = np.zeros((size, 1), dtype=np.int64)
-        carried = (action, torch.zeros(size, 1, dtype=torch.float64), torch.zeros(size, 1).long())
-        # Action, return-to-go, timestep, and a tensor a layer.
-        self._state = (*(each.to(self._device) for each in carried), *step.empty_state(size))
+        self._begin = tuple(
+            each.to(self._device)
+            for each in (
+                action,
+                torch.from_numpy(targets[:, None].astype(np.float64)),
+                torch.zeros(size, 1, dtype=torch.int64),
+                *step.empty_state(size),
+            )
+        )
+        # Action, return-to-go, timestep, and the layers' tensors.
+        self._state = self._begin
 
     @property
     def state_bytes(self) -> int:
@@ -72,22 +80,42 @@ class AarenPolicy(Policy):
         dones: np.ndarray | None = None,
     ) -> np.ndarray:
         """See `Policy.act`."""
-        self._inputs.take(observations, rewards, dones, self._timesteps)
-        given = self._given
-        if self._device.type != "cpu":
-            given = [each.to(self._device) for each in given]
-        observation, reward, reset, target = given
-        action, returns, timestep, *state = self._state
+        starts = self._inputs.take(observations, rewards, dones, self._timesteps)
+        observation, reward = (each.to(self._device) for each in self._given)
+        state, first = self._state, None
+        if starts is not None:
+            first = torch.from_numpy(starts[:, None]).to(self._device)
+            state = _where(first, self._begin, state)
         if self._run is not None:
-            outcome = self._run(observation, reward, action, reset, target, *self._state[1:])
-            self._state = tuple(outcome)
+            self._state = tuple(self._run(observation, reward, *state))
         else:
-            returns, time = self._step.advance(reward, reset, target, returns, timestep)
-            if self._restart_every is not None:
-                reset = reset | (time % self._restart_every == 0)
-            action, new = self._step.decide(observation, returns, action, time, reset, tuple(state))
-            self._state = (action, returns, time + 1, *new)
+            self._state = self._act(observation, reward, first, state)
         self._timesteps = self._state[2].cpu().numpy()
         self._inputs.taken()
         action = self._state[0]
         return self._codec.to_numpy(action[:, 0] if action.dtype == torch.int64 else action)
+
+    def _act(
+        self, observation: Tensor, reward: Tensor, first: Tensor | None, state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        """The state after the step."""
+        action, returns, timestep, *layers = state
+        if self._restart_every is not None:
+            due = timestep % self._restart_every == 0
+            first = due if first is None else first | due
+            layers = list(_where(first, self._begin[3:], tuple(layers)))
+        returns = returns - reward
+        action, new = self._step.decide(
+            observation, returns, action, timestep, first, tuple(layers)
+        )
+        return (action, returns, timestep + 1, *new)
+
+
+def _where(
+    rows: Tensor, these: tuple[Tensor, ...], others: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """In the environments where `rows` (`[batch, 1]`, bool) is true the first, else the second."""
+    return tuple(
+        torch.where(rows.view(-1, *[1] * (one.dim() - 1)), one, other)
+        for one, other in zip(these, others, strict=True)
+    )

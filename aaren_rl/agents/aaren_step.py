@@ -24,7 +24,15 @@ from aaren_rl.agents.step_parts import (
     part,
 )
 from aaren_rl.layers import AarenAttention, Block
-from aaren_rl.layers.folded import attend, fold_attention, visibility
+from aaren_rl.layers.folded import (
+    ABSENT,
+    NO_MAXIMUM,
+    NOTHING,
+    attend,
+    attend_bounded,
+    causal,
+    fold_attention,
+)
 
 if TYPE_CHECKING:
     from aaren_rl.agents.decision_aaren import DecisionAaren
@@ -37,8 +45,8 @@ class AarenStep(nn.Module):
         agent: a trained agent. Training it further does not change this module.
     """
 
-    later: Tensor
-    afresh: Tensor
+    absent: Tensor
+    causal: Tensor
 
     def __init__(self, agent: DecisionAaren) -> None:
         super().__init__()
@@ -47,26 +55,36 @@ class AarenStep(nn.Module):
         self.dim = config.width // config.heads
         self.actions = agent.actions
         self.embedding = StepEmbedding(agent)
-        for name, missing in (("later", False), ("afresh", True)):
-            mask = torch.from_numpy(visibility(TOKENS, first_may_miss=missing))
-            self.register_buffer(name, mask[None, None])
-        self.blocks = nn.ModuleList(StepBlock(part(b, Block)) for b in agent.sequence_model.blocks)
+        blocks = [StepBlock(part(block, Block)) for block in agent.sequence_model.blocks]
+        self.blocks = nn.ModuleList(blocks)
+        self.carries_maximum = any(block.bound > NO_MAXIMUM for block in blocks)
         self.norm = CopiedNorm(agent.sequence_model.norm)
         self.head = head_of(agent)
+        first = torch.zeros(1, 1, TOKENS, 1)
+        first[:, :, 0] = ABSENT  # an episode's first step has no previous action
+        self.register_buffer("absent", first)
+        self.register_buffer("causal", torch.from_numpy(causal(TOKENS)))
         self.to(agent.observation_mean.device)
 
+    @property
+    def layer_state(self) -> tuple[tuple[str, int, float], ...]:
+        """Name, size `[batch, heads, size]` and empty value of each of a layer's state tensors."""
+        sums = ("state", self.dim + 1, NOTHING)
+        return (sums, ("maximum", 1, ABSENT)) if self.carries_maximum else (sums,)
+
     def empty_state(self, batch: int) -> tuple[Tensor, ...]:
-        """The state before the first step, a tensor a layer; not read where `reset` is true."""
-        shape = (batch, self.heads, 1, self.dim + 2)
-        return tuple(torch.zeros(shape, device=self.later.device) for _ in self.blocks)
+        """The state before an episode's first step, layer after layer."""
+        return tuple(
+            torch.full((batch, self.heads, size), value, device=self.absent.device)
+            for _ in self.blocks
+            for _, size, value in self.layer_state
+        )
 
     def forward(
         self,
         observation: Tensor,
         reward: Tensor,
         previous_action: Tensor,
-        reset: Tensor,
-        target_return: Tensor,
         return_to_go: Tensor,
         timestep: Tensor,
         *state: Tensor,
@@ -75,27 +93,21 @@ class AarenStep(nn.Module):
 
         Args:
             observation: float32 `[batch, observation_size]`.
-            reward: float64 `[batch, 1]`, what the last action earned.
-            previous_action: float32 `[batch, action_size]`, or int64 `[batch, 1]`.
-            reset: bool `[batch, 1]`, true where this observation begins an episode.
-            target_return: float64 `[batch, 1]`, read where `reset`.
-            return_to_go: float64 `[batch, 1]`, as the last step returned it.
-            timestep: int64 `[batch, 1]`, as the last step returned it.
-            state: a tensor a layer, as the last step returned them.
+            reward: float64 `[batch, 1]`, what the last action earned; 0 at an episode's start.
+            previous_action: float32 `[batch, action_size]`, or int64 `[batch, 1]`; any valid one
+                at an episode's start.
+            return_to_go: float64 `[batch, 1]`, as the last step returned it, or the target return.
+            timestep: int64 `[batch, 1]`, as the last step returned it, or 0.
+            state: as the last step returned it, or `empty_state`.
 
         Returns:
-            Action, next return-to-go, next timestep, next state of each layer.
+            Action, next return-to-go, next timestep, next state.
         """
-        returns, time = self.advance(reward, reset, target_return, return_to_go, timestep)
-        action, new_state = self.decide(observation, returns, previous_action, time, reset, state)
-        return (action, returns, time + 1, *new_state)
-
-    def advance(
-        self, reward: Tensor, reset: Tensor, target: Tensor, return_to_go: Tensor, timestep: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return-to-go and timestep of this step; arguments as in `forward`."""
-        returns = torch.where(reset, target, return_to_go - reward)
-        return returns, torch.where(reset, 0, timestep)
+        returns = return_to_go - reward
+        action, new = self.decide(
+            observation, returns, previous_action, timestep, timestep == 0, state
+        )
+        return (action, returns, timestep + 1, *new)
 
     def decide(
         self,
@@ -103,17 +115,30 @@ class AarenStep(nn.Module):
         returns_to_go: Tensor,
         previous_action: Tensor,
         timestep: Tensor,
-        afresh: Tensor,
+        first: Tensor | None,
         state: tuple[Tensor, ...],
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The action, and the state after it; the past is left out where `afresh` is true."""
+        """The action and the state after it.
+
+        Args:
+            observation: as in `forward`.
+            returns_to_go: of this step.
+            previous_action: as in `forward`.
+            timestep: as in `forward`.
+            first: bool `[batch, 1]`, true where there is no previous action; `None` for nowhere.
+            state: as in `forward`.
+        """
         x = self.embedding(observation, returns_to_go, previous_action, timestep)
-        mask = torch.where(afresh[:, :, None, None], self.afresh, self.later)
-        new = []
+        absent = None
+        if first is not None:
+            absent = torch.where(first[:, :, None, None], self.absent, 0.0)
+        tensors = len(self.layer_state)
+        new: list[Tensor] = []
         for index, block in enumerate(self.blocks):
+            own = state[index * tensors : (index + 1) * tensors]
             last = index == len(self.blocks) - 1
-            x, layer = block(x, state[index], mask, last)
-            new.append(layer)
+            x, *layer = block(x, own, absent, self.causal, last)
+            new += layer
         return decide(self.actions, self.head(self.norm(x))), tuple(new)
 
 
@@ -124,20 +149,34 @@ class StepBlock(nn.Module):
 
     def __init__(self, block: Block) -> None:
         super().__init__()
-        folded = fold_attention(part(block.mixer, AarenAttention))
-        self.heads, self.dim = folded.heads, folded.dim
+        folded = fold_attention(part(block.mixer, AarenAttention), block.mixer_norm)
+        self.heads, self.dim, self.bound = folded.heads, folded.dim, folded.bound
         self.norm = CopiedNorm(block.mixer_norm)
         self.project = AffineMap(folded.project)
         self.out = None if folded.out is None else AffineMap(folded.out)
         self.feed_forward = StepFeedForward(block)
 
-    def forward(self, x: Tensor, state: Tensor, mask: Tensor, last: bool) -> tuple[Tensor, Tensor]:
-        """Tokens `[3 batch, width]`; from the last block the observation's, `[batch, width]`."""
-        rows = self.project(self.norm(x)).view(-1, TOKENS, self.heads, self.dim + 2)
-        outputs, state = attend(rows.transpose(1, 2), state, mask, last)
+    def forward(
+        self,
+        x: Tensor,
+        state: tuple[Tensor, ...],
+        absent: Tensor | None,
+        mask: Tensor,
+        last: bool,
+    ) -> tuple[Tensor, ...]:
+        """Tokens and the new state.
+
+        Tokens are `[3 batch, width]`; from the last block the observation's, `[batch, width]`.
+        """
+        rows = self.project(self.norm(x)).view(-1, TOKENS, self.heads, self.dim + 2).transpose(1, 2)
+        new: list[Tensor]
+        if len(state) == 1:
+            outputs, *new = attend_bounded(rows, state[0], absent, last)
+        else:
+            outputs, *new = attend(rows, state[0], state[1], absent, mask, last)
         outputs = outputs.transpose(1, 2).reshape(-1, self.heads * self.dim)
         if self.out is not None:
             outputs = self.out(outputs)
         if last:
             x = x.view(-1, TOKENS, x.shape[1])[:, -1]
-        return self.feed_forward(x + outputs), state
+        return self.feed_forward(x + outputs), *new

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aaren_rl.agents import Agent, BehaviorCloning, DecisionAaren
+from aaren_rl.agents.aaren_step import AarenStep
 from aaren_rl.agents.actions import DiscreteActions
 from aaren_rl.errors import UserError
 from aaren_rl.runtime.card import Tensor
@@ -19,7 +20,7 @@ class Interface:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     state: dict[str, str]
-    reset_state: dict[str, float]
+    reset_state: dict[str, float | str]
 
 
 def check_exportable(agent: Agent) -> Exportable:
@@ -57,29 +58,27 @@ def interface_of(agent: Exportable) -> Interface:
 
 
 def _sequence_interface(agent: DecisionAaren, observation: Tensor, action: Tensor) -> Interface:
-    heads, dim = agent.config.heads, agent.config.width // agent.config.heads
-    given = (
-        observation,
-        Tensor("reward", "float64", ("batch", 1), "what the last action earned"),
-        Tensor("previous_action", action.dtype, action.shape, "the last action"),
-        Tensor("reset", "bool", ("batch", 1), "true where this observation begins an episode"),
-        Tensor("target_return", "float64", ("batch", 1), "return to ask for; read at a reset"),
+    step = AarenStep(agent)
+    previous = Tensor("previous_action", action.dtype, action.shape, "the last action")
+    clock = (
         Tensor("return_to_go", "float64", ("batch", 1), "return still to be earned, before reward"),
         Tensor("timestep", "int64", ("batch", 1), "steps taken in this episode"),
     )
-    layers = [
-        Tensor(
-            f"state_{index}",
-            "float32",
-            ("batch", heads, 1, dim + 2),
-            f"layer {index}: weighted sum of values ({dim}), normalizer, maximum score",
-        )
-        for index in range(agent.config.layers)
-    ]
-    carried = (*given[-2:], *layers)
-    new = [Tensor(f"new_{t.name}", t.dtype, t.shape, f"next {t.name}") for t in carried]
+    meanings = {
+        "state": f"weighted sum of values ({step.dim} numbers) and sum of weights, of layer",
+        "maximum": "highest score so far, of layer",
+    }
+    layers, empty = [], []
+    for index in range(agent.config.layers):
+        for name, size, value in step.layer_state:
+            shape = ("batch", step.heads, size)
+            layers.append(Tensor(f"{name}_{index}", "float32", shape, f"{meanings[name]} {index}"))
+            empty.append(value)
+    reward = Tensor("reward", "float64", ("batch", 1), "what the last action earned; at first 0")
+    carried = (*clock, *layers)
+    new = (Tensor(f"new_{t.name}", t.dtype, t.shape, f"next {t.name}") for t in carried)
     state = {"action": "previous_action", **{f"new_{t.name}": t.name for t in carried}}
-    reset_state = dict.fromkeys(state.values(), 0.0)
-    if isinstance(agent.actions, DiscreteActions):
-        reset_state["previous_action"] = float(agent.actions.start)
-    return Interface((*given, *layers), (action, *new), state, reset_state)
+    begin = float(agent.actions.start) if isinstance(agent.actions, DiscreteActions) else 0.0
+    values: list[float | str] = [begin, "target_return", 0.0, *empty]
+    reset = dict(zip(state.values(), values, strict=True))
+    return Interface((observation, reward, previous, *carried), (action, *new), state, reset)

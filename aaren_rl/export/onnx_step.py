@@ -8,6 +8,7 @@ is several times longer, and at these sizes a node's fixed cost is most of its t
 from __future__ import annotations
 
 import numpy as np
+import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
@@ -39,20 +40,22 @@ class _AarenGraph:
 
     def __init__(self, graph: GraphWriter, step: AarenStep) -> None:
         self.g, self.step, self.width = graph, step, step.width
+        # Tokens lie in the axis before the last, after the batch and, if there are several, heads.
+        self.many = (-1,) if step.heads == 1 else (-1, 1)
+        self.axis = len(self.many)
 
     def write(self) -> None:
         g, step = self.g, self.step
-        lowered = g.node("Sub", "return_to_go", "reward")
-        returns = g.node("Where", "reset", "target_return", lowered, name="new_return_to_go")
-        timestep = g.node("Where", "reset", g.ints(0), "timestep")
-        g.node("Add", timestep, g.ints(1), name="new_timestep")
-        x = self._tokens(returns, timestep)
-        mask = g.node(
-            "Where", g.reshape("reset", -1, 1, 1, 1), _keep(g, step.afresh), _keep(g, step.later)
-        )
+        returns = g.node("Sub", "return_to_go", "reward", name="new_return_to_go")
+        g.node("Add", "timestep", g.ints(1), name="new_timestep")
+        x = self._tokens(returns, "timestep")
+        # An episode's first step has no previous action: its row, then that of all other steps.
+        added = torch.cat([step.absent.view(1, TOKENS), torch.zeros(1, TOKENS)])
+        absent = g.node("Gather", _keep(g, added), g.node("Min", "timestep", g.ints(1)))
+        absent = g.reshape(absent, *self.many, TOKENS, 1)
         for index, block in enumerate(step.blocks):
             assert isinstance(block, StepBlock)
-            x = self._block(index, block, x, mask)
+            x = self._block(index, block, x, absent)
         predictions = self._affine(step.head, self._norm(step.norm, x), name=HEAD)
         _write_action(g, step.actions, predictions)
 
@@ -82,11 +85,24 @@ class _AarenGraph:
             x = g.node("Add", g.reshape(x, -1, TOKENS, self.width), rows)
         return self._norm(embedding.norm, g.reshape(x, -1, self.width))
 
-    def _block(self, index: int, block: StepBlock, x: str, mask: str) -> str:
+    def _block(self, index: int, block: StepBlock, x: str, absent: str) -> str:
         """`StepBlock`: tokens in, tokens out; the last gives the observation's alone."""
-        g, last = self.g, index == len(self.step.blocks) - 1
+        g, heads, last = self.g, self.step.heads, index == len(self.step.blocks) - 1
         rows = self._affine(block.project, self._norm(block.norm, x))
-        mixed = self._attend(index, rows, mask, last)
+        if heads == 1:
+            rows = g.reshape(rows, -1, TOKENS, block.dim + 2)
+        else:
+            rows = g.reshape(rows, -1, TOKENS, heads, block.dim + 2)
+            rows = g.node("Transpose", rows, perm=[0, 2, 1, 3])
+        values, scores = g.nodes("Split", rows, g.ints(block.dim + 1, 1), outputs=2, axis=-1)
+        scores = g.node("Add", scores, absent)
+        attend = self._attend if self.step.carries_maximum else self._attend_bounded
+        after = attend(index, values, scores, last)
+        weighted, normalizer = g.nodes("Split", after, g.ints(block.dim, 1), outputs=2, axis=-1)
+        mixed = g.node("Div", weighted, normalizer)
+        if heads > 1 and not last:
+            mixed = g.node("Transpose", mixed, perm=[0, 2, 1, 3])
+        mixed = g.reshape(mixed, -1, heads * block.dim)
         if block.out is not None:
             mixed = self._affine(block.out, mixed)
         if last:
@@ -101,33 +117,57 @@ class _AarenGraph:
             hidden = g.node("Gelu", hidden, approximate="tanh")
         return g.node("Add", x, self._affine(half.contract, hidden))
 
-    def _attend(self, index: int, projected: str, mask: str, last: bool) -> str:
-        """`aaren_rl.layers.folded.attend`: outputs `[3 batch, width]`, or `[batch, width]`."""
-        g, heads, dim = self.g, self.step.heads, self.step.dim
-        if heads == 1:
-            rows = g.reshape(projected, -1, 1, TOKENS, dim + 2)
-        else:
-            rows = g.reshape(projected, -1, TOKENS, heads, dim + 2)
-            rows = g.node("Transpose", rows, perm=[0, 2, 1, 3])
-        rows = g.node("Concat", f"state_{index}", rows, axis=2)
-        sums, scores = g.nodes("Split", rows, g.ints(dim + 1, 1), outputs=2, axis=3)
-        newest = g.ints(TOKENS - 1)
+    def _attend_bounded(self, index: int, values: str, scores: str, last: bool) -> str:
+        """`folded.attend_bounded`: (w, u) after each token, or after the last one."""
+        g, state, new = self.g, self._state(f"state_{index}"), f"new_state_{index}"
+        weights = g.node("Exp", scores)
         if last:
-            mask = g.node("Gather", mask, newest, axis=2)
-        scores = g.node("Add", g.reshape(scores, -1, heads, 1, TOKENS + 1), mask)
-        maximum = g.node("ReduceMax", scores, g.ints(-1), keepdims=1)
-        weights = g.node("Exp", g.node("Sub", scores, maximum))
-        sums = g.node("MatMul", weights, sums)
-        if last:
-            g.node("Concat", sums, maximum, axis=3, name=f"new_state_{index}")
+            sums = g.node("MatMul", self._across(weights, TOKENS), values)
         else:
-            states = g.node("Concat", sums, maximum, axis=3)
-            g.node("Gather", states, newest, axis=2, name=f"new_state_{index}")
-        weighted, normalizer = g.nodes("Split", sums, g.ints(dim, 1), outputs=2, axis=3)
-        outputs = g.node("Div", weighted, normalizer)
-        if heads > 1 and not last:
-            outputs = g.node("Transpose", outputs, perm=[0, 2, 1, 3])
-        return g.reshape(outputs, -1, heads * dim)
+            upto = g.constant(np.tril(np.ones((TOKENS, TOKENS), np.float32)))
+            sums = g.node("MatMul", upto, g.node("Mul", values, weights))
+        after = g.node("Add", sums, state, name=self._name(new, last))
+        self._newest(after, last, new)
+        return after
+
+    def _attend(self, index: int, values: str, scores: str, last: bool) -> str:
+        """`folded.attend`: the same for scores of any size."""
+        g, state = self.g, self._state(f"state_{index}")
+        scores = g.node("Concat", self._state(f"maximum_{index}"), scores, axis=self.axis)
+        mask = self.step.causal[-1:] if last else self.step.causal
+        scores = g.node("Add", self._across(scores, TOKENS + 1), _keep(g, mask))
+        new = f"new_state_{index}", f"new_maximum_{index}"
+        highest = g.node("ReduceMax", scores, g.ints(-1), keepdims=1, name=self._name(new[1], last))
+        weights = g.node("Exp", g.node("Sub", scores, highest))
+        values = g.node("Concat", state, values, axis=self.axis)
+        after = g.node("MatMul", weights, values, name=self._name(new[0], last))
+        self._newest(after, last, new[0])
+        self._newest(highest, last, new[1])
+        return after
+
+    def _state(self, name: str) -> str:
+        """A state tensor `[batch, heads, size]` with an axis for the tokens."""
+        if self.step.heads == 1:
+            return name
+        return self.g.node("Unsqueeze", name, self.g.ints(2))
+
+    def _across(self, column: str, size: int) -> str:
+        """A column for each head as a row."""
+        heads = () if self.step.heads == 1 else (self.step.heads,)
+        return self.g.reshape(column, -1, *heads, 1, size)
+
+    def _name(self, new: str, last: bool) -> str:
+        """The name of what `_newest` need not change."""
+        return new if last and self.step.heads == 1 else ""
+
+    def _newest(self, after: str, last: bool, name: str) -> None:
+        """What is there after the last token, as a state tensor `[batch, heads, size]`."""
+        g, alone = self.g, self.step.heads == 1
+        if not last:
+            newest = np.array([TOKENS - 1] if alone else TOKENS - 1)
+            g.node("Gather", after, g.constant(newest), axis=self.axis, name=name)
+        elif not alone:
+            g.node("Squeeze", after, g.ints(2), name=name)
 
     def _affine(self, module: AffineMap, x: str, name: str = "") -> str:
         weight, bias = _keep(self.g, module.weight), _keep(self.g, module.bias)

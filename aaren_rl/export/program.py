@@ -17,6 +17,8 @@ from aaren_rl.agents.aaren_step import AarenStep
 from aaren_rl.agents.actions import DiscreteActions
 from aaren_rl.export.interface import Exportable, interface_of
 
+SIGNATURE = ("observation", "reward", "previous_action", "return_to_go", "timestep")
+"""Of `AarenStep.forward`, before the layers' state."""
 BATCH = 2  # of the example; a batch of one would be taken for a constant
 
 
@@ -43,12 +45,10 @@ def torch_program(agent: Exportable) -> bytes:
         torch.from_numpy(np.zeros(each.sizes(BATCH), dtype=each.dtype)) for each in inputs
     )
     batch = {0: torch.export.Dim("batch", min=1)}
-    shapes: dict[str, object] = {
-        each.name: batch for each in inputs if not each.name.startswith("state_")
-    }
-    states = sum(each.name.startswith("state_") for each in inputs)
-    if states:
-        shapes["state"] = (batch,) * states
+    layers = len(inputs) - len(SIGNATURE) if isinstance(agent, DecisionAaren) else 0
+    shapes: dict[str, object] = {each.name: batch for each in inputs[: len(inputs) - layers]}
+    if layers:
+        shapes["state"] = (batch,) * layers
     with torch.no_grad():
         program = torch.export.export(step.eval(), example, dynamic_shapes=shapes)
     buffer = io.BytesIO()

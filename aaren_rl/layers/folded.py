@@ -9,14 +9,21 @@ the average of the maps,
 so the state's weighted sum then lives in the output's space. With several heads that would need a
 full width of values for each, so the projection stays.
 
-The state of a layer is one tensor `[batch, heads, 1, dim + 2]`, `(w, u, m)` side by side, so that a
-step is one product. Put before the layer's new rows `(v_j, 1, s_j)`, j = 0 .. n-1, with
-M_i = max(m, s_0 .. s_i), it gives
+A layer reads layer-normed tokens, whose length is at most sqrt(width) before scale and shift. Its
+scores, without their constant, which softmax does not see, are therefore bounded by a number of the
+weights, `FoldedAttention.bound`. Where it is small, as in trained agents (3 to 5 in Hopper), no
+maximum has to be carried: with the state (w, u) and new tokens j,
 
-    (w_i, u_i) = exp(m - M_i) (w, u) + sum_{j <= i} exp(s_j - M_i) (v_j, 1);      o_i = w_i / u_i
+    (w_i, u_i) = (w, u) + sum_{j <= i} exp(s_j) (v_j, 1);      o_i = w_i / u_i
 
-which is `aaren_rl.ops.recurrent` for n tokens at a time. What a token must not see has the score
-`ABSENT`: later tokens, and where a sequence starts afresh also its old state.
+neither overflows nor underflows. Else the state is the paper's (m, u, w), and with
+M_i = max(m, s_0 .. s_i)
+
+    (w_i, u_i) = exp(m - M_i) (w, u) + sum_{j <= i} exp(s_j - M_i) (v_j, 1)
+
+Both are `aaren_rl.ops.recurrent` for several tokens at a time. w and u lie side by side in one
+tensor `[batch, heads, dim + 1]`, m in `[batch, heads, 1]`. What a token must not see has the
+score `ABSENT`.
 """
 
 from __future__ import annotations
@@ -32,6 +39,12 @@ from aaren_rl.layers.aaren import AarenAttention
 # Finite, and far below every score: exp(ABSENT - M) is 0, and a token that sees nothing (the
 # previous action where an episode starts) gets finite numbers that nobody reads, not NaN.
 ABSENT = -3e38
+# Up to this bound scores need no maximum: sums of 10^7 times exp(40) are far from float32's largest
+# number, and exp(-40) is far from its smallest.
+NO_MAXIMUM = 40.0
+# What the state (w, u) is filled with at an episode's start. Beside exp(-40) it is nothing, but a
+# token that sees nothing divides by it.
+NOTHING = 1e-30
 Affine = tuple[np.ndarray, np.ndarray]
 """Weight `[in, out]` and bias `[out]`, float64: `y = x @ weight + bias`."""
 
@@ -46,12 +59,14 @@ class FoldedAttention:
         project: tokens `[.., width]` to `[.., heads (dim + 2)]`: for each head its value, a one
             (which counts the weights, as the state's normalizer does) and its score.
         out: the output projection, `None` where it has gone into `project`.
+        bound: no score is larger, or smaller than its negative.
     """
 
     heads: int
     dim: int
     project: Affine
     out: Affine | None
+    bound: float
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
@@ -65,64 +80,95 @@ def affine(linear: nn.Linear) -> Affine:
     return to_numpy(linear.weight).T, to_numpy(linear.bias)
 
 
-def fold_attention(layer: AarenAttention) -> FoldedAttention:
-    """Multiply out what acting need not compute again; see the module's text."""
+def fold_attention(layer: AarenAttention, norm: nn.LayerNorm) -> FoldedAttention:
+    """Multiply out what acting need not compute again; see the module's text.
+
+    Args:
+        layer: the layer.
+        norm: what its tokens come from.
+    """
     heads, width = layer.heads, layer.width
     values, value_bias = affine(layer.value)
     out: Affine | None = affine(layer.out)
     if heads == 1 and out is not None:
         values, value_bias, out = values @ out[0], value_bias @ out[0] + out[1], None
     dim = width // heads
+    scores = fold_scores(layer)
     weight, bias = np.zeros((width, heads, dim + 2)), np.zeros((heads, dim + 2))
     weight[:, :, :dim] = values.reshape(width, heads, dim)
     bias[:, :dim] = value_bias.reshape(heads, dim)
     bias[:, dim] = 1
-    weight[:, :, dim + 1], bias[:, dim + 1] = fold_scores(layer)
-    return FoldedAttention(heads, dim, (weight.reshape(width, -1), bias.reshape(-1)), out)
+    weight[:, :, dim + 1], bias[:, dim + 1] = scores, -to_numpy(norm.bias) @ scores
+    project = weight.reshape(width, -1), bias.reshape(-1)
+    # A normed token has mean 0 and length sqrt(width), at most: the part of the weights along the
+    # ones does not count.
+    along = to_numpy(norm.weight)[:, None] * scores
+    along -= along.mean(axis=0)
+    bound = float(np.sqrt(width) * np.linalg.norm(along, axis=0).max())
+    return FoldedAttention(heads, dim, project, out, bound)
 
 
-def fold_scores(layer: AarenAttention) -> Affine:
-    """`AarenAttention.score_projection` in float64: `[width, heads]` and `[heads]`."""
+def fold_scores(layer: AarenAttention) -> np.ndarray:
+    """The weight of `AarenAttention.score_projection` in float64: `[width, heads]`."""
     heads, dim = layer.heads, layer.width // layer.heads
     query_weight, query_bias = affine(layer.query)
     query = (to_numpy(layer.query_token) @ query_weight + query_bias).reshape(heads, dim)
-    query /= np.sqrt(dim)
-    keys, key_bias = affine(layer.key)
-    weight = np.einsum("whd,hd->wh", keys.reshape(layer.width, heads, dim), query)
-    return weight, (key_bias.reshape(heads, dim) * query).sum(-1)
+    keys, _ = affine(layer.key)
+    scores: np.ndarray = np.einsum("whd,hd->wh", keys.reshape(layer.width, heads, dim), query)
+    return scores / np.sqrt(dim)
 
 
-def visibility(tokens: int, first_may_miss: bool = False) -> np.ndarray:
-    """What is added to the scores of state and tokens, for each token that reads them.
-
-    Args:
-        tokens: how many at a time.
-        first_may_miss: as for a sequence that starts afresh and whose first token does not exist.
-
-    Returns:
-        float32 `[tokens, tokens + 1]`: zero or `ABSENT`.
-    """
-    mask = np.triu(np.full((tokens, tokens + 1), ABSENT, dtype=np.float32), k=2)
-    if first_may_miss:
-        mask[:, :2] = ABSENT
-    return mask
+def causal(tokens: int) -> np.ndarray:
+    """What is added to the scores of (state, tokens) for each token: float32, zero or `ABSENT`."""
+    return np.triu(np.full((tokens, tokens + 1), ABSENT, dtype=np.float32), k=2)
 
 
-def attend(rows: Tensor, state: Tensor, mask: Tensor, last_only: bool) -> tuple[Tensor, Tensor]:
-    """Update a state by new tokens and read it after each of them.
+def attend_bounded(
+    rows: Tensor, sums: Tensor, absent: Tensor | None, last_only: bool
+) -> tuple[Tensor, Tensor]:
+    """Update a state (w, u) by new tokens and read it after each, where no maximum is needed.
 
     Args:
         rows: `(v, 1, s)` of the new tokens, `[batch, heads, tokens, dim + 2]`.
-        state: `(w, u, m)`, `[batch, heads, 1, dim + 2]`; finite.
-        mask: `visibility`, `[batch or 1, 1, tokens, tokens + 1]`.
+        sums: (w, u), `[batch, heads, dim + 1]`.
+        absent: added to the scores, `[batch, 1, tokens, 1]`: `ABSENT` for tokens that do not exist.
         last_only: read after the last token alone.
 
     Returns:
         Outputs `[batch, heads, tokens or 1, dim]` and the state after the last token.
     """
-    rows = torch.cat([state, rows], dim=2)
-    scores = rows[..., -1].unsqueeze(2) + (mask[:, :, -1:] if last_only else mask)
-    maximum = scores.amax(-1, keepdim=True)
-    sums = torch.matmul(torch.exp(scores - maximum), rows[..., :-1])
-    state = torch.cat([sums[:, :, -1:], maximum[:, :, -1:]], dim=-1)
-    return sums[..., :-1] / sums[..., -1:], state
+    scores = rows[..., -1:] if absent is None else rows[..., -1:] + absent
+    weighted = rows[..., :-1] * scores.exp()
+    weighted = weighted.sum(2, keepdim=True) if last_only else weighted.cumsum(2)
+    after = sums.unsqueeze(2) + weighted
+    return after[..., :-1] / after[..., -1:], after[:, :, -1]
+
+
+def attend(
+    rows: Tensor,
+    sums: Tensor,
+    maximum: Tensor,
+    absent: Tensor | None,
+    mask: Tensor,
+    last_only: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for scores of any size, with the state (w, u), m.
+
+    Args:
+        rows: as in `attend_bounded`.
+        sums: as in `attend_bounded`.
+        maximum: m, `[batch, heads, 1]`; `ABSENT` for the empty state.
+        absent: as in `attend_bounded`.
+        mask: `causal`, `[tokens, tokens + 1]`.
+        last_only: read after the last token alone.
+
+    Returns:
+        Outputs, and w, u and m after the last token.
+    """
+    scores = rows[..., -1:] if absent is None else rows[..., -1:] + absent
+    scores = torch.cat([maximum.unsqueeze(2), scores], dim=2).transpose(2, 3)
+    scores = scores + (mask[-1:] if last_only else mask)
+    highest = scores.amax(-1, keepdim=True)
+    weights = torch.exp(scores - highest)
+    after = torch.matmul(weights, torch.cat([sums.unsqueeze(2), rows[..., :-1]], dim=2))
+    return after[..., :-1] / after[..., -1:], after[:, :, -1], highest[:, :, -1]

@@ -49,8 +49,8 @@ class Card:
         inputs: of the step, in order.
         outputs: of the step, in order.
         state: which output becomes which input of the next step, input -> output.
-        reset_state: with what each of those inputs is filled before the first step. It is not
-            read there, since `reset` is true, but it must be a number.
+        reset_state: with what each of those inputs is to be filled at an episode's first step (a
+            number, or the word `target_return`); `reward` is 0 there.
         observation_shape: of one observation, as the environment gives it.
         action_shape: of one action, as the environment takes it.
         action_dtype: numpy's name of the environment's dtype for actions.
@@ -69,7 +69,7 @@ class Card:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     state: dict[str, str]
-    reset_state: dict[str, float]
+    reset_state: dict[str, float | str]
     observation_shape: tuple[int, ...]
     action_shape: tuple[int, ...]
     action_dtype: str

@@ -142,8 +142,8 @@ def test_aarens_acting_state_is_as_large_at_step_10000_as_at_step_1() -> None:
     for step in range(10_000):
         actions = policy.act(observations[step], reward if step else None)
         sizes.add(policy.state_bytes)
-    # two layers of (m, u) for two heads and w; the last action; time and return-to-go
-    assert sizes == {2 * 4 * (2 * 2 + 16) + 2 * 4 + 2 * 8}
+    # two layers of u for two heads and w; the last action; time and return-to-go
+    assert sizes == {2 * 4 * (2 + 16) + 2 * 4 + 2 * 8}
     assert CONTINUOUS.contains(actions[0])
 
 

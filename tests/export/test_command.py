@@ -76,22 +76,24 @@ def test_the_card_says_all_that_a_stranger_needs(tmp_path: Path) -> None:
     card = json.loads((tmp_path / "policy.onnx.json").read_text())
     session = onnxruntime.InferenceSession(str(out))
     feeds: dict[str, Any] = {}
-    for each in card["inputs"]:
-        assert each["meaning"]
-        shape = [1 if size == "batch" else size for size in each["shape"]]
-        feeds[each["name"]] = np.full(
-            shape, card["reset_state"].get(each["name"], 0), each["dtype"]
-        )
-    feeds["target_return"][:] = card["target_returns"][0]
+
+    def begin() -> None:
+        for each in card["inputs"]:
+            assert each["meaning"]
+            value = card["reset_state"].get(each["name"], 0)
+            value = card["target_returns"][0] if value == "target_return" else value
+            shape = [1 if size == "batch" else size for size in each["shape"]]
+            feeds[each["name"]] = np.full(shape, value, each["dtype"])
+
     names = [each["name"] for each in card["outputs"]]
     policy, rng = agent.policy(1), np.random.default_rng(0)
     for step in range(30):
         observation, reward = rng.normal(size=(1, 11)), rng.normal(size=1)
-        feeds["observation"][:], feeds["reward"][:], feeds["reset"][:] = (
-            observation,
-            reward,
-            step in (0, 17),
-        )
+        if step in (0, 17):
+            begin()
+        else:
+            feeds["reward"][:] = reward
+        feeds["observation"][:] = observation
         given = dict(zip(names, session.run(names, feeds), strict=True))
         feeds.update({card["state"][name]: given[name] for name in card["state"]})
         wanted = policy.act(observation, reward, np.array([step == 17]))

@@ -17,6 +17,8 @@ from aaren_rl.export.onnx_step import onnx_step
 SHAPES: list[dict[str, Any]] = [
     {},
     {"heads": 4},
+    {"query": 30.0},
+    {"heads": 4, "query": 30.0},
     {"timestep_embedding": "sinusoidal"},
     {"timestep_embedding": "none", "max_episode_length": 100},
     {"observation_space": gym.spaces.Box(-np.inf, np.inf, (111,), np.float64)},

@@ -5,78 +5,148 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from aaren_rl.layers import AarenAttention
-from aaren_rl.layers.folded import ABSENT, attend, fold_attention, visibility
+from aaren_rl.layers.folded import (
+    ABSENT,
+    NO_MAXIMUM,
+    NOTHING,
+    FoldedAttention,
+    attend,
+    attend_bounded,
+    causal,
+    fold_attention,
+)
 from aaren_rl.ops import PrefixState
 
+WIDTH = 16
 
-def random_layer(heads: int, scale: float = 0.4) -> AarenAttention:
+
+def random_layer(heads: int, scale: float = 0.4) -> tuple[nn.LayerNorm, AarenAttention]:
     torch.manual_seed(heads)
-    layer = AarenAttention(16, heads)
-    for parameter in layer.parameters():
+    norm, layer = nn.LayerNorm(WIDTH), AarenAttention(WIDTH, heads)
+    for parameter in (*layer.parameters(), *norm.parameters()):
         torch.nn.init.normal_(parameter, std=scale)
-    return layer
+    return norm, layer
+
+
+def rows_of(folded: FoldedAttention, x: Tensor) -> Tensor:
+    weight, bias = (torch.from_numpy(each.astype(np.float32)) for each in folded.project)
+    return (x @ weight + bias).view(*x.shape[:2], folded.heads, -1).transpose(1, 2)
+
+
+def out(folded: FoldedAttention, outputs: Tensor) -> Tensor:
+    flat = outputs.transpose(1, 2).flatten(2)
+    if folded.out is None:
+        return flat
+    weight, bias = (torch.from_numpy(each.astype(np.float32)) for each in folded.out)
+    return flat @ weight + bias
+
+
+class Stepper:
+    """A folded layer and its state, in one of the two forms."""
+
+    def __init__(self, folded: FoldedAttention, batch: int, bounded: bool) -> None:
+        self.folded, self.bounded = folded, bounded
+        self.sums = torch.full((batch, folded.heads, folded.dim + 1), NOTHING)
+        self.maximum = torch.full((batch, folded.heads, 1), ABSENT)
+
+    def __call__(self, x: Tensor, absent: Tensor | None = None, last: bool = False) -> Tensor:
+        rows = rows_of(self.folded, x)
+        if self.bounded:
+            outputs, self.sums = attend_bounded(rows, self.sums, absent, last)
+        else:
+            mask = torch.from_numpy(causal(x.shape[1]))
+            outputs, self.sums, self.maximum = attend(
+                rows, self.sums, self.maximum, absent, mask, last
+            )
+        return out(self.folded, outputs)
+
+
+FORMS = [(True, 0.1), (True, 0.6), (False, 0.1), (False, 0.6), (False, 3.0)]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("heads", [1, 2, 4])
-@pytest.mark.parametrize("scale", [0.1, 0.4, 2.0])  # scores up to about 0.1, 10 and 5,000
+@pytest.mark.parametrize(("bounded", "scale"), FORMS)
 @pytest.mark.parametrize("tokens", [1, 3, 4])
-def test_carrying_a_state_is_the_layer(heads: int, scale: float, tokens: int) -> None:
-    layer = random_layer(heads, scale)
-    folded = fold_attention(layer)
-    weight, bias = (torch.from_numpy(each.astype(np.float32)) for each in folded.project)
-    x = torch.randn(2, 5 * tokens, 16)
+def test_carrying_a_state_is_the_layer(
+    heads: int, bounded: bool, scale: float, tokens: int
+) -> None:
+    norm, layer = random_layer(heads, scale)
+    folded = fold_attention(layer, norm)
+    assert (folded.bound < NO_MAXIMUM) == (scale < 3)
+    x = norm(torch.randn(2, 50 * tokens, WIDTH))
     wanted, _ = layer(x)
-    mask = torch.from_numpy(visibility(tokens))[None, None]
-    begin = torch.from_numpy(visibility(tokens))[None, None].clone()
-    begin[..., 0] = ABSENT  # no state yet, but the first token is there
-    state = torch.zeros(2, heads, 1, 16 // heads + 2)
-    parts = []
-    for step, part in enumerate(x.split(tokens, dim=1)):
-        rows = (part @ weight + bias).view(2, tokens, heads, -1).transpose(1, 2)
-        outputs, state = attend(rows, state, mask if step else begin, last_only=False)
-        flat = outputs.transpose(1, 2).flatten(2)
-        if folded.out is not None:
-            out_weight, out_bias = (torch.from_numpy(e.astype(np.float32)) for e in folded.out)
-            flat = flat @ out_weight + out_bias
-        parts.append(flat)
+    step = Stepper(folded, 2, bounded)
+    parts = [step(part) for part in x.split(tokens, dim=1)]
     size = wanted.abs().max().item()
     torch.testing.assert_close(torch.cat(parts, 1), wanted, rtol=0, atol=3e-5 * max(1, size))
     assert (folded.out is None) == (heads == 1)
 
 
 @torch.no_grad()
-def test_the_state_is_that_of_the_prefix() -> None:
-    layer = random_layer(2)
-    folded = fold_attention(layer)
-    weight, bias = (torch.from_numpy(each.astype(np.float32)) for each in folded.project)
-    x = torch.randn(3, 3, 16)
-    _, wanted = layer(x)
-    rows = (x @ weight + bias).view(3, 3, 2, -1).transpose(1, 2)
-    begin = torch.from_numpy(visibility(3))[None, None].clone()
-    begin[..., 0] = ABSENT
-    whole, state = attend(rows, torch.zeros(3, 2, 1, 10), begin, last_only=False)
-    last, same = attend(rows, torch.zeros(3, 2, 1, 10), begin, last_only=True)
-    ours = PrefixState(state[:, :, 0, -1], state[:, :, 0, -2], state[:, :, 0, :-2])
-    torch.testing.assert_close(ours.output(), wanted.output(), rtol=0, atol=1e-5)
-    torch.testing.assert_close(ours.log_normalizer(), wanted.log_normalizer(), rtol=0, atol=1e-5)
-    torch.testing.assert_close(last, whole[:, :, -1:], rtol=0, atol=1e-6)
-    torch.testing.assert_close(same, state, rtol=0, atol=1e-6)
+@pytest.mark.parametrize("heads", [1, 4])
+def test_no_score_is_beyond_the_bound_and_some_reach_it(heads: int) -> None:
+    norm, layer = random_layer(heads, 0.6)
+    folded = fold_attention(layer, norm)
+    x = torch.randn(1, 20_000, WIDTH) * torch.rand(1, 20_000, 1) * 100
+    scores = rows_of(folded, norm(x))[..., -1]
+    assert scores.abs().max() <= folded.bound
+    # the worst token: along what the scores weigh
+    weight = linear(layer.query_token, layer.query.weight, layer.query.bias)
+    keys = layer.key.weight.view(heads, -1, WIDTH)
+    along = torch.einsum("hdw,hd->hw", keys, weight.view(heads, -1)) * norm.weight
+    worst = rows_of(folded, norm(1e4 * (along - along.mean(-1, keepdim=True))[None]))[..., -1]
+    assert worst.abs().max() == pytest.approx(folded.bound, rel=1e-4)
+    # without the constant that softmax does not see
+    constant = layer.scores(norm(x)).transpose(1, 2) - scores
+    assert constant.std(-1).max() < 1e-4
 
 
 @torch.no_grad()
-def test_starting_afresh_forgets_the_state_and_the_first_token() -> None:
-    rows, old = torch.randn(2, 1, 3, 6), torch.randn(2, 1, 1, 6)
-    afresh = torch.from_numpy(visibility(3, first_may_miss=True))[None, None]
-    outputs, state = attend(rows, old, afresh, last_only=False)
-    rows[:, :, 0] = torch.randn(6)
-    again, after = attend(rows, 100 * old, afresh, last_only=False)
-    assert torch.equal(outputs[:, :, 1:], again[:, :, 1:])
-    assert torch.equal(state, after)
-    assert torch.isfinite(again).all()
-    _, two = attend(
-        rows[:, :, 1:], old, torch.tensor([[ABSENT, 0, ABSENT], [ABSENT, 0, 0]]), last_only=False
-    )
-    torch.testing.assert_close(state, two, rtol=0, atol=1e-6)
+@pytest.mark.parametrize("bounded", [True, False])
+def test_the_state_is_that_of_the_prefix(bounded: bool) -> None:
+    norm, layer = random_layer(2)
+    folded = fold_attention(layer, norm)
+    x = norm(torch.randn(3, 3, WIDTH))
+    _, wanted = layer(x)
+    step, newest = (Stepper(folded, 3, bounded) for _ in range(2))
+    whole, last = step(x), newest(x, last=True)
+    ours = PrefixState(step.maximum[..., 0], step.sums[..., -1], step.sums[..., :-1])
+    torch.testing.assert_close(ours.output(), wanted.output(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(last, whole[:, -1:], rtol=0, atol=1e-6)
+    torch.testing.assert_close(newest.sums, step.sums, rtol=0, atol=1e-6)
+    torch.testing.assert_close(newest.maximum, step.maximum, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bounded", [True, False])
+def test_an_absent_first_token_leaves_no_trace(bounded: bool) -> None:
+    norm, layer = random_layer(1, 0.6)
+    folded = fold_attention(layer, norm)
+    x = norm(torch.randn(2, 3, WIDTH))
+    absent = torch.tensor([ABSENT, 0.0, 0.0]).view(1, 1, 3, 1)
+    step, without = (Stepper(folded, 2, bounded) for _ in range(2))
+    outputs, wanted = step(x, absent), without(x[:, 1:])
+    assert torch.isfinite(outputs).all()  # its own output too, which nobody reads
+    torch.testing.assert_close(outputs[:, 1:], wanted, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(step.sums, without.sums, rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_bounded_form_holds_at_its_bound() -> None:
+    """Scores at one end of the range for a long time, then at the other."""
+    values = torch.linspace(-1, 1, 1000).view(1, 1, 1000, 1)
+    ones = torch.ones_like(values)
+    low, high = torch.full_like(values, -NO_MAXIMUM), torch.full_like(values, NO_MAXIMUM)
+    sums = torch.full((1, 1, 2), NOTHING)
+    outputs, sums = attend_bounded(torch.cat([values, ones, low], -1), sums, None, False)
+    averages = values.cumsum(2) / torch.arange(1, 1001).view(1, 1, -1, 1)
+    torch.testing.assert_close(outputs, averages, rtol=0, atol=1e-5)
+    for _ in range(100):
+        outputs, sums = attend_bounded(torch.cat([values, ones, high], -1), sums, None, True)
+    assert torch.isfinite(sums).all()
+    torch.testing.assert_close(outputs[0, 0, 0, 0], torch.tensor(0.0), rtol=0, atol=1e-5)

@@ -50,10 +50,12 @@ def by_torch(agent: Agent, num_envs: int, target: float = TARGET) -> Policy:
 
 
 @pytest.mark.parametrize("heads", [1, 4])
-def test_a_thousand_real_steps_in_hopper(tmp_path: Path, heads: int) -> None:
+@pytest.mark.parametrize("query", [3.0, 30.0])
+def test_a_thousand_real_steps_in_hopper(tmp_path: Path, heads: int, query: float) -> None:
     """Three environments, which fall and are cut at different times."""
-    agent = make_aaren(heads=heads)
-    policies = [by_torch(agent, 3), OnnxPolicy(exported(agent, tmp_path), 3)]
+    agent = make_aaren(heads=heads, query=query)
+    policies = by_torch(agent, 3), OnnxPolicy(exported(agent, tmp_path), 3)
+    assert ("maximum_0" in policies[1].state()) == (query > 10)
     vector = make_vector_env("Hopper-v5", 3)
     observations, _ = vector.reset(seed=[1, 2, 3])  # type: ignore[arg-type]
     rewards, ended, worst, episodes = None, np.ones(3, bool), 0.0, np.zeros(3)
@@ -174,8 +176,8 @@ def test_state_bytes_are_pytorchs_and_do_not_grow(tmp_path: Path) -> None:
         for policy in policies:
             policy.act(np.ones((2, 11)), np.ones(2) if step else None)
             sizes.add(policy.state_bytes)
-    # two layers' (w, u, m), the last action, time and return-to-go, for two environments
-    assert sizes == {2 * (2 * 4 * (32 + 2) + 3 * 4 + 2 * 8)}
+    # two layers' (w, u), the last action, time and return-to-go, for two environments
+    assert sizes == {2 * (2 * 4 * (32 + 1) + 3 * 4 + 2 * 8)}
 
 
 def test_actions_are_the_callers_to_keep(tmp_path: Path) -> None:
