@@ -12,6 +12,7 @@ from aaren_rl.acting import Policy, StepInputs, check_targets
 from aaren_rl.errors import UserError
 from aaren_rl.runtime.card import Card, Tensor, read_card, read_checked
 
+_FILLED = ("observation", "reward")  # inputs that come from the environments
 _FEW = 8  # up to so many environments the plain allocator is faster than the arena, by 1 us a step
 _TYPES = {
     "tensor(float)": "float32",
@@ -52,6 +53,9 @@ class OnnxPolicy(Policy):
         if num_envs < 1:
             raise UserError(f"num_envs must be at least 1, got {num_envs}")
         self.card, self.num_envs = read_card(file), num_envs
+        unknown = {each.name for each in self.card.inputs} - {*self.card.state.values(), *_FILLED}
+        if unknown:
+            raise UserError(f"{file}: needs inputs that nobody here fills: {sorted(unknown)}")
         self._session = _open(Path(file), self.card, threads, providers, num_envs > _FEW)
         self._action_shape = (num_envs, *self.card.action_shape)
         self._action_dtype = np.dtype(self.card.action_dtype)

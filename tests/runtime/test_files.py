@@ -76,6 +76,9 @@ def test_a_card_that_contradicts_itself_or_the_file(file: Path) -> None:
     spoil(inputs=inputs)
     with pytest.raises(UserError, match=r"its card says inputs .*12.* the file has .*11"):
         OnnxPolicy(file)
+    spoil(inputs=[*whole["inputs"], {**whole["inputs"][0], "name": "weather"}])
+    with pytest.raises(UserError, match=r"needs inputs that nobody here fills: \['weather'\]"):
+        OnnxPolicy(file)
     spoil(kind="torch-export")
     with pytest.raises(UserError, match="is a torch-export export"):
         OnnxPolicy(file)
