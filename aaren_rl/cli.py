@@ -210,7 +210,8 @@ def _export(config: ExportConfig) -> None:
     print(
         f"{config.out}: {card.kind}, {card.precision}, {card.bytes:,} bytes\n"
         f"as PyTorch within {agreement['largest_difference']:.1e} over {agreement['steps']} steps "
-        f"and {agreement['episodes']} episodes\ncard: {card_path(config.out)}"
+        f"and {agreement['episodes']} episodes{' before quantising' if config.dynamic_int8 else ''}\n"
+        f"card: {card_path(config.out)}"
     )
     if "dynamic_int8" in card.checks:
         loss = card.checks["dynamic_int8"]
