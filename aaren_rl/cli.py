@@ -207,10 +207,11 @@ def _quickstart(config: QuickstartConfig) -> None:
 def _export(config: ExportConfig) -> None:
     card = export(config)
     agreement = card.checks["agreement"]
+    before = " before quantising" if config.dynamic_int8 else ""
     print(
         f"{config.out}: {card.kind}, {card.precision}, {card.bytes:,} bytes\n"
         f"as PyTorch within {agreement['largest_difference']:.1e} over {agreement['steps']} steps "
-        f"and {agreement['episodes']} episodes{' before quantising' if config.dynamic_int8 else ''}\n"
+        f"and {agreement['episodes']} episodes{before}\n"
         f"card: {card_path(config.out)}"
     )
     if "dynamic_int8" in card.checks:
