@@ -150,9 +150,11 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = self.sampler.sample()
-        self._tokens += TOKENS_PER_STEP * int(batch.mask.sum())  # before it moves: no waiting
+        steps = int(batch.mask.sum())  # before it moves: no waiting
+        self._tokens += TOKENS_PER_STEP * steps
         batch = batch.to(self.fabric.device)
         loss = self.module(batch) if self.carry is None else self.module(batch, self.carry)
+        loss = self._weighted(loss, steps)
         self.fabric.backward(loss)
         norm = self.fabric.clip_gradients(
             self.module, self.wrapped, max_norm=config.gradient_clip, error_if_nonfinite=False
@@ -161,7 +163,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.update += 1
         if self.update % config.log_every == 0 or self.update == config.updates:
-            value, norm_value = float(loss.detach()), float(torch.as_tensor(norm))
+            value, norm_value = float(self._over_all(loss)), float(torch.as_tensor(norm))
             if not math.isfinite(value):
                 raise UserError(
                     f"the loss became {value} at update {self.update}: lower --learning-rate"
@@ -181,6 +183,24 @@ class Trainer:
         else:
             bar.update(self.update)
         self.train_seconds += time.perf_counter() - start
+
+    def _weighted(self, loss: Tensor, steps: int) -> Tensor:
+        """A process's mean loss, so that the mean over processes is the mean over all their steps.
+
+        DDP averages gradients over processes, whose shares of a batch may hold unequal numbers of
+        steps: windows are cut at an episode's end.
+        """
+        if self.fabric.world_size == 1:
+            return loss
+        mean = self.fabric.all_reduce(torch.tensor(float(steps)), reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return loss * (steps / mean.clamp(min=1)).to(loss.device)
+
+    def _over_all(self, loss: Tensor) -> Tensor:
+        """The mean over processes of their weighted losses: the whole batch's."""
+        mean = self.fabric.all_reduce(loss.detach().clone(), reduce_op="mean")  # in its place
+        assert isinstance(mean, Tensor)
+        return mean
 
     def _start_clock(self) -> None:
         self._tokens, self._clock = 0, self.train_seconds
