@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from aaren_rl.agents import AgentConfig
+from aaren_rl.agents import AGENTS, AgentConfig, Mode
 from aaren_rl.errors import UserError
 
 AgentName = Literal[
@@ -55,7 +55,8 @@ class TrainSettings:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto is a GPU when there is one."""
     devices: int = 1
-    """Processes that train together (one GPU each, or CPU processes); Lightning Fabric's DDP."""
+    """Processes that train together (one GPU each, or CPU processes); Lightning Fabric's DDP.
+    Under torchrun, which starts them itself and on several hosts, torchrun's number holds."""
     top_percent: float = 100.0
     """Train on the best so many percent of episodes (10 with behavior-cloning is the usual %BC)."""
     held_out: float = 0.05
@@ -72,13 +73,16 @@ class TrainSettings:
     """Updates between two evaluations; by default a tenth of all."""
     episodes: int = 10
     """Episodes of each evaluation, for each target return."""
-    mode: Literal["carry", "reset", "window"] | None = None
-    """How to act in evaluations: carry the state, reset it every context length, or recompute the
-    window. By default carry for Aaren, window for the Transformer."""
+    mode: Mode | None = None
+    """How to act in evaluations: carry the state, reset it every context length, recompute the
+    window or (for the Transformer) slide a cache of the last context. By default carry for Aaren,
+    window for the Transformer."""
     target_return: tuple[float, ...] = ()
     """Returns to ask for in evaluations; by default the task's usual one, else the data's best."""
     checkpoint_every: int | None = None
     """Updates between two checkpoints; by default at every evaluation."""
+    keep_evaluated: int = 0
+    """The agents of the last so many evaluations are kept, in the run's agents/update-N."""
     log_every: int = 50
     """Updates between two log entries."""
     model: Annotated[AgentConfig, tyro.conf.arg(name="")] = field(default_factory=AgentConfig)
@@ -87,6 +91,12 @@ class TrainSettings:
     def evaluation_interval(self) -> int:
         """Updates between two evaluations."""
         return self.evaluate_every or max(1, self.updates // 10)
+
+    @property
+    def kept_updates(self) -> list[int]:
+        """The updates at which `keep_evaluated` keeps the agent."""
+        evaluated = {*range(0, self.updates, self.evaluation_interval), self.updates} - {0}
+        return sorted(evaluated)[len(evaluated) - self.keep_evaluated :]
 
     @property
     def checkpoint_interval(self) -> int:
@@ -107,6 +117,12 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise UserError(f"{_flag(name)} must be positive and finite, got {value}")
+        most = math.ceil(self.updates / self.evaluation_interval)
+        if not 0 <= self.keep_evaluated <= most:
+            raise UserError(
+                f"--keep-evaluated must be at least 0 and at most the {most} evaluations, "
+                f"got {self.keep_evaluated}"
+            )
         if self.learning_rate > 1:
             raise UserError(f"--learning-rate must be at most 1, got {self.learning_rate}")
         if not 0 <= self.weight_decay < 1:
@@ -156,6 +172,9 @@ class TrainConfig(TrainSettings):
         super().check()
         if not 0 <= self.seed < 2**32:
             raise UserError(f"--seed must be in [0, 2^32), got {self.seed}")
+        modes = AGENTS[self.agent].modes
+        if self.mode is not None and self.mode not in modes:
+            raise UserError(f"--mode {self.mode}: {self.agent} knows {', '.join(modes)}")
 
     def to_json(self) -> dict[str, Any]:
         """What makes this run this run, as JSON: all fields but where it lies and `resume`."""

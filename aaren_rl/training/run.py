@@ -52,6 +52,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         Interrupted: after Ctrl-C; the run can be resumed.
     """
     config.check()
+    processes(config)
     folder = config.run_folder
     if is_leader():
         claim_folder(folder, config)
@@ -108,20 +109,38 @@ def is_leader() -> bool:
 
 def make_fabric(config: TrainConfig) -> Fabric:
     """Lightning Fabric, launched."""
-    strategy = "ddp" if config.devices > 1 else "auto"
+    devices, hosts = processes(config)
+    strategy = "ddp" if devices * hosts > 1 else "auto"
     precision: Any = {"32": "32-true", "bf16": "bf16-mixed"}[config.precision]
     try:
         fabric = Fabric(
             accelerator="gpu" if config.device == "cuda" else config.device,
-            devices=config.devices,
+            devices=devices,
+            num_nodes=hosts,
             strategy=strategy,
             precision=precision,
         )
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"--device {config.device} --devices {config.devices}: {reason}") from None
+        raise UserError(f"--device {config.device} --devices {devices}: {reason}") from None
     fabric.launch()
     return fabric
+
+
+def processes(config: TrainConfig) -> tuple[int, int]:
+    """Processes on each host, and hosts: `--devices` on one, or what torchrun has started.
+
+    Raises:
+        UserError: when torchrun's processes cannot share the batch equally.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return config.devices, 1
+    local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    if config.batch_size % world:
+        raise UserError(
+            f"torchrun's {world} processes must divide --batch-size ({config.batch_size})"
+        )
+    return local, world // local
 
 
 def claim_folder(folder: Path, config: TrainConfig) -> None:

@@ -36,6 +36,11 @@ from aaren_rl.training.schedule import learning_rate_factor
 EVALUATION_SEED = 10_000  # added to the run's seed: not the seeds that data are often made with
 
 
+def kept_folder(run: Path, update: int) -> Path:
+    """Where a run keeps the agent of an evaluation, see `TrainSettings.keep_evaluated`."""
+    return run / "agents" / f"update-{update}"
+
+
 class Trainer:
     """One run.
 
@@ -228,6 +233,8 @@ class Trainer:
                 self._record_scores(bar, log)
             if self.held_out is not None:
                 self._measure_offline(self.held_out, log)
+            if self.update in self.config.kept_updates:
+                self.agent.save(kept_folder(self.folder, self.update))
         self.evaluated_at = self.update
         self.agent.train()
         self.fabric.barrier()
