@@ -24,7 +24,14 @@ from aaren_rl.evaluation import EvaluateConfig, evaluate, normalized_scores
 from aaren_rl.export import ExportConfig, export
 from aaren_rl.runtime.card import card_path
 from aaren_rl.storage import read_json
-from aaren_rl.training import CompareConfig, Interrupted, TrainConfig, compare, train
+from aaren_rl.training import (
+    CompareConfig,
+    Interrupted,
+    TrainConfig,
+    compare,
+    from_preset,
+    train,
+)
 from aaren_rl.training.quickstart import (
     COLUMNS,
     QUICKSTART_DATASET,
@@ -72,7 +79,7 @@ def run(kind: type[C], args: Sequence[str] | None = None, prog: str | None = Non
     arguments = list(sys.argv[1:] if args is None else args)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
-        default = saved_config(arguments) if kind is TrainConfig else None
+        default: Any = starting_point(kind, arguments)
         config = parse(lambda: tyro.cli(kind, args=arguments, prog=prog, default=default))
         ACTIONS[kind](config)
     except UserError as error:
@@ -124,18 +131,32 @@ def parse(parser: Callable[[], C]) -> C:
     raise UserError(f"{' '.join(what).rstrip('.')}; see --help")
 
 
+def starting_point(kind: type, arguments: Sequence[str]) -> Any:
+    """What flags that are not given are taken from: a saved run, a preset, or nothing special."""
+    default = saved_config(arguments) if kind is TrainConfig else None
+    preset = value_of("--preset", arguments)
+    if default is None and preset is not None and kind in (TrainConfig, CompareConfig):
+        return from_preset(kind, preset)
+    return default
+
+
+def value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """The word behind a flag (the last, if it is given twice), read before tyro reads them all."""
+    value = None
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if word == flag:
+            value = following
+        elif word.startswith(f"{flag}="):
+            value = word.removeprefix(f"{flag}=")
+    return value
+
+
 def saved_config(arguments: Sequence[str]) -> TrainConfig | None:
     """With `--resume --out DIR`, the run's own config: flags not given are taken from there."""
-    if "--resume" not in arguments:
+    out = value_of("--out", arguments)
+    if "--resume" not in arguments or out is None:
         return None
-    folder = None
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if word == "--out":
-            folder = Path(following)
-        elif word.startswith("--out="):
-            folder = Path(word.removeprefix("--out="))
-    if folder is None:
-        return None
+    folder = Path(out)
     if not (folder / CONFIG_FILE).is_file():
         raise UserError(f"--resume --out {folder}: no run there to go on with")
     return TrainConfig.from_json(read_json(folder / CONFIG_FILE), folder / CONFIG_FILE)

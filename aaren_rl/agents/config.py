@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +28,10 @@ class AgentConfig:
     """Share of embeddings and of residual branches dropped in training."""
     attention_dropout: float = 0.1
     """Share of attention weights dropped in training (Transformer only: Aaren never forms them)."""
+    dilution: float = 1.0
+    """In training let each token count as 1 to this many, drawn anew for every token and head, as
+    if there were far more of them: what is to be kept must then stand out far more (Aaren only; 1
+    is off; see docs/memory.md)."""
     activation: Literal["relu", "gelu"] = "relu"
     """Activation of the feed-forward layers."""
     timestep_embedding: Literal["learned", "sinusoidal", "none"] = "learned"
@@ -43,6 +48,8 @@ class AgentConfig:
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{_flag(name)} must be in [0, 1), got {getattr(self, name)}")
+        if not 1 <= self.dilution < math.inf:
+            raise UserError(f"--dilution must be finite and at least 1, got {self.dilution}")
         if self.width % self.heads:
             raise UserError(f"--heads ({self.heads}) must divide --width ({self.width})")
         if self.timestep_embedding == "sinusoidal" and self.width % 2:

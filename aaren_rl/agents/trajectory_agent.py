@@ -54,6 +54,7 @@ class TrajectoryAgent(Agent):
             heads=config.heads,
             dropout=config.dropout,
             attention_dropout=config.attention_dropout,
+            dilution=config.dilution,
             activation=config.activation,
         )
         self.head = self.actions.head(width)

@@ -29,15 +29,23 @@ class AarenAttention(nn.Module):
         width: size of a token.
         heads: number of heads; must divide `width`.
         backend: which implementation of the scan to use, see `aaren_rl.ops.prefix_attention`.
+        dilution: N >= 1; in training each token counts as N^u tokens, u uniform in [0, 1) and drawn
+            anew for every token and head (u log N is added to its score). A memory that survives
+            this survives many more tokens than there were. 1 is off.
     """
 
     state_type = PrefixState
 
-    def __init__(self, width: int, heads: int = 1, *, backend: str = "auto") -> None:
+    def __init__(
+        self, width: int, heads: int = 1, *, backend: str = "auto", dilution: float = 1.0
+    ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"heads ({heads}) must divide width ({width})")
+        if not 1 <= dilution < math.inf:
+            raise ValueError(f"dilution must be finite and at least 1, got {dilution}")
         self.width, self.heads, self.backend = width, heads, backend
+        self.dilution = dilution
         # Drawn at the scale of a normalised token, so that at the start scores differ as much as
         # between two tokens of the Transformer. Much smaller, and all weights begin equal: then a
         # cue among hundreds of tokens is seen too faintly to be learned (docs/memory.md).
@@ -88,6 +96,8 @@ class AarenAttention(nn.Module):
         check_mask(x, mask)
         batch, time, _ = x.shape
         scores = self.scores(x)
+        if self.training and self.dilution > 1:
+            scores = scores + torch.rand_like(scores) * math.log(self.dilution)
         if mask is not None:
             scores = scores.masked_fill(~mask[..., None], -math.inf)
         values = self.value(x).view(batch, time, self.heads, -1)

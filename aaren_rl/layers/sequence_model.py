@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -15,12 +16,24 @@ from aaren_rl.layers.lstm import LSTMMixer
 from aaren_rl.layers.min_gru import MinGRUMixer
 from aaren_rl.layers.state import EVERY_TOKEN, SequenceState
 
-# A new mixer is one file and one line here: (width, heads, attention dropout) -> module.
-MIXERS: dict[str, Callable[[int, int, float], nn.Module]] = {
-    "aaren": lambda width, heads, dropout: AarenAttention(width, heads),
-    "attention": lambda width, heads, dropout: CausalSelfAttention(width, heads, dropout=dropout),
-    "lstm": lambda width, heads, dropout: LSTMMixer(width),
-    "min-gru": lambda width, heads, dropout: MinGRUMixer(width),
+
+class MixerOptions(NamedTuple):
+    """What a mixer may be told; each takes what concerns it."""
+
+    width: int
+    heads: int
+    attention_dropout: float
+    dilution: float
+
+
+# A new mixer is one file and one line here.
+MIXERS: dict[str, Callable[[MixerOptions], nn.Module]] = {
+    "aaren": lambda its: AarenAttention(its.width, its.heads, dilution=its.dilution),
+    "attention": lambda its: CausalSelfAttention(
+        its.width, its.heads, dropout=its.attention_dropout
+    ),
+    "lstm": lambda its: LSTMMixer(its.width),
+    "min-gru": lambda its: MinGRUMixer(its.width),
 }
 
 
@@ -34,6 +47,7 @@ class SequenceModel(nn.Module):
         heads: heads of each mixer.
         dropout: share of each residual branch's elements dropped in training.
         attention_dropout: share of attention weights dropped, where the mixer has such weights.
+        dilution: see `AarenAttention`; other mixers have none.
         activation: of the feed-forward parts.
 
     Raises:
@@ -49,19 +63,16 @@ class SequenceModel(nn.Module):
         heads: int = 1,
         dropout: float = 0.1,
         attention_dropout: float = 0.0,
+        dilution: float = 1.0,
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
         if mixer not in MIXERS:
             raise KeyError(f"unknown mixer {mixer!r}; expected one of {sorted(MIXERS)}")
         self.width = width
+        options = MixerOptions(width, heads, attention_dropout, dilution)
         self.blocks = nn.ModuleList(
-            Block(
-                MIXERS[mixer](width, heads, attention_dropout),
-                width,
-                dropout=dropout,
-                activation=activation,
-            )
+            Block(MIXERS[mixer](options), width, dropout=dropout, activation=activation)
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)

@@ -30,6 +30,9 @@ class TrainSettings:
     """Minari id (local, or downloaded), D4RL name such as hopper-medium-v2, or path of an HDF5 file
     in D4RL's layout or of a Minari dataset's folder; `mask-velocity:` before it hides the
     velocities."""
+    preset: Literal["memory"] | None = None
+    """Start from settings that were measured to work for a kind of task (`memory`: something must
+    be kept for long, see docs/memory.md) in place of the defaults; other flags still count."""
     updates: int = 100_000
     """Gradient updates."""
     sampling: Literal["windows", "episodes", "streams"] = "windows"

@@ -139,3 +139,30 @@ def test_refuses_what_cannot_be() -> None:
         layer(x, None, torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"bool \[2, 3\] .* got torch.bool \[3, 2\]"):
         layer(x, None, torch.ones(3, 2, dtype=torch.bool))
+
+
+def test_dilution_counts_tokens_many_times_in_training_alone() -> None:
+    """Equal tokens: weights lie within a factor N of each other, log-uniformly, anew each time."""
+    many, tokens = 50.0, 4000
+    layer = AarenAttention(4, 2, dilution=many).double()
+    plain = AarenAttention(4, 2).double()
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(1, 1, 4, dtype=torch.float64).expand(1, tokens, 4)
+    state, other = layer(x)[1], layer(x)[1]
+    alone = layer.scores(x)[:, 0]
+    counted = (state.log_normalizer() - alone).exp() / tokens
+    expected = (many - 1) / math.log(many)  # the mean of N^u
+    torch.testing.assert_close(counted, torch.full_like(counted, expected), rtol=0.1, atol=0)
+    assert (counted[:, 0] != counted[:, 1]).all()
+    assert (state.log_normalizer() != other.log_normalizer()).all()
+    layer.eval()
+    for mine, wanted in zip(
+        (layer(x)[0], *layer(x)[1].terms), (plain(x)[0], *plain(x)[1].terms), strict=True
+    ):
+        assert torch.equal(mine, wanted)
+
+
+@pytest.mark.parametrize("dilution", [0.5, 0.0, -3.0, math.inf, math.nan])
+def test_refuses_what_dilutes_nothing(dilution: float) -> None:
+    with pytest.raises(ValueError, match="dilution must be finite and at least 1, got"):
+        AarenAttention(8, dilution=dilution)

@@ -1,0 +1,52 @@
+"""Named settings that were measured to work for a kind of task.
+
+A preset only changes defaults: what the user says still counts. From Python:
+
+    config = from_preset(TrainConfig, "memory", dataset="memory/passive-tmaze-v0", updates=3000)
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from aaren_rl.agents import AgentConfig
+from aaren_rl.errors import UserError
+from aaren_rl.training.config import TrainSettings
+
+S = TypeVar("S", bound=TrainSettings)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Agents that must keep something for a long time: why each of these is in docs/memory.md.
+    "memory": {
+        "sampling": "episodes",
+        "batch_steps": 1000,
+        "updates": 2000,
+        "learning_rate": 1e-3,
+        "normalize_observations": False,
+        "model": AgentConfig(
+            layers=2,
+            width=64,
+            heads=4,
+            dropout=0.0,
+            attention_dropout=0.0,
+            timestep_embedding="none",
+            dilution=100.0,
+        ),
+    },
+}
+
+
+def from_preset(kind: type[S], name: str, **settings: Any) -> S:
+    """A config with a preset's settings as defaults.
+
+    Args:
+        kind: `TrainConfig` or `CompareConfig`.
+        name: a key of `PRESETS`; the config remembers it.
+        settings: fields of the config, which win over the preset's.
+
+    Raises:
+        UserError: for an unknown preset.
+    """
+    if name not in PRESETS:
+        raise UserError(f"--preset {name!r}: {' or '.join(PRESETS)} expected")
+    return kind(preset=name, **{**PRESETS[name], **settings})
