@@ -24,11 +24,11 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from aaren_rl.ops import available_backends, prefix_attention
+from aaren_rl.training.allocator import keep_freed_memory
 from benchmarks.timing import (
     Timing,
     describe_machine,
     growth_exponent,
-    keep_freed_memory,
     peak_memory,
     save,
     take_turns,

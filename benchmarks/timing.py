@@ -141,19 +141,6 @@ def _status(field: str) -> int:
     raise KeyError(field)
 
 
-def keep_freed_memory() -> bool:
-    """Let the C allocator keep what is freed, as GPU allocators do; False where it cannot.
-
-    By default glibc gives freed megabytes back to the kernel, which must zero them page by page
-    at the next allocation: that costs more than most operators and is not theirs.
-    """
-    trim_threshold, mmap_threshold = -1, -3
-    largest = 2**30
-    return bool(
-        _libc("mallopt", mmap_threshold, largest) and _libc("mallopt", trim_threshold, largest)
-    )
-
-
 def _libc(function: str, *arguments: int) -> int:
     try:
         return int(getattr(ctypes.CDLL(None), function)(*arguments))
@@ -196,10 +183,10 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def save(name: str, results: dict[str, Any]) -> Path:
-    """Write `results/NAME.json` with the machine, the command and the commit."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def save(name: str, results: dict[str, Any], path: Path | None = None) -> Path:
+    """Write `results/NAME.json`, or `path`, with the machine, the command and the commit."""
+    path = path or RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     header = {
         "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "commit": _commit(),

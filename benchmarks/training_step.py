@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from aaren_rl.agents import AGENTS, Agent, AgentConfig, AgentSpec
 from aaren_rl.data import Batch, TrajectoryDataset, WindowSampler, load_trajectories
 from aaren_rl.layers import AarenAttention
-from benchmarks.timing import Timing, describe_machine, keep_freed_memory, save, take_turns
+from aaren_rl.training.allocator import keep_freed_memory
+from benchmarks.timing import Timing, describe_machine, save, take_turns
 
 SHAPES = ((64, 20), (1, 1000))
 BARS = {(64, 20): 0.70, (1, 1000): 0.22}

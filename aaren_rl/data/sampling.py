@@ -35,9 +35,17 @@ class Batch(NamedTuple):
     cu_seqlens: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device; `cu_seqlens` stays on the CPU, where it is read."""
-        moved = [None if part is None else part.to(device) for part in self[:-1]]
+        """The same batch on another device; `cu_seqlens` stays on the CPU, where it is read.
+
+        From page-locked memory the copies do not wait.
+        """
+        moved = [None if part is None else part.to(device, non_blocking=True) for part in self[:-1]]
         return Batch._make([*moved, self.cu_seqlens])
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory (needs CUDA); `cu_seqlens` stays as it is."""
+        pinned = [None if part is None else part.pin_memory() for part in self[:-1]]
+        return Batch._make([*pinned, self.cu_seqlens])
 
 
 class Sampler(Protocol):

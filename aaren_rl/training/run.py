@@ -20,6 +20,7 @@ from aaren_rl.data import (
     WindowSampler,
     load_trajectories,
 )
+from aaren_rl.data.prefetch import prefetched
 from aaren_rl.envs import check_environment, environment_of, make_vector_env, target_return
 from aaren_rl.envs.tasks import robot_of
 from aaren_rl.errors import UserError
@@ -31,6 +32,7 @@ from aaren_rl.storage import (
     remove_leftovers,
     write_json,
 )
+from aaren_rl.training.allocator import keep_freed_memory
 from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.offline import split
 from aaren_rl.training.trainer import Trainer
@@ -72,7 +74,11 @@ def train(config: TrainConfig) -> dict[str, Any]:
         write_json(folder / CONFIG_FILE, config.to_json())
     fabric = make_fabric(config)
     fabric.seed_everything(config.seed + fabric.global_rank, verbose=False)
-    sampler = make_sampler(config, training, fabric.global_rank, fabric.world_size)
+    sampler = prefetched(
+        make_sampler(config, training, fabric.global_rank, fabric.world_size), fabric.device
+    )
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     trainer = Trainer(config, agent, sampler, fabric, environment, held_out, folder)
     trainer.fit(resume=config.resume and recover_folder(folder / "last").is_dir())
     return finish(trainer, dataset)

@@ -1,0 +1,22 @@
+"""The C library's allocator, told to keep what training frees and wants again at once."""
+
+from __future__ import annotations
+
+import ctypes
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's names for mallopt
+_KEPT = 2**30
+
+
+def keep_freed_memory() -> bool:
+    """Let the C allocator keep what is freed, as GPU allocators do; False where it cannot.
+
+    By default glibc gives freed megabytes back to the kernel, which must zero them page by page
+    at the next allocation: several thousand page faults an update of 64 x 20 steps, a tenth to a
+    fifth of its time. For the whole process, and harmless: what is kept is used again.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, _KEPT) and mallopt(_TRIM_THRESHOLD, _KEPT))
