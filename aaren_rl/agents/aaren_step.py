@@ -32,6 +32,7 @@ from aaren_rl.layers.folded import (
     attend_bounded,
     causal,
     fold_attention,
+    recency_of_step,
 )
 
 if TYPE_CHECKING:
@@ -146,6 +147,8 @@ class StepBlock(nn.Module):
     """`aaren_rl.layers.Block` for the three tokens of a step."""
 
     out: AffineMap | None
+    recency: Tensor | None
+    passed: Tensor | None
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -155,6 +158,12 @@ class StepBlock(nn.Module):
         self.project = AffineMap(folded.project)
         self.out = None if folded.out is None else AffineMap(folded.out)
         self.feed_forward = StepFeedForward(block)
+        recency = passed = None
+        if folded.recency is not None:
+            parts = recency_of_step(folded.recency, TOKENS)
+            recency, passed = (torch.from_numpy(values) for values in parts)
+        self.register_buffer("recency", recency)  # added to scores, [heads, tokens, 1]
+        self.register_buffer("passed", passed)  # taken from the maximum, [heads, 1]
 
     def forward(
         self,
@@ -170,6 +179,12 @@ class StepBlock(nn.Module):
         """
         rows = self.project(self.norm(x)).view(-1, TOKENS, self.heads, self.dim + 2).transpose(1, 2)
         new: list[Tensor]
+        if self.recency is not None and self.passed is not None:
+            absent = self.recency if absent is None else absent + self.recency
+            if len(state) == 1:
+                state = (state[0] * (-self.passed).exp(),)
+            else:
+                state = (state[0], state[1] - self.passed)
         if len(state) == 1:
             outputs, *new = attend_bounded(rows, state[0], absent, last)
         else:

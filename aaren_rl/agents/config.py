@@ -11,6 +11,8 @@ from minari.serialization import deserialize_space, serialize_space
 
 from aaren_rl.errors import UserError
 
+FASTEST_FORGETTING = 5.0  # a token is then 1/150 of the next; more would underflow in acting
+
 
 @dataclass(frozen=True)
 class AgentConfig:
@@ -24,6 +26,10 @@ class AgentConfig:
     """Size of a token (of a hidden layer in behavior cloning)."""
     heads: int = 1
     """Attention heads a layer; must divide the width."""
+    recency: tuple[float, ...] = ()
+    """Aaren only, one number a head: its scores rise by so much a token, so that it forgets older
+    tokens at that rate (half in 0.69 / rate tokens; three tokens are a step), and 0 keeps for ever.
+    Nothing is as in the paper: all keep. `1 0.25 0.0625 0` sees velocities in positions."""
     dropout: float = 0.1
     """Share of embeddings and of residual branches dropped in training."""
     attention_dropout: float = 0.1
@@ -40,6 +46,9 @@ class AgentConfig:
     max_episode_length: int = 1000
     """Rows of the learned timestep table: no longer episode can be trained on or acted in."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "recency", tuple(self.recency))  # JSON knows lists alone
+
     def check(self) -> None:
         """Raise `UserError` for a value that cannot work, naming its flag."""
         for name in ("context_length", "layers", "width", "heads", "max_episode_length"):
@@ -50,6 +59,15 @@ class AgentConfig:
                 raise UserError(f"{_flag(name)} must be in [0, 1), got {getattr(self, name)}")
         if not 1 <= self.dilution < math.inf:
             raise UserError(f"--dilution must be finite and at least 1, got {self.dilution}")
+        if self.recency and len(self.recency) != self.heads:
+            raise UserError(
+                f"--recency must be one number for each of the {self.heads} --heads, "
+                f"got {len(self.recency)}"
+            )
+        if not all(0 <= rate <= FASTEST_FORGETTING for rate in self.recency):
+            raise UserError(
+                f"--recency must be in [0, {FASTEST_FORGETTING:g}], got {list(self.recency)}"
+            )
         if self.width % self.heads:
             raise UserError(f"--heads ({self.heads}) must divide --width ({self.width})")
         if self.timestep_embedding == "sinusoidal" and self.width % 2:

@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from aaren_rl.acting import Policy, beyond_the_table, check_targets
 from aaren_rl.agents.base import Agent, Mode
@@ -56,6 +57,7 @@ class TrajectoryAgent(Agent):
             attention_dropout=config.attention_dropout,
             dilution=config.dilution,
             activation=config.activation,
+            recency=config.recency,
         )
         self.head = self.actions.head(width)
         self._initialise()
@@ -89,14 +91,19 @@ class TrajectoryAgent(Agent):
         Returns:
             `[batch, 3 time, width]`: return-to-go, observation, action of each step in turn.
         """
-        tokens = torch.stack(
-            [
-                self.embed_return(returns_to_go / self.spec.returns_scale),
-                self.embed_observation(self.normalise(observations)),
-                self.embed_action(self.actions.encode(actions)),
-            ],
-            dim=2,
-        )
+        values = [returns_to_go / self.spec.returns_scale, self.normalise(observations)]
+        embedded = [self.embed_return, self.embed_observation]
+        if isinstance(self.embed_action, nn.Linear):
+            values.append(self.actions.encode(actions))
+            embedded.append(self.embed_action)
+        # One product for all, with a block for each: the tokens lie side by side at once.
+        weight = torch.block_diag(*(part.weight for part in embedded))
+        bias = torch.cat([part.bias for part in embedded])
+        tokens = linear(torch.cat(values, dim=-1), weight, bias)
+        if isinstance(self.embed_action, nn.Embedding):
+            chosen = self.embed_action(self.actions.encode(actions))
+            tokens = torch.cat([tokens, chosen.to(tokens.dtype)], dim=-1)
+        tokens = tokens.unflatten(-1, (TOKENS_PER_STEP, -1))
         tokens = tokens + self.embed_timestep(timesteps)[:, :, None]
         return self._finish(tokens.flatten(1, 2))
 

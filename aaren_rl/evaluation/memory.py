@@ -77,7 +77,13 @@ def token_scores(agent: DecisionAaren, batch: Batch) -> Tensor:
         agent.train(training)
         for hook in hooks:
             hook.remove()
-    return torch.stack([layer.scores(seen[layer])[0].T for layer in layers])
+    return torch.stack([_scores_at_the_end(layer, seen[layer]) for layer in layers])
+
+
+def _scores_at_the_end(layer: AarenAttention, x: Tensor) -> Tensor:
+    """`[heads, tokens]`, with what recency adds."""
+    scores, bias = layer.scores(x), layer.recency_bias(x)
+    return (scores if bias is None else scores + bias[0])[0].T
 
 
 def memory_horizon(agent: DecisionAaren, batch: Batch) -> MemoryHorizon:

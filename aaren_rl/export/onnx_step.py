@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from aaren_rl.agents import BehaviorCloning
 from aaren_rl.agents.aaren_step import AarenStep, StepBlock
 from aaren_rl.agents.actions import ActionCodec, DiscreteActions
-from aaren_rl.agents.step_parts import TOKENS, AffineMap, CopiedNorm
+from aaren_rl.agents.step_parts import TOKENS, AffineMap, CopiedNorm, part
 from aaren_rl.export.graph import DOUBLE, FLOAT, GraphWriter
 from aaren_rl.export.interface import Exportable, interface_of
 from aaren_rl.layers.folded import affine, to_numpy
@@ -41,8 +41,7 @@ class _AarenGraph:
     def __init__(self, graph: GraphWriter, step: AarenStep) -> None:
         self.g, self.step, self.width = graph, step, step.width
         # Tokens lie in the axis before the last, after the batch and, if there are several, heads.
-        self.many = (-1,) if step.heads == 1 else (-1, 1)
-        self.axis = len(self.many)
+        self.axis = 1 if step.heads == 1 else 2
 
     def write(self) -> None:
         g, step = self.g, self.step
@@ -50,14 +49,19 @@ class _AarenGraph:
         g.node("Add", "timestep", g.ints(1), name="new_timestep")
         x = self._tokens(returns, "timestep")
         # An episode's first step has no previous action: its row, then that of all other steps.
-        added = torch.cat([step.absent.view(1, TOKENS), torch.zeros(1, TOKENS)])
+        added = torch.stack([step.absent.view(1, TOKENS), torch.zeros(1, TOKENS)])
+        recency = self._blocks()[0].recency  # the same in all
+        if recency is not None:
+            added = added + recency.view(1, step.heads, TOKENS)
         absent = g.node("Gather", _keep(g, added), g.node("Min", "timestep", g.ints(1)))
-        absent = g.reshape(absent, *self.many, TOKENS, 1)
-        for index, block in enumerate(step.blocks):
-            assert isinstance(block, StepBlock)
+        absent = g.reshape(absent, -1, *added.shape[1 : self.axis], TOKENS, 1)
+        for index, block in enumerate(self._blocks()):
             x = self._block(index, block, x, absent)
         predictions = self._affine(step.head, self._norm(step.norm, x), name=HEAD)
         _write_action(g, step.actions, predictions)
+
+    def _blocks(self) -> list[StepBlock]:
+        return [part(block, StepBlock) for block in self.step.blocks]
 
     def _tokens(self, returns: str, timestep: str) -> str:
         """The chunk `(a_{t-1}, R_t, s_t)`, embedded: `[3 batch, width]`."""
@@ -97,7 +101,7 @@ class _AarenGraph:
         values, scores = g.nodes("Split", rows, g.ints(block.dim + 1, 1), outputs=2, axis=-1)
         scores = g.node("Add", scores, absent)
         attend = self._attend if self.step.carries_maximum else self._attend_bounded
-        after = attend(index, values, scores, last)
+        after = attend(index, block.passed, values, scores, last)
         weighted, normalizer = g.nodes("Split", after, g.ints(block.dim, 1), outputs=2, axis=-1)
         mixed = g.node("Div", weighted, normalizer)
         if heads > 1 and not last:
@@ -117,9 +121,14 @@ class _AarenGraph:
             hidden = g.node("Gelu", hidden, approximate="tanh")
         return g.node("Add", x, self._affine(half.contract, hidden))
 
-    def _attend_bounded(self, index: int, values: str, scores: str, last: bool) -> str:
+    def _attend_bounded(
+        self, index: int, passed: Tensor | None, values: str, scores: str, last: bool
+    ) -> str:
         """`folded.attend_bounded`: (w, u) after each token, or after the last one."""
-        g, state, new = self.g, self._state(f"state_{index}"), f"new_state_{index}"
+        g, state, new = self.g, f"state_{index}", f"new_state_{index}"
+        if passed is not None:
+            state = g.node("Mul", state, _keep(g, (-passed).exp()))
+        state = self._state(state)
         weights = g.node("Exp", scores)
         if last:
             sums = g.node("MatMul", self._across(weights, TOKENS), values)
@@ -130,10 +139,14 @@ class _AarenGraph:
         self._newest(after, last, new)
         return after
 
-    def _attend(self, index: int, values: str, scores: str, last: bool) -> str:
+    def _attend(
+        self, index: int, passed: Tensor | None, values: str, scores: str, last: bool
+    ) -> str:
         """`folded.attend`: the same for scores of any size."""
-        g, state = self.g, self._state(f"state_{index}")
-        scores = g.node("Concat", self._state(f"maximum_{index}"), scores, axis=self.axis)
+        g, state, maximum = self.g, self._state(f"state_{index}"), f"maximum_{index}"
+        if passed is not None:
+            maximum = g.node("Sub", maximum, _keep(g, passed))
+        scores = g.node("Concat", self._state(maximum), scores, axis=self.axis)
         mask = self.step.causal[-1:] if last else self.step.causal
         scores = g.node("Add", self._across(scores, TOKENS + 1), _keep(g, mask))
         new = f"new_state_{index}", f"new_maximum_{index}"

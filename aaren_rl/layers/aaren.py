@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +27,29 @@ class AarenAttention(nn.Module):
     The constant is the same for all tokens of a head, so softmax does not see it; it is kept so
     that a state means the same however it was made.
 
+    With one head the output projection goes into the values, which are then projected once and
+    not twice: the weights p sum to one, so
+
+        W_o (sum_i p_i (W_v x_i + b_v)) + b_o = sum_i p_i (W_o W_v x_i + W_o b_v + b_o)
+
+    and the state's weighted sum lives in the output's space. With several heads that would need a
+    full width of values for each. A token that has nothing to look at, since all is masked up to
+    it, gets zeros with one head and b_o with several.
+
+    All tokens of the past are equally near: a mean knows no order. With `recency` the scores of
+    head h rise by recency_h a token, the linear bias of ALiBi (Press et al. 2022, arXiv
+    2108.12409),
+
+        score_ih = x_i . (...) + recency_h i
+
+    so that a head forgets at its own rate and one with 0 keeps for ever. Only differences of
+    positions count: they are counted from the call's first token on, and the state's maximum is
+    lowered by recency_h for every token that passes, so that nothing grows with the episode.
+
     Args:
         width: size of a token.
         heads: number of heads; must divide `width`.
+        recency: one rate a head, in nats a token, at least 0; nothing for none.
         backend: which implementation of the scan to use, see `aaren_rl.ops.prefix_attention`.
         dilution: N >= 1; in training each token counts as N^u tokens, u uniform in [0, 1) and drawn
             anew for every token and head (u log N is added to its score). A memory that survives
@@ -35,9 +57,16 @@ class AarenAttention(nn.Module):
     """
 
     state_type = PrefixState
+    recency: Tensor | None
 
     def __init__(
-        self, width: int, heads: int = 1, *, backend: str = "auto", dilution: float = 1.0
+        self,
+        width: int,
+        heads: int = 1,
+        *,
+        backend: str = "auto",
+        dilution: float = 1.0,
+        recency: Sequence[float] = (),
     ) -> None:
         super().__init__()
         if width % heads:
@@ -46,6 +75,11 @@ class AarenAttention(nn.Module):
             raise ValueError(f"dilution must be finite and at least 1, got {dilution}")
         self.width, self.heads, self.backend = width, heads, backend
         self.dilution = dilution
+        if recency and (len(recency) != heads or not all(rate >= 0 for rate in recency)):
+            raise ValueError(f"recency: one rate >= 0 for each of {heads} heads, got {recency}")
+        # Not saved: it is part of the shape.
+        rates = torch.tensor(recency, dtype=torch.float32) if any(recency) else None
+        self.register_buffer("recency", rates, persistent=False)
         # Drawn at the scale of a normalised token, so that at the start scores differ as much as
         # between two tokens of the Transformer. Much smaller, and all weights begin equal: then a
         # cue among hundreds of tokens is seen too faintly to be learned (docs/memory.md).
@@ -63,6 +97,14 @@ class AarenAttention(nn.Module):
         weight = torch.einsum("hdw,hd->wh", self.key.weight.view(self.heads, dim, -1), query)
         return weight, (self.key.bias.view(self.heads, dim) * query).sum(-1)
 
+    def value_projection(self) -> tuple[Tensor, Tensor]:
+        """What makes values of tokens: weight `[width, width]` and bias `[width]`."""
+        if self.heads > 1:
+            return self.value.weight, self.value.bias
+        with torch.autocast(self.value.weight.device.type, enabled=False):
+            weight = self.out.weight @ self.value.weight
+            return weight, torch.addmv(self.out.bias, self.out.weight, self.value.bias)
+
     def scores(self, x: Tensor) -> Tensor:
         """Scores `[batch, time, heads]` of tokens `[batch, time, width]`, at least in float32.
 
@@ -71,6 +113,32 @@ class AarenAttention(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             weight, bias = self.score_projection()
             return x.to(weight.dtype) @ weight + bias
+
+    def recency_bias(
+        self, x: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """What recency adds to the scores and takes from a state's maximum.
+
+        Args:
+            x: tokens `[batch, time, width]`, only for their number.
+            mask: as in `forward`; a token that leaves no trace takes no time either.
+            cu_seqlens: as in `forward`.
+
+        Returns:
+            `[batch or 1, time, heads]` to add and `[rows or 1, heads]` to take; `None` for nothing.
+        """
+        if self.recency is None:
+            return None
+        if mask is not None:
+            counted = mask.cumsum(1)
+            position, passed = counted - 1, counted[:, -1]
+        else:
+            position = torch.arange(x.shape[1], device=x.device)[None]
+            passed = torch.tensor([x.shape[1]], device=x.device)
+            if cu_seqlens is not None:
+                passed = cu_seqlens.diff().to(x.device)
+                position = position - cu_seqlens[:-1].to(x.device).repeat_interleave(passed)
+        return position[..., None] * self.recency, passed[:, None] * self.recency
 
     def forward(
         self,
@@ -96,12 +164,19 @@ class AarenAttention(nn.Module):
         check_mask(x, mask)
         batch, time, _ = x.shape
         scores = self.scores(x)
+        bias = self.recency_bias(x, mask, cu_seqlens)
+        if bias is not None:
+            scores = scores + bias[0]
         if self.training and self.dilution > 1:
             scores = scores + torch.rand_like(scores) * math.log(self.dilution)
         if mask is not None:
             scores = scores.masked_fill(~mask[..., None], -math.inf)
-        values = self.value(x).view(batch, time, self.heads, -1)
+        values = nn.functional.linear(x, *self.value_projection())
+        values = values.view(batch, time, self.heads, -1)
         outputs, state = prefix_attention(
             scores, values, initial_state=state, cu_seqlens=cu_seqlens, backend=self.backend
         )
-        return self.out(outputs[:, read].flatten(2)), state
+        if bias is not None:
+            state = replace(state, maximum=state.maximum - bias[1])
+        mixed = outputs[:, read].flatten(2)
+        return (mixed if self.heads == 1 else self.out(mixed)), state

@@ -21,6 +21,10 @@ M_i = max(m, s_0 .. s_i)
 
     (w_i, u_i) = exp(m - M_i) (w, u) + sum_{j <= i} exp(s_j - M_i) (v_j, 1)
 
+A head's recency r (see `AarenAttention`) is counted back from a chunk's last token: the scores of
+n new tokens get r (i - n + 1), and what is in the state passes n tokens, so m falls by n r, or w
+and u shrink to exp(-n r) of themselves.
+
 Both are `aaren_rl.ops.recurrent` for several tokens at a time. w and u lie side by side in one
 tensor `[batch, heads, dim + 1]`, m in `[batch, heads, 1]`. What a token must not see has the
 score `ABSENT`.
@@ -59,7 +63,8 @@ class FoldedAttention:
         project: tokens `[.., width]` to `[.., heads (dim + 2)]`: for each head its value, a one
             (which counts the weights, as the state's normalizer does) and its score.
         out: the output projection, `None` where it has gone into `project`.
-        bound: no score is larger, or smaller than its negative.
+        bound: no score is larger, or smaller than its negative, before recency.
+        recency: how much a head's scores rise a token, `[heads]`; `None` where none rises.
     """
 
     heads: int
@@ -67,6 +72,7 @@ class FoldedAttention:
     project: Affine
     out: Affine | None
     bound: float
+    recency: np.ndarray | None = None
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
@@ -105,7 +111,8 @@ def fold_attention(layer: AarenAttention, norm: nn.LayerNorm) -> FoldedAttention
     along = to_numpy(norm.weight)[:, None] * scores
     along -= along.mean(axis=0)
     bound = float(np.sqrt(width) * np.linalg.norm(along, axis=0).max())
-    return FoldedAttention(heads, dim, project, out, bound)
+    recency = None if layer.recency is None else to_numpy(layer.recency)
+    return FoldedAttention(heads, dim, project, out, bound, recency)
 
 
 def fold_scores(layer: AarenAttention) -> np.ndarray:
@@ -123,6 +130,17 @@ def causal(tokens: int) -> np.ndarray:
     return np.triu(np.full((tokens, tokens + 1), ABSENT, dtype=np.float32), k=2)
 
 
+def recency_of_step(recency: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """What recency adds to the scores of a chunk's tokens, and takes from the state's maximum.
+
+    Returns:
+        float32 `[heads, tokens, 1]` and `[heads, 1]`.
+    """
+    before_last = np.arange(1 - tokens, 1)[:, None]
+    added, taken = recency[:, None, None] * before_last, recency[:, None] * tokens
+    return added.astype(np.float32), taken.astype(np.float32)
+
+
 def attend_bounded(
     rows: Tensor, sums: Tensor, absent: Tensor | None, last_only: bool
 ) -> tuple[Tensor, Tensor]:
@@ -131,7 +149,8 @@ def attend_bounded(
     Args:
         rows: `(v, 1, s)` of the new tokens, `[batch, heads, tokens, dim + 2]`.
         sums: (w, u), `[batch, heads, dim + 1]`.
-        absent: added to the scores, `[batch, 1, tokens, 1]`: `ABSENT` for tokens that do not exist.
+        absent: added to the scores, `[batch, heads or 1, tokens, 1]`: `ABSENT` for tokens that do
+            not exist, and recency.
         last_only: read after the last token alone.
 
     Returns:

@@ -24,11 +24,14 @@ class MixerOptions(NamedTuple):
     heads: int
     attention_dropout: float
     dilution: float
+    recency: tuple[float, ...]
 
 
 # A new mixer is one file and one line here.
 MIXERS: dict[str, Callable[[MixerOptions], nn.Module]] = {
-    "aaren": lambda its: AarenAttention(its.width, its.heads, dilution=its.dilution),
+    "aaren": lambda its: AarenAttention(
+        its.width, its.heads, dilution=its.dilution, recency=its.recency
+    ),
     "attention": lambda its: CausalSelfAttention(
         its.width, its.heads, dropout=its.attention_dropout
     ),
@@ -49,6 +52,7 @@ class SequenceModel(nn.Module):
         attention_dropout: share of attention weights dropped, where the mixer has such weights.
         dilution: see `AarenAttention`; other mixers have none.
         activation: of the feed-forward parts.
+        recency: how fast each head forgets, where the mixer can; see `AarenAttention`.
 
     Raises:
         KeyError: for an unknown mixer.
@@ -65,12 +69,13 @@ class SequenceModel(nn.Module):
         attention_dropout: float = 0.0,
         dilution: float = 1.0,
         activation: Activation = "relu",
+        recency: tuple[float, ...] = (),
     ) -> None:
         super().__init__()
         if mixer not in MIXERS:
             raise KeyError(f"unknown mixer {mixer!r}; expected one of {sorted(MIXERS)}")
         self.width = width
-        options = MixerOptions(width, heads, attention_dropout, dilution)
+        options = MixerOptions(width, heads, attention_dropout, dilution, recency)
         self.blocks = nn.ModuleList(
             Block(MIXERS[mixer](options), width, dropout=dropout, activation=activation)
             for _ in range(layers)

@@ -38,6 +38,16 @@ def test_a_thousand_steps_of_carrying_are_one_parallel_pass(name: str, kind: str
             assert_same_actions(agent, batch, played.actions[start:stop, env], slice(None))
 
 
+@pytest.mark.parametrize("recency", [(0.4,), (0.8, 0.0), (2.0, 0.1)])
+def test_carrying_with_heads_that_forget(recency: tuple[float, ...]) -> None:
+    agent = make_agent("decision-aaren", heads=len(recency), recency=recency)
+    played = play(agent, "carry", [[1000], [137, 400, 463], [1, 2, 997]])
+    for env in range(3):
+        for start, stop in played.episodes(env):
+            batch = played.batch(env, start, stop)
+            assert_same_actions(agent, batch, played.actions[start:stop, env], slice(None))
+
+
 @agents
 @kinds
 def test_reset_is_a_parallel_pass_over_each_context(name: str, kind: str) -> None:

@@ -105,6 +105,22 @@ def test_every_shape_of_agent(tmp_path: Path, heads: int, embedding: str, activa
     assert np.abs(other - pair[1]).max() > 1e-3  # what is asked for matters
 
 
+@pytest.mark.parametrize("query", [3.0, 30.0])
+@pytest.mark.parametrize("recency", [(0.4,), (0.8, 0.0)])
+def test_heads_that_forget(tmp_path: Path, recency: tuple[float, ...], query: float) -> None:
+    agent = make_aaren(heads=len(recency), recency=recency, query=query)
+    file = exported(agent, tmp_path)
+    ends = np.random.default_rng(1).random((300, 2)) < 0.02
+    ends[0] = True
+    pair = play([by_torch(agent, 2), OnnxPolicy(file, 2)], 300, ends)
+    # Where several tokens keep weight, a score of 100, 1e-5 off in float32, shows.
+    np.testing.assert_allclose(pair[1], pair[0], rtol=0, atol=1e-5 if query < 10 else 1e-4)
+    for block in agent.sequence_model.blocks:
+        block.mixer.recency = None  # type: ignore[assignment, union-attr]
+    other = play([by_torch(agent, 2), OnnxPolicy(file, 2)], 300, ends)
+    assert np.abs(other[0] - other[1]).max() > 1e-2  # forgetting matters
+
+
 def test_behavior_cloning(tmp_path: Path) -> None:
     agent = make_agent("behavior-cloning")
     policy = OnnxPolicy(exported(agent, tmp_path), 2)
