@@ -18,6 +18,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from aaren_rl.collect import CollectConfig, collect
 from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import EvaluateConfig, evaluate, normalized_scores
@@ -53,6 +54,7 @@ def main(args: Sequence[str] | None = None) -> int:
         "compare": CompareConfig,
         "quickstart": QuickstartConfig,
         "export": ExportConfig,
+        "collect": CollectConfig,
     }
     if arguments[:1] and arguments[0] in commands:
         name = arguments[0]
@@ -133,7 +135,7 @@ def parse(parser: Callable[[], C]) -> C:
 
 def starting_point(kind: type, arguments: Sequence[str]) -> Any:
     """What flags that are not given are taken from: a saved run, a preset, or nothing special."""
-    default = saved_config(arguments) if kind is TrainConfig else None
+    default = saved_config(arguments, SAVED[kind]) if kind in SAVED else None
     preset = value_of("--preset", arguments)
     if default is None and preset is not None and kind in (TrainConfig, CompareConfig):
         return from_preset(kind, preset)
@@ -151,7 +153,16 @@ def value_of(flag: str, arguments: Sequence[str]) -> str | None:
     return value
 
 
-def saved_config(arguments: Sequence[str]) -> TrainConfig | None:
+SAVED: dict[type, Callable[[dict[str, Any], Path], Any]] = {
+    TrainConfig: TrainConfig.from_json,
+    CollectConfig: CollectConfig.from_json,
+}
+"""Configs that a run keeps in its folder, and how they are read."""
+
+
+def saved_config(
+    arguments: Sequence[str], from_json: Callable[[dict[str, Any], Path], Any]
+) -> Any:
     """With `--resume --out DIR`, the run's own config: flags not given are taken from there."""
     out = value_of("--out", arguments)
     if "--resume" not in arguments or out is None:
@@ -159,7 +170,7 @@ def saved_config(arguments: Sequence[str]) -> TrainConfig | None:
     folder = Path(out)
     if not (folder / CONFIG_FILE).is_file():
         raise UserError(f"--resume --out {folder}: no run there to go on with")
-    return TrainConfig.from_json(read_json(folder / CONFIG_FILE), folder / CONFIG_FILE)
+    return from_json(read_json(folder / CONFIG_FILE), folder / CONFIG_FILE)
 
 
 def _train(config: TrainConfig) -> None:
@@ -243,12 +254,20 @@ def _export(config: ExportConfig) -> None:
         )
 
 
+def _collect(config: CollectConfig) -> None:
+    rows = collect(config)
+    title = f"{config.environment}, written to {config.minari_root}"
+    print_rows(title, rows, ["dataset", "steps", "episodes", "return_mean", "score_mean"])
+    print(f"training: {config.run_folder}")
+
+
 ACTIONS: dict[type, Callable[[Any], None]] = {
     TrainConfig: _train,
     EvaluateConfig: _evaluate,
     CompareConfig: _compare,
     QuickstartConfig: _quickstart,
     ExportConfig: _export,
+    CollectConfig: _collect,
 }
 
 

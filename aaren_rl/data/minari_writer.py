@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,21 @@ from aaren_rl.data.trajectory import Trajectory
 from aaren_rl.errors import UserError
 from aaren_rl.storage import sync_folder
 
+SCRATCH = ".writing-"  # begins the folders that are not yet datasets
+
 
 def write_minari(
     dataset_id: str,
-    episodes: Sequence[Trajectory],
+    episodes: Iterable[Trajectory],
     *,
     observation_space: spaces.Space[Any],
     action_space: spaces.Space[Any],
     env_spec: EnvSpec | None = None,
     root: Path | None = None,
     metadata: Mapping[str, Any] | None = None,
+    beside: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Write episodes as a Minari dataset in the HDF5 format.
+    """Write episodes as a Minari dataset in the HDF5 format, each as it comes.
 
     Args:
         dataset_id: the new dataset's id, `namespace/name-v0`.
@@ -43,6 +46,7 @@ def write_minari(
         env_spec: how to make the environment, options included.
         root: the Minari root to write into; by default the local one, `MINARI_DATASETS_PATH`.
         metadata: Minari's further keys: description, author, reference scores, ...
+        beside: writes further files into the dataset's folder, before it takes its name.
 
     Returns:
         The dataset's folder.
@@ -56,7 +60,7 @@ def write_minari(
     check_new_dataset(dataset_id, root)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=target.parent))
+        scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=target.parent))
     except OSError as error:
         raise UserError(f"{target.parent}: cannot be written ({error.strerror})") from None
     try:
@@ -65,17 +69,19 @@ def write_minari(
         storage = MinariStorage.new(
             folder / "data", observation_space, action_space, env_spec=env_spec
         )
-        steps = _write_episodes(dataset_id, folder / "data" / HDF5_FILE, episodes)
+        count, steps = _write_episodes(dataset_id, folder / "data" / HDF5_FILE, episodes)
         storage.update_metadata(
             {
                 "dataset_id": dataset_id,
                 "minari_version": minari.__version__,
-                "total_episodes": len(episodes),
+                "total_episodes": count,
                 "total_steps": steps,
                 "dataset_size": storage.get_size(),
                 **(metadata or {}),
             }
         )
+        if beside is not None:
+            beside(folder)
         os.rename(folder, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -100,9 +106,9 @@ def mark_namespaces(root: Path, dataset: Path) -> None:
             marker.write_text(json.dumps({}))
 
 
-def _write_episodes(name: str, path: Path, episodes: Sequence[Trajectory]) -> int:
-    """Write the episode groups; gives the number of steps."""
-    steps = 0
+def _write_episodes(name: str, path: Path, episodes: Iterable[Trajectory]) -> tuple[int, int]:
+    """Write the episode groups; gives the numbers of episodes and steps."""
+    count = steps = 0
     # The file format of HDF5 1.10 is smaller and quicker for many groups than the oldest.
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         for index, episode in enumerate(episodes):
@@ -121,5 +127,5 @@ def _write_episodes(name: str, path: Path, episodes: Sequence[Trajectory]) -> in
             group["actions"] = episode.actions
             group["rewards"] = np.asarray(episode.rewards, np.float64)
             group["terminations"], group["truncations"] = ends
-            steps += length
-    return steps
+            count, steps = count + 1, steps + length
+    return count, steps

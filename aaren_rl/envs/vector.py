@@ -107,6 +107,19 @@ def make_vector_env(
         raise UserError(f"environment {name!r}: cannot be made: {one_line(error)}") from error
 
 
+def make_env(spec: EnvSpec) -> gymnasium.Env[Any, Any]:
+    """One environment that is reset by hand.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        with _without_deprecations():
+            return gymnasium.make(spec, disable_env_checker=True)
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        raise UserError(f"environment {spec.id!r}: cannot be made: {one_line(error)}") from error
+
+
 def _has_vector_form(spec: EnvSpec) -> bool:
     """Whether an environment is one of ours that steps in batches.
 

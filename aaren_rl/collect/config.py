@@ -1,0 +1,170 @@
+"""What `aaren-rl collect` is told; the command line is made from this."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from aaren_rl.data.minari import is_minari_id, local_root
+from aaren_rl.envs.vector import environment_spec
+from aaren_rl.errors import UserError
+
+Quality = Literal["random", "medium", "medium-replay", "medium-expert", "expert"]
+QUALITIES: tuple[Quality, ...] = ("random", "medium", "medium-replay", "medium-expert", "expert")
+FROM_EXPERT: tuple[Quality, ...] = ("expert", "medium-expert")
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """Make Minari datasets of any Gymnasium environment by D4RL's recipe.
+
+    Trains SAC (PPO or DQN where actions are discrete) with Stable-Baselines3, the extra `collect`,
+    and writes NAME/random-v0, medium-v0, medium-replay-v0, medium-expert-v0 and expert-v0, each
+    with reference scores. Example: aaren-rl collect CartPole-v1 --train-steps 50000 --steps 20000
+    """
+
+    environment: Annotated[str, tyro.conf.Positional]
+    """Gymnasium id; options go behind it: 'CartPole-v1?sutton_barto_reward=true'."""
+    algorithm: Literal["auto", "sac", "ppo", "dqn"] = "auto"
+    """Who learns; auto is SAC for Box actions and PPO for Discrete ones."""
+    train_steps: int = 1_000_000
+    """Steps in the environment to learn from."""
+    steps: int = 1_000_000
+    """Steps of each of random, medium and expert; medium-expert has both of its parts."""
+    datasets: tuple[Quality, ...] = QUALITIES
+    """Which datasets to write."""
+    medium_score: float = 100 / 3
+    """Medium is the first evaluation with at least this normalised score: 0 is the random policy's
+    return, 100 the expert's evaluation return."""
+    expert: Literal["best", "last"] = "best"
+    """Which evaluated policy is the expert: the one of the highest evaluation return (the first
+    such), or the last."""
+    expert_return: float | None = None
+    """The return that counts as 100. By default the expert's own. With it, training stops at medium
+    when no dataset needs an expert."""
+    evaluate_every: int | None = None
+    """Steps between two evaluations, each with a snapshot to go on from; by default a hundredth of
+    train-steps."""
+    evaluation_episodes: int = 10
+    """Episodes of each evaluation, with the policy's most likely actions."""
+    reference_episodes: int = 100
+    """Episodes, of the random policy and of the expert as it acts in the data, whose mean returns
+    become the datasets' reference scores."""
+    settings: tuple[str, ...] = ()
+    """Arguments of the algorithm in Stable-Baselines3, as name=JSON: learning_rate=1e-3
+    'policy_kwargs={"net_arch":[64,64]}'."""
+    buffer_size: int = 1_000_000
+    """Steps in the replay buffer that SAC and DQN learn from (medium-replay has all steps)."""
+    seed: int = 0
+    """Seed of weights, environments and actions."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to learn; small networks are quicker on a CPU."""
+    name: str | None = None
+    """Namespace of the datasets; by default collected/ENVIRONMENT."""
+    root: Path | None = None
+    """Minari root to write into. By default MINARI_DATASETS_PATH, else ~/.minari/datasets."""
+    out: Path | None = None
+    """Folder of the training: snapshots, policies, history. By default runs/collect/ENVIRONMENT/
+    ALGORITHM-seed-SEED."""
+    resume: bool = False
+    """Go on from the last snapshot and keep the datasets that are finished; flags not given are
+    taken from the folder."""
+
+    @property
+    def evaluation_interval(self) -> int:
+        """Steps between two evaluations."""
+        return self.evaluate_every or max(1, self.train_steps // 100)
+
+    @property
+    def short_name(self) -> str:
+        """The environment's name without version and options, in lower case."""
+        return environment_spec(self.environment).name.lower()
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the training lives."""
+        folder = Path("runs") / "collect" / self.short_name
+        return self.out or folder / f"{self.algorithm}-seed-{self.seed}"
+
+    @property
+    def minari_root(self) -> Path:
+        """Where the datasets go."""
+        return local_root() if self.root is None else self.root
+
+    def dataset_id(self, quality: Quality) -> str:
+        """The Minari id of one dataset."""
+        return f"{self.name or f'collected/{self.short_name}'}/{quality}-v0"
+
+    def algorithm_settings(self) -> dict[str, Any]:
+        """`settings` as keyword arguments.
+
+        Raises:
+            UserError: for one that is not name=JSON.
+        """
+        given = {}
+        for setting in self.settings:
+            key, equals, value = setting.partition("=")
+            try:
+                given[key] = json.loads(value)
+            except ValueError:
+                equals = ""
+            if not (key.isidentifier() and equals):
+                raise UserError(f"--settings {setting}: name=JSON expected, as learning_rate=1e-3")
+        return given
+
+    def check(self) -> None:
+        """Raise `UserError` for a value that cannot work, naming its flag."""
+        for name in ("train_steps", "steps", "evaluation_interval", "evaluation_episodes"):
+            if getattr(self, name) < 1:
+                flag = "--" + name.replace("_", "-").replace("interval", "every")
+                raise UserError(f"{flag} must be at least 1, got {getattr(self, name)}")
+        if self.evaluate_every is not None and self.evaluate_every < 1:
+            raise UserError(f"--evaluate-every must be at least 1, got {self.evaluate_every}")
+        if self.reference_episodes < 1:
+            raise UserError(
+                f"--reference-episodes must be at least 1, got {self.reference_episodes}"
+            )
+        if self.buffer_size < self.evaluation_interval:
+            raise UserError(
+                f"--buffer-size must be at least the {self.evaluation_interval} steps between two "
+                f"evaluations, got {self.buffer_size}"
+            )
+        if not 0 < self.medium_score <= 100:
+            raise UserError(f"--medium-score must be in (0, 100], got {self.medium_score}")
+        if self.expert_return is not None and not math.isfinite(self.expert_return):
+            raise UserError(f"--expert-return must be finite, got {self.expert_return}")
+        if not self.datasets:
+            raise UserError(f"--datasets: at least one of {', '.join(QUALITIES)} expected")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"--seed must be in [0, 2^31), got {self.seed}")
+        if not is_minari_id(self.dataset_id("medium")):
+            raise UserError(f"--name {self.name}: a namespace such as collected/hopper expected")
+        self.algorithm_settings()
+
+    def to_json(self) -> dict[str, Any]:
+        """What makes this run this run, as JSON: all fields but where things lie and `resume`."""
+        content = dataclasses.asdict(self)
+        del content["out"], content["root"], content["resume"]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in content.items()}
+
+    @staticmethod
+    def from_json(content: dict[str, Any], file: Path) -> CollectConfig:
+        """The inverse of `to_json`.
+
+        Raises:
+            UserError: for a field that this version does not know; names `file`.
+        """
+        lists = ("datasets", "settings")
+        try:
+            fields: dict[str, Any] = {
+                key: tuple(value) if key in lists else value for key, value in content.items()
+            }
+            return CollectConfig(**fields)
+        except TypeError as error:
+            raise UserError(f"{file}: not the config of a collection ({error})") from None
