@@ -20,7 +20,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "memory": {
         "sampling": "episodes",
         "batch_steps": 1000,
-        "updates": 2000,
+        "updates": 1200,
         "learning_rate": 1e-3,
         "normalize_observations": False,
         "model": AgentConfig(
@@ -49,4 +49,4 @@ def from_preset(kind: type[S], name: str, **settings: Any) -> S:
     """
     if name not in PRESETS:
         raise UserError(f"--preset {name!r}: {' or '.join(PRESETS)} expected")
-    return kind(preset=name, **{**PRESETS[name], **settings})
+    return kind(**{**PRESETS[name], "preset": name, **settings})

@@ -1,0 +1,213 @@
+"""Who remembers: success against a corridor's length, bytes of state and time per step.
+
+    python -m benchmarks.memory [--quick] [--json FILE] [--help]
+
+A passive T-maze: the cue is seen at the first step, the junction at the end asks for it. All agents
+are equal save in their mixer and in what they act on, are trained here with the preset `memory` on
+the same episodes of 5 to 120 steps, and meet the same mazes. One thread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from aaren_rl.agents import Mode, TrajectoryAgent, load_agent
+from aaren_rl.envs.expert_data import write_expert_dataset
+from aaren_rl.training import TrainConfig, from_preset, train
+from aaren_rl.training.config import AgentName
+from aaren_rl.training.presets import PRESETS
+from benchmarks.memory_corridor import (
+    cost_of_steps,
+    maze,
+    success_by_stepping,
+    success_by_stretches,
+)
+from benchmarks.memory_picture import draw
+from benchmarks.timing import describe_machine, save
+
+TRAINED_ON = (5, 120)  # steps of an episode
+LENGTHS = (20, 100, 1_000, 10_000, 100_000)
+TEST_SEED = 1_000_000  # the training episodes count up from 0
+QUICK_LONGEST, QUICK_MAZES, QUICK_UPDATES = 10_000, 32, 1_000
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An agent and how it acts."""
+
+    name: str
+    agent: AgentName
+    mode: Mode = "carry"
+    window: int | None = None
+    """Steps that it is trained on and sees when it acts; `None` is all."""
+    longest: int = LENGTHS[-1]
+    """Steps up to which it is measured: what its time or its memory allows."""
+    quick: bool = False
+    """Whether it runs with `--quick` too."""
+
+
+CONTENDERS = (
+    Contender("Aaren, carry", "decision-aaren", quick=True),
+    Contender(
+        "Transformer, window 20", "decision-transformer", "window", 20, longest=10_000, quick=True
+    ),
+    Contender("Transformer, window 100", "decision-transformer", "window", 100, longest=1_000),
+    Contender("Transformer, full cache", "decision-transformer", longest=10_000),
+    Contender("LSTM, carry", "decision-lstm"),
+    Contender("minGRU, carry", "decision-min-gru"),
+)
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Train agents of equal size on short corridors and send them through long ones."""
+
+    quick: bool = False
+    """Aaren and the Transformer's window of 20 only, fewer mazes, up to 10,000 steps."""
+    noise: float = 0.5
+    """Standard deviation of the noise in the cue's own channels, all along the corridor."""
+    mazes: int = 64
+    """Mazes for each length."""
+    episodes: int = 2_000
+    """Episodes to learn from."""
+    updates: int = PRESETS["memory"]["updates"]
+    """Gradient updates for each agent, of 1,000 steps each."""
+    seed: int = 0
+    """Seed of the training."""
+    json: Path | None = None
+    """File for the results; the picture goes beside it. By default benchmarks/results/memory.json,
+    with `--quick` memory-quick.json."""
+
+    def reduced(self) -> MemoryConfig:
+        """What `--quick` makes of it."""
+        if not self.quick:
+            return self
+        mazes, updates = min(self.mazes, QUICK_MAZES), min(self.updates, QUICK_UPDATES)
+        return dataclasses.replace(self, mazes=mazes, updates=updates)
+
+
+def training(config: MemoryConfig, who: Contender, dataset: Path, out: Path) -> TrainConfig:
+    """The preset, and for an agent that acts on a window slices of its length to learn from."""
+    preset = PRESETS["memory"]
+    changes: dict[str, Any] = {}
+    if who.window is not None:
+        changes = {
+            "sampling": "windows",
+            "batch_size": preset["batch_steps"] // who.window,
+            "model": dataclasses.replace(preset["model"], context_length=who.window),
+        }
+    return from_preset(
+        TrainConfig,
+        "memory",
+        dataset=str(dataset),
+        agent=who.agent,
+        updates=config.updates,
+        seed=config.seed,
+        environment="none",
+        held_out=0.0,
+        device="cpu",
+        out=out,
+        **changes,
+    )
+
+
+def measure(config: MemoryConfig, who: Contender, agent: TrajectoryAgent) -> list[dict[str, Any]]:
+    """A row for each length that this contender can do."""
+    longest = min(who.longest, QUICK_LONGEST) if config.quick else who.longest
+    lengths = [length for length in LENGTHS if length <= longest]
+    costs = cost_of_steps(agent, who.mode, lengths, config.noise)
+    rows = []
+    for length in lengths:
+        start = time.perf_counter()
+        if who.mode == "carry":
+            share = success_by_stretches(agent, length, config.mazes, config.noise, TEST_SEED)
+        else:
+            share = success_by_stepping(
+                agent, who.mode, length, config.mazes, config.noise, TEST_SEED
+            )
+        seconds = time.perf_counter() - start
+        row = {"length": length, "success": share, "mazes": config.mazes, "seconds": seconds}
+        rows.append({**row, **costs[length]})
+    return rows
+
+
+def run(config: MemoryConfig, console: Console) -> dict[str, Any]:
+    """Train and measure every contender."""
+    results: dict[str, Any] = {"settings": dataclasses.asdict(config) | {"json": None}}
+    results["contenders"] = {}
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        data = write_expert_dataset(
+            "memory/passive-tmaze-v0",
+            maze(TRAINED_ON, config.noise),
+            config.episodes,
+            root=folder / "datasets",
+        )
+        for who in CONTENDERS:
+            if config.quick and not who.quick:
+                continue
+            out = folder / who.name.replace(" ", "-")
+            summary = train(training(config, who, data, out))
+            agent = load_agent(out / "last")
+            assert isinstance(agent, TrajectoryAgent)
+            console.print(f"{who.name}: trained in {summary['train_seconds']:.0f} s")
+            results["contenders"][who.name] = {
+                "parameters": agent.num_parameters,
+                "train_seconds": summary["train_seconds"],
+                "rows": measure(config, who, agent),
+            }
+    return results
+
+
+def report(results: dict[str, Any], console: Console) -> None:
+    """Print the table."""
+    table = Table(title="share of cues recalled, by the corridor's length", title_justify="left")
+    found = results["contenders"]
+    lengths = sorted({row["length"] for each in found.values() for row in each["rows"]})
+    table.add_column("who")
+    for name in (*(f"{length:,}" for length in lengths), "parameters", "training, s"):
+        table.add_column(name, justify="right")
+    for name in ("bytes at 20", "at the longest", "us a step at 20", "at its longest"):
+        table.add_column(name, justify="right")
+    for name, each in found.items():
+        rows = {row["length"]: row for row in each["rows"]}
+        shares = (f"{rows[n]['success']:.2f}" if n in rows else "-" for n in lengths)
+        first, last = each["rows"][0], each["rows"][-1]
+        table.add_row(
+            name,
+            *shares,
+            f"{each['parameters']:,}",
+            f"{each['train_seconds']:.0f}",
+            *(f"{row['state_bytes']:,}" for row in (first, last)),
+            *(f"{row['microseconds']:,.0f}" for row in (first, last)),
+        )
+    console.print(table)
+
+
+def main(config: MemoryConfig) -> None:
+    """Run the benchmark."""
+    torch.set_num_threads(1)
+    console = Console(width=160)
+    console.print(describe_machine())
+    config = config.reduced()
+    start = time.perf_counter()
+    results = run(config, console)
+    results["wall_seconds"] = time.perf_counter() - start
+    report(results, console)
+    path = save("memory-quick" if config.quick else "memory", results, config.json)
+    draw(results["contenders"], path.with_suffix(".png"))
+    console.print(f"{results['wall_seconds']:.0f} s; written to {path}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(MemoryConfig))
