@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import minari
+import numpy as np
+import pytest
+from conftest import Collections
+
+from aaren_rl.collect.acting import play
+from aaren_rl.collect.policies import load_policy
+from aaren_rl.data import TrajectoryDataset, load_trajectories
+from aaren_rl.envs.vector import make_env
+from aaren_rl.training import train
+
+NAMES = {"ppo": "cartpole", "dqn": "cartpole", "sac": "pendulum"}
+KINDS = list(NAMES)
+
+
+def dataset(collections: Collections, kind: str, quality: str) -> TrajectoryDataset:
+    return load_trajectories(folder(collections, kind, quality))
+
+
+def folder(collections: Collections, kind: str, quality: str) -> Path:
+    return collections.root(kind) / "collected" / NAMES[kind] / f"{quality}-v0"
+
+
+def progress(collections: Collections, kind: str) -> dict[str, Any]:
+    collections.rows(kind)
+    run = collections.config(kind).run_folder
+    content: dict[str, Any] = json.loads((run / "snapshot" / "progress.json").read_text())
+    return content
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sizes_and_reference_scores(kind: str, collections: Collections) -> None:
+    config = collections.config(kind)
+    rows = {row["dataset"].split("/")[-1]: row for row in collections.rows(kind)}
+    for quality in ("random", "medium", "expert"):
+        assert rows[f"{quality}-v0"]["steps"] == config.steps
+    assert rows["medium-expert-v0"]["steps"] == 2 * config.steps
+    references = json.loads((config.run_folder / "references.json").read_text())
+    highest = references.get("expert", config.expert_return)
+    for name, row in rows.items():
+        data = dataset(collections, kind, name.removesuffix("-v0"))
+        assert data.reference_scores == (references["random"], highest)
+        assert (data.num_steps, data.num_episodes) == (row["steps"], row["episodes"])
+        assert data.episode_returns.mean() == pytest.approx(row["return_mean"])
+        assert data.normalized_score(data.episode_returns).mean() == pytest.approx(  # type: ignore[union-attr]
+            row["score_mean"]
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_medium_is_the_first_good_enough_evaluation(kind: str, collections: Collections) -> None:
+    config, evaluations = collections.config(kind), progress(collections, kind)["evaluations"]
+    references = json.loads((config.run_folder / "references.json").read_text())
+    best = max(row["return_mean"] for row in evaluations)
+    top = best if config.expert_return is None else config.expert_return
+    for row in evaluations:
+        reached = 100 * (row["return_mean"] - references["random"]) / (top - references["random"])
+        if reached >= config.medium_score:
+            break
+    card = json.loads((folder(collections, kind, "medium") / "policy/policy.json").read_text())
+    assert card["step"] == row["step"]
+    assert dataset(collections, kind, "medium-replay").num_steps == row["step"]
+    card = json.loads((folder(collections, kind, "expert") / "policy/policy.json").read_text())
+    assert card["evaluation_return_mean"] == best
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_policy_beside_the_data_is_the_evaluated_one(
+    kind: str, collections: Collections
+) -> None:
+    place = folder(collections, kind, "medium") / "policy"
+    card = json.loads((place / "policy.json").read_text())
+    policy, config = load_policy(place), collections.config(kind)
+    episodes = play(
+        lambda seen: np.asarray(policy.predict(seen, deterministic=True)[0]),
+        config.environment,
+        seed=10_000,
+        episodes=config.evaluation_episodes,
+    )
+    returns = [float(np.sum(episode.rewards)) for episode in episodes]
+    assert np.mean(returns) == card["evaluation_return_mean"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_medium_expert_is_both(kind: str, collections: Collections) -> None:
+    both = dataset(collections, kind, "medium-expert")
+    parts = [dataset(collections, kind, quality) for quality in ("medium", "expert")]
+    for field in ("observations", "actions", "rewards", "terminated", "truncated"):
+        wanted = np.concatenate([getattr(part, field) for part in parts])
+        np.testing.assert_array_equal(getattr(both, field), wanted)
+
+
+@pytest.mark.parametrize("quality", ["random", "medium", "medium-replay", "expert"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_step_is_the_environments(kind: str, quality: str, collections: Collections) -> None:
+    """CartPole and Pendulum can be put into any state, so that each step can be taken again."""
+    env = make_env(minari.MinariDataset(folder(collections, kind, quality) / "data").env_spec)
+    inner: Any = env.unwrapped
+    env.reset(seed=0)
+    with h5py.File(folder(collections, kind, quality) / "data" / "main_data.hdf5") as file:
+        for index in range(len(file)):
+            group = {name: node[()] for name, node in file[f"episode_{index}"].items()}
+            for t, action in enumerate(group["actions"]):
+                before, after = group["observations"][t : t + 2]
+                if kind == "sac":
+                    inner.state = np.array([np.arctan2(before[1], before[0]), before[2]])
+                else:
+                    inner.state, inner.steps_beyond_terminated = tuple(before), None
+                seen, reward, terminated, _, _ = inner.step(action)
+                np.testing.assert_allclose(seen, after, rtol=1e-4, atol=1e-4)
+                assert reward == pytest.approx(group["rewards"][t], abs=1e-3)
+                assert terminated == group["terminations"][t]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ends_are_true_and_the_cut_one_is_truncated(kind: str, collections: Collections) -> None:
+    for quality in ("random", "medium", "medium-replay"):
+        data = dataset(collections, kind, quality)
+        assert (data.terminated ^ data.truncated).all()
+        if kind == "sac":  # Pendulum knows its time limit alone
+            assert not data.terminated.any()
+            assert set(data.lengths[:-1]) == {200}
+        else:
+            assert data.terminated[:-1].all()
+            assert data.lengths.max() < 500
+
+
+def test_minari_lists_and_reads_them(
+    collections: Collections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = collections.root("ppo")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    names = {row["dataset"] for row in collections.rows("ppo")}
+    assert set(minari.list_local_datasets()) == names
+    theirs = minari.load_dataset("collected/cartpole/medium-v0")
+    assert theirs.env_spec.id == "CartPole-v1"
+    assert {len(episode.observations) - len(episode.actions) for episode in theirs} == {1}
+
+
+def test_agents_train_on_them(collections: Collections, tmp_path: Path, tiny: Any) -> None:
+    source = str(folder(collections, "ppo", "medium-replay"))
+    summary = train(tiny(tmp_path / "run", dataset=source))
+    assert summary["scores"][0]["normalized"]
