@@ -66,8 +66,8 @@ def take_turns(
     """
     repeats = {}
     for name, run in candidates.items():
-        _seconds(run)  # compile, allocate, fill the caches
-        repeats[name] = max(1, round(at_least / max(_seconds(run), 1e-7)))
+        timed(run)  # compile, allocate, fill the caches
+        repeats[name] = max(1, round(at_least / max(timed(run), 1e-7)))
     taken: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(turns):
         for name, run in candidates.items():
@@ -78,11 +78,12 @@ def take_turns(
 def _turn(run: Run, repeats: int) -> float:
     """Seconds a call: the median of single calls, or on a GPU, which runs behind, their mean."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return _seconds(lambda: [run() for _ in range(repeats)]) / repeats
-    return statistics.median(_seconds(run) for _ in range(repeats))
+        return timed(lambda: [run() for _ in range(repeats)]) / repeats
+    return statistics.median(timed(run) for _ in range(repeats))
 
 
-def _seconds(run: Run) -> float:
+def timed(run: Run) -> float:
+    """Seconds of one call."""
     _wait_for_gpu()
     clock = _clock()
     start = clock()

@@ -11,12 +11,17 @@ from aaren_rl.data.sampling import Batch
 from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.errors import UserError
 
+LOOK_AHEAD = 64  # of all episodes the search would be quadratic; of these it finds nearly as much
+ROUND_TO = 64
+"""Rows are padded to a multiple of so many steps: matrix products are prepared anew for every new
+number of rows, which costs more than the padding (docs: benchmarks/README.md)."""
+
 
 class EpisodeSampler:
     """Goes through the dataset episode by episode: each once an epoch, in a new order.
 
-    Episodes are packed: one after the other in one row, so that nothing is padding. Processes take
-    batches in turn.
+    Episodes are packed: one after the other in one row, so that hardly anything is padding. A batch
+    is filled with those that still fit among the next `LOOK_AHEAD`. Processes take batches in turn.
     """
 
     def __init__(
@@ -54,14 +59,17 @@ class EpisodeSampler:
 
     def _draw_epoch(self) -> list[np.ndarray[Any, Any]]:
         """A new order of all episodes, cut into batches within the budget."""
-        order = self._generator.permutation(self.dataset.num_episodes)
-        batches, first, steps = [], 0, 0
-        for place, length in enumerate(self.dataset.lengths[order].tolist()):
-            if place > first and steps + length > self.batch_steps:
-                batches.append(order[first:place])
-                first, steps = place, 0
-            steps += length
-        return [*batches, order[first:]]
+        waiting = self._generator.permutation(self.dataset.num_episodes).tolist()[::-1]
+        lengths, batches = self.dataset.lengths, []
+        while waiting:
+            batch = [waiting.pop()]
+            free = self.batch_steps - lengths[batch[0]]
+            for place in range(len(waiting) - 1, max(-1, len(waiting) - 1 - LOOK_AHEAD), -1):
+                if lengths[waiting[place]] <= free:
+                    batch.append(waiting.pop(place))
+                    free -= lengths[batch[-1]]
+            batches.append(np.array(batch))
+        return batches
 
     def sample(self) -> Batch:
         """The next batch of this process: one row of whole episodes."""
@@ -86,16 +94,30 @@ class EpisodeSampler:
 
 
 def pack(data: TrajectoryDataset, episodes: np.ndarray[Any, Any]) -> Batch:
-    """Whole episodes (indices) one after the other in one row, with `cu_seqlens`."""
+    """Whole episodes (indices) one after the other in one row, with `cu_seqlens`.
+
+    The row is padded with zeros to a multiple of `ROUND_TO` steps, in `cu_seqlens` one sequence
+    more.
+    """
     lengths = data.lengths[episodes]
     ends = np.cumsum(lengths)
     # Step i of the row is step i - (its episode's place in the row) of that episode.
     rows = np.arange(ends[-1]) + np.repeat(data.offsets[episodes] - (ends - lengths), lengths)
+    padding = -len(rows) % ROUND_TO
+    if padding:
+        ends = np.append(ends, ends[-1] + padding)
+
+    def take(values: np.ndarray[Any, Any]) -> torch.Tensor:
+        taken = np.zeros((len(rows) + padding, *values.shape[1:]), values.dtype)
+        taken[: len(rows)] = values[rows]
+        return torch.from_numpy(taken)[None]
+
+    mask = torch.arange(len(rows) + padding) < len(rows)
     return Batch(
-        observations=torch.from_numpy(data.observations[rows])[None],
-        actions=torch.from_numpy(data.actions[rows])[None],
-        returns_to_go=torch.from_numpy(data.returns_to_go[rows])[None, :, None],
-        timesteps=torch.from_numpy(data.timesteps[rows])[None],
-        mask=torch.ones(1, len(rows), dtype=torch.bool),
+        observations=take(data.observations),
+        actions=take(data.actions),
+        returns_to_go=take(data.returns_to_go).unsqueeze(-1),
+        timesteps=take(data.timesteps),
+        mask=mask[None],
         cu_seqlens=torch.from_numpy(np.concatenate([[0], ends])),
     )

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aaren_rl.data import EpisodeSampler, Trajectory, TrajectoryDataset
+from aaren_rl.data.episodes import ROUND_TO
 from aaren_rl.errors import UserError
 
 
@@ -47,14 +48,31 @@ def test_an_epoch_is_every_step_once_within_the_budget(lengths, budget, seed):
     while len(seen) < data.num_steps:
         batch = sampler.sample()
         ends = batch.cu_seqlens.tolist()
+        steps = int(batch.mask.sum())
         assert batch.mask.shape == (1, ends[-1])
-        assert batch.mask.all(), "nothing is padding"
-        assert len(ends) == 2 or ends[-1] <= budget
+        assert batch.mask[0, :steps].all(), "padding is behind"
+        assert ends[-1] % ROUND_TO == 0
+        assert ends[-1] - steps < ROUND_TO
+        if ends[-1] > steps:
+            padding = batch.cu_seqlens[-2:].tolist()
+            assert padding == [steps, ends.pop()], "a sequence of its own"
+            assert not batch.observations[0, steps:].any()
+        assert len(ends) == 2 or steps <= budget
         for start, end in pairwise(ends):
             assert batch.timesteps[0, start:end].tolist() == list(range(end - start))
             assert float(batch.returns_to_go[0, start, 0]) == end - start
         seen += batch.observations[batch.mask][:, 0].tolist()
     assert sorted(seen) == list(range(data.num_steps))
+
+
+def test_batches_are_well_filled():
+    """Episodes of up to the budget: next-fit alone fills three quarters of it."""
+    lengths = np.random.default_rng(0).integers(150, 1000, 400)
+    data = numbered(lengths)
+    sampler, batches = EpisodeSampler(data, batch_steps=1280, seed=0), []
+    while sum(batches) < data.num_steps:
+        batches.append(int(sampler.sample().mask.sum()))
+    assert np.mean(batches) > 0.9 * 1280
 
 
 def test_processes_share_an_epoch():
