@@ -18,6 +18,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from aaren_rl.benchmark import BenchmarkConfig, benchmark
 from aaren_rl.collect import CollectConfig, collect
 from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
@@ -55,6 +56,7 @@ def main(args: Sequence[str] | None = None) -> int:
         "quickstart": QuickstartConfig,
         "export": ExportConfig,
         "collect": CollectConfig,
+        "benchmark": BenchmarkConfig,
     }
     if arguments[:1] and arguments[0] in commands:
         name = arguments[0]
@@ -78,7 +80,7 @@ def run(kind: type[C], args: Sequence[str] | None = None, prog: str | None = Non
     Returns:
         The exit code: 0, 2 for a user's mistake, 130 when interrupted.
     """
-    arguments = list(sys.argv[1:] if args is None else args)
+    arguments = with_value("--ray", "auto", sys.argv[1:] if args is None else args)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         default: Any = starting_point(kind, arguments)
@@ -153,6 +155,15 @@ def value_of(flag: str, arguments: Sequence[str]) -> str | None:
     return value
 
 
+def with_value(flag: str, value: str, arguments: Sequence[str]) -> list[str]:
+    """The words with a value put behind a flag that stands alone: tyro wants one."""
+    words = list(arguments)
+    for place in range(len(words) - 1, -1, -1):
+        if words[place] == flag and (words[place + 1 :] or ["--"])[0].startswith("--"):
+            words.insert(place + 1, value)
+    return words
+
+
 SAVED: dict[type, Callable[[dict[str, Any], Path], Any]] = {
     TrainConfig: TrainConfig.from_json,
     CollectConfig: CollectConfig.from_json,
@@ -160,9 +171,7 @@ SAVED: dict[type, Callable[[dict[str, Any], Path], Any]] = {
 """Configs that a run keeps in its folder, and how they are read."""
 
 
-def saved_config(
-    arguments: Sequence[str], from_json: Callable[[dict[str, Any], Path], Any]
-) -> Any:
+def saved_config(arguments: Sequence[str], from_json: Callable[[dict[str, Any], Path], Any]) -> Any:
     """With `--resume --out DIR`, the run's own config: flags not given are taken from there."""
     out = value_of("--out", arguments)
     if "--resume" not in arguments or out is None:
@@ -261,6 +270,16 @@ def _collect(config: CollectConfig) -> None:
     print(f"training: {config.run_folder}")
 
 
+def _benchmark(config: BenchmarkConfig) -> None:
+    sweep = benchmark(config)
+    if config.dry_run:
+        for unit in sweep.todo:
+            print(unit.name)
+        print(f"{len(sweep.todo)} of {sweep.asked} runs to do")
+        return
+    print(f"{sweep.asked} runs done: {sweep.out}")
+
+
 ACTIONS: dict[type, Callable[[Any], None]] = {
     TrainConfig: _train,
     EvaluateConfig: _evaluate,
@@ -268,6 +287,7 @@ ACTIONS: dict[type, Callable[[Any], None]] = {
     QuickstartConfig: _quickstart,
     ExportConfig: _export,
     CollectConfig: _collect,
+    BenchmarkConfig: _benchmark,
 }
 
 

@@ -160,19 +160,23 @@ def claim_folder(folder: Path, config: TrainConfig) -> None:
         probe_folder(folder)
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
-    file = folder / CONFIG_FILE
-    if not file.exists():
+    if not (folder / CONFIG_FILE).exists():
         return
-    before, now = read_json(file), config.to_json()
-    differing = _differences(before, now)
+    check_same_run(folder, config)
+    if not config.resume:
+        raise UserError(f"--out {folder}: already holds this run; give --resume to go on with it")
+    remove_leftovers(folder)
+
+
+def check_same_run(folder: Path, config: TrainConfig) -> None:
+    """Raise `UserError` when the folder holds another run than the config's; names the flags."""
+    file = folder / CONFIG_FILE
+    differing = _differences(read_json(file), config.to_json()) if file.exists() else []
     if differing:
         raise UserError(
             f"--out {folder}: already holds a different run ({'; '.join(differing)}); "
             "choose another folder"
         )
-    if not config.resume:
-        raise UserError(f"--out {folder}: already holds this run; give --resume to go on with it")
-    remove_leftovers(folder)
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -1,0 +1,80 @@
+"""Two processes under torchrun (gloo): what one process learns, and the same at every time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_cases import scalars, weights
+
+from aaren_rl.cli import main
+from aaren_rl.errors import UserError
+from aaren_rl.training import TrainConfig
+from aaren_rl.training.run import processes
+
+ROOT = Path(__file__).parents[2]
+UPDATES = 20
+FLAGS = (
+    *("--updates", str(UPDATES), "--log-every", "1", "--learning-rate", "1e-3"),
+    *("--batch-size", "64", "--width", "32", "--layers", "2", "--device", "cpu"),
+    *("--environment", "none", "--held-out", "0"),
+)
+NO_DROPOUT = ("--dropout", "0", "--attention-dropout", "0")
+AGENTS = ("decision-aaren", "decision-transformer")
+
+
+def torchrun(script: str, out: Path, *flags: str) -> str:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    process = subprocess.run(
+        [sys.executable, *launcher, f"scripts/{script}.py", *FLAGS, *flags, "--out", str(out)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def losses(run: Path) -> np.ndarray:
+    steps, values = zip(*scalars(run)["training/loss"], strict=True)
+    assert steps == tuple(range(1, UPDATES + 1))
+    return np.array(values)
+
+
+def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path) -> None:
+    """Episodes end inside these windows, so that the two halves of a batch count unequally."""
+    two = tmp_path / "two"
+    output = torchrun("compare", two, *NO_DROPOUT, "--agents", *AGENTS, "--seeds", "3")
+    assert output.count("look at it") == 1
+    for agent in AGENTS:
+        one = tmp_path / agent
+        flags = [*NO_DROPOUT, "--agent", agent, "--seed", "3", "--out", str(one)]
+        assert main(["train", *FLAGS, *flags]) == 0
+        alone = losses(one)
+        np.testing.assert_allclose(losses(two / agent / "seed-3"), alone, rtol=1e-6, atol=0)
+        assert alone[-1] < 0.8 * alone[0]  # a curve in which something happens
+
+
+def test_two_processes_are_repeatable_to_the_bit(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for out in (first, second):
+        torchrun("train", out)
+    assert weights(first) == weights(second)
+    assert np.array_equal(losses(first), losses(second))
+
+
+def test_processes_and_hosts_are_torchruns(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainConfig(batch_size=64, devices=4)
+    assert processes(config) == (4, 1)
+    for name, value in (("RUN_ID", "x"), ("LOCAL_WORLD_SIZE", "8"), ("WORLD_SIZE", "16")):
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID" if name == "RUN_ID" else name, value)
+    assert processes(config) == (8, 2)
+    with pytest.raises(UserError, match=r"torchrun's 16 processes must divide --batch-size \(40\)"):
+        processes(TrainConfig(batch_size=40))
