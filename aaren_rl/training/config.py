@@ -33,6 +33,11 @@ class TrainSettings:
     preset: Literal["memory"] | None = None
     """Start from settings that were measured to work for a kind of task (`memory`: something must
     be kept for long, see docs/memory.md) in place of the defaults; other flags still count."""
+    data_on: Literal["memory", "disk"] = "memory"
+    """Where the steps lie in training; disk is for datasets that memory does not hold: on first use
+    they are written to data-cache, and batches are read from there. The batches are the same."""
+    data_cache: Path | None = None
+    """Folder of the files for `--data-on disk`. By default AAREN_RL_CACHE, else ~/.cache/aaren-rl."""
     updates: int = 100_000
     """Gradient updates."""
     sampling: Literal["windows", "episodes", "streams"] = "windows"
@@ -184,6 +189,8 @@ class TrainConfig(TrainSettings):
         content = dataclasses.asdict(self)
         del content["out"], content["resume"]
         content["target_return"] = list(self.target_return)
+        content["data_cache"] = None if self.data_cache is None else str(self.data_cache)
+        content["model"]["recency"] = list(self.model.recency)
         return content
 
     @staticmethod
@@ -197,6 +204,8 @@ class TrainConfig(TrainSettings):
             fields = dict(content)
             model = AgentConfig(**fields.pop("model"))
             targets = tuple(fields.pop("target_return"))
+            cache = fields.pop("data_cache", None)
+            fields["data_cache"] = None if cache is None else Path(cache)
             return TrainConfig(model=model, target_return=targets, **fields)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{file}: not the config of a training run ({error})") from None
