@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from aaren_rl.data.download import download
 from aaren_rl.data.hdf5 import one_line, open_hdf5, read_array
 from aaren_rl.data.reference_scores import reference_scores, robot_of
-from aaren_rl.data.trajectory import Trajectory, TrajectoryDataset
+from aaren_rl.data.trajectory import Builder, Trajectory, TrajectoryDataset
 from aaren_rl.errors import UserError
 
 NAME = re.compile(
@@ -32,10 +32,15 @@ NAME = re.compile(
 )
 QUALITIES = ("random", "medium", "expert", "medium-replay", "full-replay", "medium-expert")
 FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
+BLOCK = 1 << 14  # steps read at a time
 
 
 def read_d4rl(
-    path: Path, *, name: str | None = None, scores: tuple[float, float] | None = None
+    path: Path,
+    *,
+    name: str | None = None,
+    scores: tuple[float, float] | None = None,
+    build: Builder = TrajectoryDataset.from_episodes,
 ) -> TrajectoryDataset:
     """Read a file in D4RL's layout.
 
@@ -46,73 +51,98 @@ def read_d4rl(
         path: the file.
         name: the dataset's name; the file's if left out.
         scores: reference (minimum, maximum) returns; D4RL's by the name if left out.
+        build: makes the dataset of the episodes, with the arguments of
+            `TrajectoryDataset.from_episodes`.
 
     Raises:
         UserError: not a whole HDF5 file, a missing array, arrays of different lengths, no steps,
             NaN or infinity.
     """
     name = name or path.stem
-    arrays = _read_arrays(path)
-    return TrajectoryDataset.from_episodes(
-        _episodes(arrays),
+    with open_hdf5(path) as file:
+        check_d4rl(path, file)
+        observation_shape = file["observations"].shape[1:]
+        action_space = d4rl_action_space(f"{path}: actions", file["actions"])
+    return build(
+        _episodes(path),
         name=name,
-        observation_space=spaces.Box(-np.inf, np.inf, arrays["observations"].shape[1:], np.float32),
-        action_space=_action_space(arrays["actions"]),
+        observation_space=spaces.Box(-np.inf, np.inf, observation_shape, np.float32),
+        action_space=action_space,
         reference_scores=scores or reference_scores(name),
         source=str(path),
     )
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays that make episodes, each with the same number of rows."""
-    with open_hdf5(path) as file:
-        if "episode_0" in file:
-            raise UserError(f"{path}: Minari's layout; give the folder with its metadata.json")
-        for field in FIELDS:
-            if not isinstance(file.get(field), h5py.Dataset):
-                raise UserError(
-                    f"{path}: array {field!r} missing; a D4RL file has {', '.join(FIELDS)}"
-                )
-        arrays = {field: read_array(f"{path}: {field}", file[field]) for field in FIELDS}
-    steps = len(arrays["actions"])
+def check_d4rl(path: Path, file: h5py.File) -> int:
+    """Check that a file has the arrays that make episodes, with as many rows; gives the number.
+
+    Raises:
+        UserError: otherwise.
+    """
+    if "episode_0" in file:
+        raise UserError(f"{path}: Minari's layout; give the folder with its metadata.json")
     for field in FIELDS:
-        if len(arrays[field]) != steps:
+        if not isinstance(file.get(field), h5py.Dataset):
+            raise UserError(f"{path}: array {field!r} missing; a D4RL file has {', '.join(FIELDS)}")
+        if not file[field].shape:
+            raise UserError(f"{path}: {field}: a single value; an array expected")
+    steps = len(file["actions"])
+    for field in FIELDS:
+        if len(file[field]) != steps:
             raise UserError(
-                f"{path}: {len(arrays[field])} rows of {field} for {steps} actions; "
+                f"{path}: {len(file[field])} rows of {field} for {steps} actions; "
                 "equal numbers expected"
             )
     for field in ("rewards", "terminals", "timeouts"):
-        if arrays[field].size != steps:
-            shape = list(arrays[field].shape)
+        if file[field].size != steps:
+            shape = list(file[field].shape)
             raise UserError(f"{path}: {field} of shape {shape}; one value a step expected")
-    return arrays
+    return steps
 
 
-def _episodes(arrays: dict[str, NDArray[Any]]) -> Iterator[Trajectory]:
-    """Cut the arrays after each terminal or timeout."""
-    terminals = arrays["terminals"].reshape(-1).astype(bool)
-    timeouts = arrays["timeouts"].reshape(-1).astype(bool)
-    stops = np.flatnonzero(terminals | timeouts) + 1
-    if len(terminals) and (len(stops) == 0 or stops[-1] < len(terminals)):
-        stops = np.append(stops, len(terminals))
-    start = 0
-    for stop in stops.tolist():
-        terminated = bool(terminals[stop - 1])
-        yield Trajectory(
-            observations=arrays["observations"][start:stop],
-            actions=arrays["actions"][start:stop],
-            rewards=arrays["rewards"][start:stop],
-            terminated=terminated,
-            truncated=bool(timeouts[stop - 1]) or not terminated,
-        )
-        start = stop
+def _episodes(path: Path) -> Iterator[Trajectory]:
+    """Read block by block, and cut after each terminal or timeout."""
+    begun: list[dict[str, NDArray[Any]]] = []  # parts of an episode that goes on
+    with open_hdf5(path) as file:
+        for start in range(0, len(file["actions"]), BLOCK):
+            rows = slice(start, start + BLOCK)
+            block = {name: read_array(f"{path}: {name}", file[name], rows) for name in FIELDS}
+            for field in ("terminals", "timeouts"):
+                block[field] = block[field].reshape(-1).astype(bool)
+            low = 0
+            for high in (np.flatnonzero(block["terminals"] | block["timeouts"]) + 1).tolist():
+                yield _episode([*begun, {name: block[name][low:high] for name in FIELDS}])
+                begun, low = [], high
+            if low < len(block["actions"]):
+                begun.append({name: block[name][low:] for name in FIELDS})
+    if begun:
+        yield _episode(begun)
 
 
-def _action_space(actions: NDArray[Any]) -> spaces.Space[Any]:
+def _episode(parts: list[dict[str, NDArray[Any]]]) -> Trajectory:
+    """One episode of its parts."""
+    whole = parts[0]
+    if len(parts) > 1:
+        whole = {name: np.concatenate([part[name] for part in parts]) for name in FIELDS}
+    terminated = bool(whole["terminals"][-1])
+    return Trajectory(
+        observations=whole["observations"],
+        actions=whole["actions"],
+        rewards=whole["rewards"],
+        terminated=terminated,
+        truncated=bool(whole["timeouts"][-1]) or not terminated,
+    )
+
+
+def d4rl_action_space(where: str, actions: h5py.Dataset) -> spaces.Space[Any]:
     """Discrete for one integer a step, else a Box from -1 to 1, as D4RL's robots have."""
-    if np.issubdtype(actions.dtype, np.integer) and actions.size == len(actions):
-        return spaces.Discrete(int(actions.max(initial=0)) + 1)
-    return spaces.Box(-1.0, 1.0, actions.shape[1:], np.float32)
+    if not (np.issubdtype(actions.dtype, np.integer) and actions.size == len(actions)):
+        return spaces.Box(-1.0, 1.0, actions.shape[1:], np.float32)
+    highest = 0
+    for start in range(0, len(actions), BLOCK):
+        block = read_array(where, actions, slice(start, start + BLOCK))
+        highest = max(highest, int(block.max(initial=0)))
+    return spaces.Discrete(highest + 1)
 
 
 def is_d4rl_name(source: str) -> bool:
@@ -120,8 +150,8 @@ def is_d4rl_name(source: str) -> bool:
     return NAME.fullmatch(source) is not None
 
 
-def load_d4rl(name: str) -> TrajectoryDataset:
-    """Read a D4RL dataset by its name, from D4RL's cache folder or else from its address.
+def find_d4rl(name: str) -> tuple[Path, tuple[float, float] | None]:
+    """The file of a D4RL dataset, in D4RL's cache folder or else downloaded there, and its scores.
 
     Raises:
         UserError: no such dataset, or the file is neither there nor can it be downloaded; the
@@ -134,7 +164,7 @@ def load_d4rl(name: str) -> TrajectoryDataset:
     if path is None:
         path = candidates[0]
         _download(name, infos, path)
-    return read_d4rl(path, name=name, scores=_infos_scores(name, infos))
+    return path, _infos_scores(name, infos)
 
 
 def cache_folder() -> Path:

@@ -35,14 +35,14 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         ) from error
 
 
-def read_array(where: str, node: h5py.Dataset) -> NDArray[Any]:
-    """A whole array, a single value as one row.
+def read_array(where: str, node: h5py.Dataset, rows: slice | None = None) -> NDArray[Any]:
+    """A whole array, a single value as one row, or some rows of an array.
 
     Raises:
         UserError: its part of the file is broken; the message begins with `where`.
     """
     try:
-        return np.atleast_1d(node[()])
+        return np.atleast_1d(node[()] if rows is None else node[rows])
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{where}: does not read, the file is corrupt or cut short: {one_line(error)}"

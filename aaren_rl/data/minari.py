@@ -25,7 +25,7 @@ from minari.storage import remotes as minari_remotes
 
 from aaren_rl.data.hdf5 import one_line, open_hdf5, read_array
 from aaren_rl.data.reference_scores import reference_scores
-from aaren_rl.data.trajectory import Trajectory, TrajectoryDataset
+from aaren_rl.data.trajectory import Builder, Trajectory, TrajectoryDataset
 from aaren_rl.errors import UserError
 
 METADATA = "metadata.json"
@@ -38,8 +38,15 @@ def is_minari_folder(path: Path) -> bool:
     return (path / "data").is_dir() or (path / METADATA).is_file()
 
 
-def read_minari(folder: Path) -> TrajectoryDataset:
+def read_minari(
+    folder: Path, *, build: Builder = TrajectoryDataset.from_episodes
+) -> TrajectoryDataset:
     """Read a Minari dataset from its folder (the one that holds `data`).
+
+    Args:
+        folder: where it lies.
+        build: makes the dataset of the episodes, with the arguments of
+            `TrajectoryDataset.from_episodes`.
 
     Raises:
         UserError: metadata missing or broken, a format that Minari cannot read, or episodes that
@@ -61,7 +68,7 @@ def read_minari(folder: Path) -> TrajectoryDataset:
     else:
         source = data
         episodes = _minari_episodes(source, dataset)
-    return TrajectoryDataset.from_episodes(
+    return build(
         episodes,
         name=dataset.id,
         observation_space=dataset.observation_space,

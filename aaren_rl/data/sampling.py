@@ -110,14 +110,14 @@ class WindowSampler:
         share = batch_size // world_size
         self._rows = slice(rank * share, (rank + 1) * share)
         self._generator = np.random.default_rng(seed)
-        # ends[i]: where the episode of step i ends, so that a window needs no search.
-        self._ends = np.repeat(dataset.offsets[1:], dataset.lengths)
 
     def sample(self) -> Batch:
         """Draw the next batch (this process's share of it)."""
         starts = self._generator.integers(self.dataset.num_steps, size=self.batch_size)
         starts = starts[self._rows]
-        return gather(self.dataset, starts, self._ends[starts], self.context_length)
+        offsets = self.dataset.offsets
+        ends = offsets[np.searchsorted(offsets, starts, side="right")]
+        return gather(self.dataset, starts, ends, self.context_length)
 
     def state_dict(self) -> dict[str, Any]:
         """The generator's state, as JSON can hold it."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from aaren_rl.data.d4rl import is_d4rl_name, load_d4rl, read_d4rl
+from aaren_rl.data.d4rl import find_d4rl, is_d4rl_name, read_d4rl
+from aaren_rl.data.disk import cached, default_cache
 from aaren_rl.data.mask_velocity import PREFIX, mask_velocity
 from aaren_rl.data.minari import (
     HDF5_FILE,
@@ -15,13 +18,47 @@ from aaren_rl.data.minari import (
     local_root,
     read_minari,
 )
-from aaren_rl.data.trajectory import TrajectoryDataset
+from aaren_rl.data.trajectory import Builder, TrajectoryDataset
 from aaren_rl.errors import UserError
 
 SHIPPED_ROOT = Path(__file__).parent / "datasets"  # laid out as a Minari root
 
 
-def load_trajectories(source: str | Path) -> TrajectoryDataset:
+@dataclass(frozen=True)
+class Source:
+    """A dataset that is on this machine.
+
+    Attributes:
+        path: a file in D4RL's layout, or the folder of a Minari dataset.
+        name: D4RL's name of the file.
+        scores: D4RL's reference scores.
+    """
+
+    path: Path
+    name: str | None = None
+    scores: tuple[float, float] | None = None
+
+    def read(self, build: Builder = TrajectoryDataset.from_episodes) -> TrajectoryDataset:
+        """Read it, and make a dataset of its episodes."""
+        if self.path.is_dir():
+            return read_minari(self.path, build=build)
+        return read_d4rl(self.path, name=self.name, scores=self.scores, build=build)
+
+    def identity(self) -> list[Any]:
+        """What changes when the files change, as JSON: names, sizes, times."""
+        files = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path]
+        stats = [(str(file), file.stat()) for file in files if file.is_file()]
+        return [
+            self.name,
+            self.scores and list(self.scores),
+            str(self.path.resolve()),
+            [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
+        ]
+
+
+def load_trajectories(
+    source: str | Path, *, on: Literal["memory", "disk"] = "memory", cache: Path | None = None
+) -> TrajectoryDataset:
     """Read a dataset from wherever it is.
 
     `source` is taken for, in this order,
@@ -35,26 +72,41 @@ def load_trajectories(source: str | Path) -> TrajectoryDataset:
     `mask-velocity:` in front of any of these takes the velocities out of a robot's observations:
     see `aaren_rl.data.mask_velocity`.
 
+    Args:
+        source: what to read.
+        on: where the steps lie while one works with them; `disk` is for datasets that memory does
+            not hold (see `aaren_rl.data.disk`).
+        cache: folder of the files for `disk`; by default `disk.default_cache()`.
+
     Raises:
         UserError: there is no such dataset, or it does not read; one line that says why.
     """
     name = str(source)
     if name.startswith(PREFIX):
-        return mask_velocity(load_trajectories(name.removeprefix(PREFIX)))
-    path = Path(source).expanduser()
+        return mask_velocity(load_trajectories(name.removeprefix(PREFIX), on=on, cache=cache))
+    found = find_source(name)
+    if on == "memory":
+        return found.read()
+    return cached(found.read, found.identity(), cache or default_cache())
+
+
+def find_source(name: str) -> Source:
+    """Where a dataset is, after a download if need be; see `load_trajectories`."""
+    path = Path(name).expanduser()
     if path.is_file():
-        return read_minari(path.parent) if path.name == HDF5_FILE else read_d4rl(path)
+        return Source(path.parent if path.name == HDF5_FILE else path)
     if path.is_dir() and is_minari_folder(path):
-        return read_minari(path)
+        return Source(path)
     if not is_minari_id(name):
         expected = "a D4RL file, a Minari folder, a Minari id or a D4RL name"
         raise UserError(f"dataset {name!r}: {_what_is_there(path)}; {expected} expected")
     for root in (SHIPPED_ROOT, local_root()):
         if is_minari_folder(root / name):
-            return read_minari(root / name)
+            return Source(root / name)
     if is_d4rl_name(name):
-        return load_d4rl(name)
-    return read_minari(download_minari(name, known=local_ids(SHIPPED_ROOT)))
+        file, scores = find_d4rl(name)
+        return Source(file, name, scores)
+    return Source(download_minari(name, known=local_ids(SHIPPED_ROOT)))
 
 
 def _what_is_there(path: Path) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -15,10 +15,12 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
 
+from aaren_rl.data.disk_rows import DiskRows
 from aaren_rl.data.spaces import flat_size, flatten_batch, numbers
 from aaren_rl.errors import UserError
 
 SMALLEST_STD = 1e-6  # a constant observation column must not divide by zero
+BLOCK = 1 << 14  # rows that are looked at together where all rows are
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,8 @@ class TrajectoryDataset:
     """Episodes laid end to end. Episode i is rows `offsets[i]` to `offsets[i + 1]`.
 
     Row t holds the observation in which action t was taken: an observation after the last action
-    is not stored, so that the arrays index alike.
+    is not stored, so that the arrays index alike. An array with a row for each step may be a
+    `DiskRows` instead (`load_trajectories(..., on="disk")`).
 
     Attributes:
         name: the dataset's id, or the name of its file.
@@ -105,14 +108,7 @@ class TrajectoryDataset:
             UserError: no episodes, an empty one, lengths or shapes that do not fit, NaN or
                 infinity; the message names source, episode and field.
         """
-        source = source or name
-        _check_spaces(source, observation_space, action_space)
-        checked = [
-            _checked_episode(f"{source}: episode {index}", raw, observation_space, action_space)
-            for index, raw in enumerate(episodes)
-        ]
-        if not checked:
-            raise UserError(f"{source}: no episodes; a dataset needs at least one")
+        checked = list(checked_episodes(episodes, source or name, observation_space, action_space))
         lengths = np.array([len(episode.rewards) for episode in checked], dtype=np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         rewards = np.concatenate([episode.rewards for episode in checked])
@@ -155,16 +151,24 @@ class TrajectoryDataset:
     @cached_property
     def episode_returns(self) -> NDArray[np.float64]:
         """Sum of rewards of each episode, float64 `[episodes]`."""
-        return np.add.reduceat(self.rewards, self.offsets[:-1])
+        pieces = [
+            np.add.reduceat(self.rewards[start:stop], self.offsets[first:last] - start)
+            for first, last, start, stop in _blocks_of_episodes(self.offsets)
+        ]
+        return np.concatenate(pieces)
 
     def observation_statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mean and standard deviation over all steps, float32 `[observation_size]` each.
 
         The deviation is at least 1e-6: it is made to be divided by.
         """
-        mean = self.observations.mean(axis=0, dtype=np.float64)
-        std = self.observations.std(axis=0, dtype=np.float64)
-        return mean.astype(np.float32), np.maximum(std, SMALLEST_STD).astype(np.float32)
+        starts = range(0, self.num_steps, BLOCK)
+        blocks = (self.observations[start : start + BLOCK] for start in starts)
+        mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / self.num_steps
+        blocks = (self.observations[start : start + BLOCK] for start in starts)
+        square = sum(((block - mean) ** 2).sum(axis=0) for block in blocks) / self.num_steps
+        std = np.maximum(np.sqrt(square), SMALLEST_STD)
+        return mean.astype(np.float32), std.astype(np.float32)
 
     def normalized_score(self, returns: ArrayLike) -> NDArray[np.float64] | None:
         """D4RL's score, 100 (return - minimum) / (maximum - minimum), or None without references.
@@ -198,23 +202,12 @@ class TrajectoryDataset:
         chosen = np.asarray(indices, dtype=np.int64)
         if chosen.size == 0:
             raise UserError(f"{self.name}: a subset of no episodes; at least one expected")
-        rows = np.concatenate(
-            [np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen.tolist()]
-        )
-        return TrajectoryDataset(
-            name=self.name,
-            observations=self.observations[rows],
-            actions=self.actions[rows],
-            rewards=self.rewards[rows],
-            returns_to_go=self.returns_to_go[rows],
-            timesteps=self.timesteps[rows],
+        return replace(
+            self,
+            **_rows_of_episodes(self, chosen),
             offsets=np.concatenate([[0], np.cumsum(self.lengths[chosen])]),
             terminated=self.terminated[chosen],
             truncated=self.truncated[chosen],
-            observation_space=self.observation_space,
-            action_space=self.action_space,
-            env_spec=self.env_spec,
-            reference_scores=self.reference_scores,
         )
 
     def top_percent(self, percent: float) -> TrajectoryDataset:
@@ -225,9 +218,38 @@ class TrajectoryDataset:
         """
         if not 0 < percent <= 100:
             raise UserError(f"top percent {percent}: above 0 and at most 100 expected")
+        if percent == 100:
+            return self
         count = math.ceil(self.num_episodes * percent / 100)
         best_first = np.argsort(-self.episode_returns, kind="stable")
         return self.subset(np.sort(best_first[:count]))
+
+
+Builder = Callable[..., TrajectoryDataset]
+"""Makes a dataset of episodes, with the arguments of `TrajectoryDataset.from_episodes`."""
+STEP_FIELDS = ("observations", "actions", "rewards", "returns_to_go", "timesteps")
+
+
+def _rows_of_episodes(data: TrajectoryDataset, chosen: NDArray[np.int64]) -> dict[str, Any]:
+    """The arrays with a row for each step, of these episodes alone, in this order."""
+    fields: dict[str, Any] = {field: getattr(data, field) for field in STEP_FIELDS}
+    if isinstance(fields["observations"], DiskRows):
+        rows = fields["observations"].row_map(data.offsets, chosen)
+        return {field: values.with_rows(rows) for field, values in fields.items()}
+    numbers_of_rows = np.concatenate(
+        [np.arange(data.offsets[i], data.offsets[i + 1]) for i in chosen.tolist()]
+    )
+    return {field: values[numbers_of_rows] for field, values in fields.items()}
+
+
+def _blocks_of_episodes(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int]]:
+    """Neighbouring episodes, about `BLOCK` steps together: (first, last + 1, their rows)."""
+    first, count = 0, len(offsets) - 1
+    while first < count:
+        last = int(np.searchsorted(offsets, offsets[first] + BLOCK))
+        last = min(max(last, first + 1), count)
+        yield first, last, int(offsets[first]), int(offsets[last])
+        first = last
 
 
 def returns_to_go(rewards: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -246,6 +268,26 @@ def returns_to_go(rewards: NDArray[np.float64], offsets: NDArray[np.int64]) -> N
     for start, stop in pairwise(offsets.tolist()):
         result[start:stop] = np.cumsum(rewards[start:stop][::-1])[::-1]
     return result
+
+
+def checked_episodes(
+    episodes: Iterable[Trajectory],
+    source: str,
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+) -> Iterator[Trajectory]:
+    """Raw episodes, each checked and flattened as it comes; see `TrajectoryDataset.from_episodes`.
+
+    Raises:
+        UserError: what does not fit in the spaces or an episode, or no episodes.
+    """
+    _check_spaces(source, observation_space, action_space)
+    index = -1
+    for index, raw in enumerate(episodes):
+        where = f"{source}: episode {index}"
+        yield _checked_episode(where, raw, observation_space, action_space)
+    if index < 0:
+        raise UserError(f"{source}: no episodes; a dataset needs at least one")
 
 
 def _check_spaces(

@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from aaren_rl.data.hdf5 import one_line
 from aaren_rl.data.spaces import flat_size
-from aaren_rl.data.trajectory import TrajectoryDataset
+from aaren_rl.data.trajectory import BLOCK, TrajectoryDataset
 from aaren_rl.envs.d4rl_ant import BODY_SIZE, D4RL_ANT, OBSERVATION_SIZE
 from aaren_rl.envs.tasks import ENVIRONMENTS, environment_id
 from aaren_rl.errors import UserError
@@ -163,7 +163,9 @@ def _action_kind(space: spaces.Space[Any]) -> tuple[str, int]:
 def _is_d4rl_ant(dataset: TrajectoryDataset) -> bool:
     """Whether Ant's observations are D4RL's: as many, and no contact forces."""
     right_size = dataset.observations.shape[1] == OBSERVATION_SIZE
-    return right_size and not dataset.observations[:, BODY_SIZE:].any()
+    starts = range(0, dataset.num_steps if right_size else 0, BLOCK)
+    forces = (dataset.observations[start : start + BLOCK, BODY_SIZE:] for start in starts)
+    return right_size and not any(block.any() for block in forces)
 
 
 @contextmanager

@@ -74,7 +74,8 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
         Interrupted: after Ctrl-C; what is done is kept, and `--resume` goes on.
     """
     config.check()
-    observations = load_trajectories(config.dataset).observations[:STEPS]
+    dataset = load_trajectories(config.dataset, on=config.data_on, cache=config.data_cache)
+    observations = dataset.observations[:STEPS]
     rows: list[dict[str, Any]] = []
     summaries: dict[str, list[dict[str, Any]]] = {}
     for agent in config.agents:

@@ -37,7 +37,8 @@ class TrainSettings:
     """Where the steps lie in training; disk is for datasets that memory does not hold: on first use
     they are written to data-cache, and batches are read from there. The batches are the same."""
     data_cache: Path | None = None
-    """Folder of the files for `--data-on disk`. By default AAREN_RL_CACHE, else ~/.cache/aaren-rl."""
+    """Folder of the files for `--data-on disk`. By default AAREN_RL_CACHE, else
+    ~/.cache/aaren-rl."""
     updates: int = 100_000
     """Gradient updates."""
     sampling: Literal["windows", "episodes", "streams"] = "windows"

@@ -38,7 +38,8 @@ from aaren_rl.training.offline import split
 from aaren_rl.training.trainer import Trainer
 
 CONFIG_FILE, SUMMARY_FILE = "config.json", "summary.json"
-MAY_CHANGE = ("device",)  # on resume: where the arithmetic is done, not what is done
+# On resume: where the arithmetic is done and the data lie, not what is done.
+MAY_CHANGE = ("device", "data_on", "data_cache")
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
@@ -61,7 +62,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     if config.resume and (folder / SUMMARY_FILE).exists():
         summary: dict[str, Any] = read_json(folder / SUMMARY_FILE)
         return summary if is_leader() else {}
-    dataset = load_trajectories(config.dataset).top_percent(config.top_percent)
+    dataset = load_trajectories(config.dataset, on=config.data_on, cache=config.data_cache)
+    dataset = dataset.top_percent(config.top_percent)
     environment = evaluation_environment(config, dataset)
     training, held_out = dataset, None
     if config.held_out > 0 and dataset.num_episodes > 1:

@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from aaren_rl.collect import CollectConfig
+from aaren_rl.collect import CollectConfig, collect
 
 SMALL_NETS = 'policy_kwargs={"net_arch":[16,16]}'
 
@@ -17,11 +17,11 @@ def cartpole(folder: Path, **changes: Any) -> CollectConfig:
     """PPO in CartPole: six evaluations, the first of which are medium."""
     settings: dict[str, Any] = {
         "environment": "CartPole-v1",
-        "train_steps": 1800,
+        "train_steps": 1200,
         "evaluate_every": 300,
-        "evaluation_episodes": 3,
-        "reference_episodes": 5,
-        "steps": 400,
+        "evaluation_episodes": 2,
+        "reference_episodes": 4,
+        "steps": 300,
         "settings": ("n_steps=128", SMALL_NETS),
         "root": folder / "minari",
         "out": folder / "run",
@@ -44,14 +44,37 @@ def pendulum(folder: Path, **changes: Any) -> CollectConfig:
     """SAC in Pendulum, too short to be an expert; its buffer runs full too."""
     settings: dict[str, Any] = {
         "environment": "Pendulum-v1",
-        "train_steps": 1000,
-        "evaluate_every": 250,
+        "train_steps": 500,
+        "evaluate_every": 200,
         "expert_return": -1000.0,
         "medium_score": 5.0,
-        "buffer_size": 600,
+        "buffer_size": 300,
         "settings": ("batch_size=32", "learning_rate=3e-3", "gamma=0.95", SMALL_NETS),
     }
     return cartpole(folder, **{**settings, **changes})
+
+
+MAKERS = {"ppo": cartpole, "dqn": dqn, "sac": pendulum}
+
+
+class Collections:
+    """Finished collections by the algorithm's name, each made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+
+    def config(self, kind: str) -> CollectConfig:
+        return MAKERS[kind](self._folder / kind)
+
+    def rows(self, kind: str) -> list[dict[str, Any]]:
+        if kind not in self._rows:
+            self._rows[kind] = collect(self.config(kind))
+        return self._rows[kind]
+
+    def root(self, kind: str) -> Path:
+        self.rows(kind)
+        return self.config(kind).minari_root
 
 
 def arrays(root: Path) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import stable_baselines3  # noqa: F401
 import torch
-from conftest import MAKERS
+from collect_cases import MAKERS
 
 from aaren_rl.collect import collect
 

@@ -39,7 +39,9 @@ def test_environments_that_do_not_fit(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options, words = SHAPES[name]
-    spec = gymnasium.envs.registration.EnvSpec(f"test/{name}-v0", Shaped, kwargs=options)
+    spec = gymnasium.envs.registration.EnvSpec(
+        f"test/{name}-v0", lambda **kwargs: Shaped(**kwargs), kwargs=options
+    )
     monkeypatch.setitem(gymnasium.registry, spec.id, spec)
     with pytest.raises(UserError, match=words):
         collect(cartpole(tmp_path, environment=spec.id))

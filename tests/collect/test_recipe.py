@@ -8,7 +8,7 @@ import h5py
 import minari
 import numpy as np
 import pytest
-from conftest import Collections
+from collect_cases import Collections
 
 from aaren_rl.collect.acting import play
 from aaren_rl.collect.policies import load_policy

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collect_cases import assert_same_datasets, pendulum
-from conftest import Collections
+from collect_cases import Collections, assert_same_datasets, pendulum
 
 from aaren_rl.collect import collect
 from aaren_rl.collect.acting import play
@@ -24,7 +23,7 @@ def test_killed_at_any_moment_it_ends_in_the_same_bytes(
     kind: str, tmp_path: Path, collections: Collections
 ) -> None:
     process = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "kill_collect.py"), str(tmp_path), kind, "5"],
+        [sys.executable, str(Path(__file__).parent / "kill_collect.py"), str(tmp_path), kind, "3"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
