@@ -17,35 +17,35 @@ from aaren_rl.data.trajectory import Trajectory
 from aaren_rl.envs.vector import make_vector_env
 
 if TYPE_CHECKING:
-    from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.policies import BasePolicy
 
 BATCH = 16  # environments that step together
 Actor = Callable[[NDArray[Any]], NDArray[Any]]
 """Gives actions `[num_envs, ...]` for observations `[num_envs, ...]`."""
 
 
-def greedy_actor(model: BaseAlgorithm) -> Actor:
+def greedy_actor(policy: BasePolicy) -> Actor:
     """The policy's most likely actions."""
-    return lambda observations: np.asarray(
-        model.policy.predict(observations, deterministic=True)[0]
-    )
+    return lambda observations: np.asarray(policy.predict(observations, deterministic=True)[0])
 
 
-def stochastic_actor(model: BaseAlgorithm, seed: int) -> Actor:
-    """Actions drawn from the policy; for DQN, greedy save for its final share of random ones."""
+def stochastic_actor(policy: BasePolicy, seed: int, random_share: float = 0.0) -> Actor:
+    """Actions drawn from the policy, by torch's global generator, which is seeded here.
+
+    Args:
+        policy: of SAC or PPO; DQN's has nothing to draw.
+        seed: of all draws.
+        random_share: actions that are uniformly random instead (Discrete ones), as DQN explores.
+    """
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
-    share = float(getattr(model, "exploration_final_eps", 0.0))
 
     def act(observations: NDArray[Any]) -> NDArray[Any]:
-        drawn, _ = model.policy.predict(observations, deterministic=False)
-        actions = np.asarray(drawn)
-        if share:
-            assert isinstance(model.action_space, spaces.Discrete)
-            explore = generator.random(len(actions)) < share
-            actions = np.where(
-                explore, generator.integers(model.action_space.n, size=len(actions)), actions
-            )
+        actions = np.asarray(policy.predict(observations, deterministic=False)[0])
+        if random_share:
+            assert isinstance(policy.action_space, spaces.Discrete)
+            uniform = generator.integers(policy.action_space.n, size=len(actions))
+            actions = np.where(generator.random(len(actions)) < random_share, uniform, actions)
         return actions
 
     return act

@@ -52,7 +52,10 @@ class CollectConfig:
     """Steps between two evaluations, each with a snapshot to go on from; by default a hundredth of
     train-steps."""
     evaluation_episodes: int = 10
-    """Episodes of each evaluation, with the policy's most likely actions."""
+    """Episodes of each evaluation."""
+    evaluation: Literal["stochastic", "deterministic"] = "stochastic"
+    """How the policy acts in evaluations: as it does in the data, or by its most likely actions.
+    With the latter, often far better, `medium` is found where the data are still poor."""
     reference_episodes: int = 100
     """Episodes, of the random policy and of the expert as it acts in the data, whose mean returns
     become the datasets' reference scores."""

@@ -113,6 +113,11 @@ def make_learner(config: CollectConfig, recorder: Recorder) -> BaseAlgorithm:
         ) from error
 
 
+def random_share(model: BaseAlgorithm) -> float:
+    """The share of random actions at the end of DQN's exploration; 0 for the others."""
+    return float(getattr(model, "exploration_final_eps", 0.0))
+
+
 def policy_tensors(model: BaseAlgorithm) -> dict[str, Tensor]:
     """What acts, alone: the actor of SAC, the whole policy of the others."""
     prefix = "actor." if hasattr(model.policy, "actor") else ""

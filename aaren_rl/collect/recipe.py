@@ -19,6 +19,7 @@ from aaren_rl.collect.learner import (
     check_observations,
     load_policy_tensors,
     make_learner,
+    random_share,
 )
 from aaren_rl.collect.policies import save_policy, weights_file
 from aaren_rl.collect.progress import counted
@@ -186,7 +187,7 @@ class Recipe:
         else:
             step = (self.expert if who == "expert" else self.medium).step
             load_policy_tensors(self.model, read_tensors(weights_file(self.folder, step)))
-            actor = stochastic_actor(self.model, seed)
+            actor = stochastic_actor(self.model.policy, seed, random_share(self.model))
         yield from play(actor, self.spec, seed=seed, episodes=episodes)
 
     def _rollouts(self, who: str) -> Iterator[Trajectory]:

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from gymnasium.envs.registration import EnvSpec
 
-from aaren_rl.collect.acting import greedy_actor, play
+from aaren_rl.collect.acting import greedy_actor, play, stochastic_actor
 from aaren_rl.collect.config import CollectConfig
 from aaren_rl.collect.history import History
 from aaren_rl.collect.learner import (
     buffer_actions,
     learner_state,
     policy_tensors,
+    random_share,
     refill_buffer,
     restore_learner,
 )
@@ -45,7 +47,7 @@ EVALUATION_SEED = 10_000  # added to the run's seed
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Returns of the policy's most likely actions.
+    """Returns of the policy at some point of training.
 
     Attributes:
         step: steps learned from before.
@@ -131,15 +133,14 @@ class Training:
         step = self.model.num_timesteps
         if self.evaluations and self.evaluations[-1].step == step:
             return
-        returns = [
-            float(np.sum(episode.rewards))
-            for episode in play(
-                greedy_actor(self.model),
-                self.environment,
-                seed=EVALUATION_SEED + self.config.seed,
-                episodes=self.config.evaluation_episodes,
-            )
-        ]
+        seed, count = EVALUATION_SEED + self.config.seed, self.config.evaluation_episodes
+        with torch.random.fork_rng():  # training goes on as if nobody had looked
+            if self.config.evaluation == "stochastic":
+                actor = stochastic_actor(self.model.policy, seed, random_share(self.model))
+            else:
+                actor = greedy_actor(self.model.policy)
+            episodes = play(actor, self.environment, seed=seed, episodes=count)
+            returns = [float(np.sum(episode.rewards)) for episode in episodes]
         self.evaluations.append(Evaluation(step, float(np.mean(returns)), float(np.std(returns))))
         bar.note(f"step {step}, return {np.mean(returns):.1f} ± {np.std(returns):.1f}")
         write_tensors(weights_file(self.folder, step), policy_tensors(self.model))

@@ -22,7 +22,7 @@ def cartpole(folder: Path, **changes: Any) -> CollectConfig:
         "evaluation_episodes": 2,
         "reference_episodes": 4,
         "steps": 300,
-        "settings": ("n_steps=128", SMALL_NETS),
+        "settings": ("n_steps=128", "learning_rate=3e-3", SMALL_NETS),
         "root": folder / "minari",
         "out": folder / "run",
     }
@@ -45,7 +45,7 @@ def pendulum(folder: Path, **changes: Any) -> CollectConfig:
     settings: dict[str, Any] = {
         "environment": "Pendulum-v1",
         "train_steps": 500,
-        "evaluate_every": 200,
+        "evaluate_every": 230,
         "expert_return": -1000.0,
         "medium_score": 5.0,
         "buffer_size": 300,

@@ -107,7 +107,17 @@ def test_resume_needs_no_flags_but_the_folder(
     out, root = tmp_path / "run", tmp_path / "minari"
     flags = ["--train-steps", "300", "--steps", "50", "--evaluate-every", "100", "--medium-score"]
     flags += ["5", "--evaluation-episodes", "1", "--reference-episodes", "2", "--expert-return"]
-    flags += ["60", "--settings", "n_steps=64", "n_epochs=1", "--datasets", "random", "medium"]
+    flags += [
+        "60",
+        "--evaluation",
+        "deterministic",
+        "--settings",
+        "n_steps=64",
+        "n_epochs=1",
+        "--datasets",
+        "random",
+        "medium",
+    ]
     places = ["--out", str(out), "--root", str(root)]
     assert main(["collect", "CartPole-v1", *flags, *places]) == 0
     table = capsys.readouterr().out

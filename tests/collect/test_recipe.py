@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from collect_cases import Collections
 
-from aaren_rl.collect.acting import play
+from aaren_rl.collect.acting import play, stochastic_actor
 from aaren_rl.collect.policies import load_policy
 from aaren_rl.data import TrajectoryDataset, load_trajectories
 from aaren_rl.envs.vector import make_env
@@ -79,7 +79,7 @@ def test_the_policy_beside_the_data_is_the_evaluated_one(
     card = json.loads((place / "policy.json").read_text())
     policy, config = load_policy(place), collections.config(kind)
     episodes = play(
-        lambda seen: np.asarray(policy.predict(seen, deterministic=True)[0]),
+        stochastic_actor(policy, 10_000, 0.05 if kind == "dqn" else 0.0),
         config.environment,
         seed=10_000,
         episodes=config.evaluation_episodes,
