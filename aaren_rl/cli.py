@@ -20,6 +20,7 @@ from rich.table import Table
 
 from aaren_rl.benchmark import BenchmarkConfig, benchmark
 from aaren_rl.collect import CollectConfig, collect
+from aaren_rl.convert import ConvertConfig, convert
 from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import EvaluateConfig, evaluate, normalized_scores
@@ -56,6 +57,7 @@ def main(args: Sequence[str] | None = None) -> int:
         "quickstart": QuickstartConfig,
         "export": ExportConfig,
         "collect": CollectConfig,
+        "convert": ConvertConfig,
         "benchmark": BenchmarkConfig,
     }
     if arguments[:1] and arguments[0] in commands:
@@ -287,6 +289,7 @@ ACTIONS: dict[type, Callable[[Any], None]] = {
     QuickstartConfig: _quickstart,
     ExportConfig: _export,
     CollectConfig: _collect,
+    ConvertConfig: lambda config: print(convert(config)),
     BenchmarkConfig: _benchmark,
 }
 

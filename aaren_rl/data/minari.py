@@ -53,7 +53,7 @@ def read_minari(
             do not fit together; the message names file, episode and field.
     """
     data = folder / "data" if (folder / "data").is_dir() else folder
-    metadata = _read_metadata(data / METADATA)
+    metadata = read_metadata(data / METADATA)
     if metadata["data_format"] == "hdf5" and not (data / HDF5_FILE).is_file():
         raise UserError(f"{data / HDF5_FILE}: no such file; a Minari dataset in HDF5 has it")
     try:
@@ -79,7 +79,7 @@ def read_minari(
     )
 
 
-def _read_metadata(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata, with the keys that Minari needs."""
     try:
         metadata = json.loads(path.read_text())

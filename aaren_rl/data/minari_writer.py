@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,52 @@ def write_minari(
             of T observations for T actions, or a root that cannot be written.
     """
     root = local_root() if root is None else root
+    with new_minari(
+        dataset_id,
+        root,
+        observation_space=observation_space,
+        action_space=action_space,
+        env_spec=env_spec,
+    ) as new:
+        new.count(*_write_episodes(dataset_id, new.folder / "data" / HDF5_FILE, episodes))
+        new.metadata.update(metadata or {})
+        if beside is not None:
+            beside(new.folder)
+    return new.target
+
+
+class NewMinari:
+    """A Minari dataset that is being written.
+
+    Attributes:
+        folder: where it lies until it is whole.
+        target: and then.
+        metadata: what its metadata will have besides Minari's own keys.
+    """
+
+    def __init__(self, folder: Path, target: Path) -> None:
+        self.folder, self.target = folder, target
+        self.metadata: dict[str, Any] = {}
+
+    def count(self, episodes: int, steps: int) -> None:
+        """Say how much was written."""
+        self.metadata.update(total_episodes=episodes, total_steps=steps)
+
+
+@contextmanager
+def new_minari(
+    dataset_id: str,
+    root: Path,
+    *,
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    env_spec: EnvSpec | None = None,
+) -> Iterator[NewMinari]:
+    """A new dataset for the length of a `with` block, which writes `data/main_data.hdf5`.
+
+    It takes its name when the block has come through, and is gone otherwise. Args and errors are
+    those of `write_minari`.
+    """
     target = root / dataset_id
     check_new_dataset(dataset_id, root)
     try:
@@ -64,30 +111,19 @@ def write_minari(
     except OSError as error:
         raise UserError(f"{target.parent}: cannot be written ({error.strerror})") from None
     try:
-        folder = scratch / target.name
-        folder.mkdir()
-        storage = MinariStorage.new(
-            folder / "data", observation_space, action_space, env_spec=env_spec
-        )
-        count, steps = _write_episodes(dataset_id, folder / "data" / HDF5_FILE, episodes)
-        storage.update_metadata(
-            {
-                "dataset_id": dataset_id,
-                "minari_version": minari.__version__,
-                "total_episodes": count,
-                "total_steps": steps,
-                "dataset_size": storage.get_size(),
-                **(metadata or {}),
-            }
-        )
-        if beside is not None:
-            beside(folder)
-        os.rename(folder, target)
+        new = NewMinari(scratch / target.name, target)
+        new.folder.mkdir()
+        data = new.folder / "data"
+        storage = MinariStorage.new(data, observation_space, action_space, env_spec=env_spec)
+        yield new
+        own = {"dataset_id": dataset_id, "minari_version": minari.__version__}
+        size = storage.get_size()
+        storage.update_metadata({**own, "dataset_size": size, **new.metadata})
+        os.rename(new.folder, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     mark_namespaces(root, target)
     sync_folder(target.parent)
-    return target
 
 
 def check_new_dataset(dataset_id: str, root: Path) -> None:
