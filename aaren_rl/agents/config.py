@@ -29,7 +29,7 @@ class AgentConfig:
     recency: tuple[float, ...] = ()
     """Aaren only, one number a head: its scores rise by so much a token, so that it forgets older
     tokens at that rate (half in 0.69 / rate tokens; three tokens are a step), and 0 keeps for ever.
-    Nothing is as in the paper: all keep. `1 0.25 0.0625 0` sees velocities in positions."""
+    Nothing is as in the paper: all keep. See `--preset control`."""
     dropout: float = 0.1
     """Share of embeddings and of residual branches dropped in training."""
     attention_dropout: float = 0.1

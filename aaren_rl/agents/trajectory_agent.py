@@ -63,19 +63,20 @@ class TrajectoryAgent(Agent):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Normal with sd 0.02, as GPT-2 (the sequence model does its own part).
+        """Head and timestep table normal with sd 0.02, as GPT-2; the rest as it is.
 
-        Above all the timestep table: at PyTorch's default (sd 1) the norm after the sum leaves a
-        token that is nearly all random time and hardly any observation.
+        The timestep table: at PyTorch's default (sd 1) the norm after the sum leaves a token that
+        is nearly all random time and hardly any observation. The three linear embeddings keep
+        PyTorch's start, with biases: the norm divides a token by its length, so that without a bias
+        a return of 1 and one of 3 would look alike.
         """
-        for part in (self.embed_return, self.embed_observation, self.embed_action, self.head):
-            for module in part.modules():
-                if isinstance(module, (nn.Linear, nn.Embedding)):
-                    nn.init.normal_(module.weight, std=0.02)
-                if isinstance(module, nn.Linear):
-                    nn.init.zeros_(module.bias)
-        if isinstance(self.embed_timestep, nn.Embedding):
-            nn.init.normal_(self.embed_timestep.weight, std=0.02)
+        for module in self.head.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        for table in (self.embed_timestep, self.embed_action):
+            if isinstance(table, nn.Embedding):
+                nn.init.normal_(table.weight, std=0.02)
 
     def embed(
         self, returns_to_go: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor

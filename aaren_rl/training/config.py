@@ -30,9 +30,10 @@ class TrainSettings:
     """Minari id (local, or downloaded), D4RL name such as hopper-medium-v2, or path of an HDF5 file
     in D4RL's layout or of a Minari dataset's folder; `mask-velocity:` before it hides the
     velocities."""
-    preset: Literal["memory"] | None = None
-    """Start from settings that were measured to work for a kind of task (`memory`: something must
-    be kept for long, see docs/memory.md) in place of the defaults; other flags still count."""
+    preset: Literal["control", "memory"] | None = None
+    """Start from settings that were measured to work for a kind of task in place of the defaults;
+    other flags still count. `control`: robots, Aaren's heads forget at several rates
+    (docs/control.md); `memory`: something must be kept for long (docs/memory.md)."""
     data_on: Literal["memory", "disk"] = "memory"
     """Where the steps lie in training; disk is for datasets that memory does not hold: on first use
     they are written to data-cache, and batches are read from there. The batches are the same."""

@@ -32,7 +32,7 @@ def test_every_preset_is_a_config_that_can_work(kind: type[TrainConfig], name: s
     config = from_preset(kind, name)
     config.check()
     assert config.preset == name
-    assert config != kind(preset="memory")
+    assert config != kind(preset=name)
     assert from_preset(kind, name, updates=7).updates == 7
 
 
@@ -43,6 +43,12 @@ def test_agents_that_remember_are_trained_on_whole_episodes_and_act_without_end(
     assert config.model.timestep_embedding == "none"
     assert config.model.dropout == config.model.attention_dropout == 0
     assert config.model.dilution > 1
+
+
+def test_agents_for_control_forget_at_several_rates_and_keep_too() -> None:
+    model = from_preset(TrainConfig, "control").model
+    assert len(set(model.recency)) == model.heads == 4
+    assert min(model.recency) == 0
 
 
 def test_a_run_remembers_its_preset_and_flags_win(dataset: str, tmp_path: Path) -> None:
@@ -84,8 +90,8 @@ def test_a_comparison_starts_from_a_preset(dataset: str, tmp_path: Path) -> None
 
 
 def test_an_unknown_preset_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match=r"--preset 'memroy': memory expected"):
+    with pytest.raises(UserError, match=r"--preset 'memroy': control or memory expected"):
         from_preset(TrainConfig, "memroy")
     for command in ("train", "compare"):
         assert main([command, "--preset", "memroy"]) == 2
-        assert capfd.readouterr().err == "error: --preset 'memroy': memory expected\n"
+        assert capfd.readouterr().err == "error: --preset 'memroy': control or memory expected\n"
