@@ -25,6 +25,8 @@ from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import EvaluateConfig, evaluate, normalized_scores
 from aaren_rl.export import ExportConfig, export
+from aaren_rl.report import ReportConfig
+from aaren_rl.report import report as write_report
 from aaren_rl.runtime.card import card_path
 from aaren_rl.storage import read_json
 from aaren_rl.training import (
@@ -59,6 +61,7 @@ def main(args: Sequence[str] | None = None) -> int:
         "collect": CollectConfig,
         "convert": ConvertConfig,
         "benchmark": BenchmarkConfig,
+        "report": ReportConfig,
     }
     if arguments[:1] and arguments[0] in commands:
         name = arguments[0]
@@ -279,7 +282,15 @@ def _benchmark(config: BenchmarkConfig) -> None:
             print(unit.name)
         print(f"{len(sweep.todo)} of {sweep.asked} runs to do")
         return
-    print(f"{sweep.asked} runs done: {sweep.out}")
+    _report(ReportConfig(sweep.out))
+
+
+def _report(config: ReportConfig) -> None:
+    print(
+        f"{write_report(config)}\n"
+        f"report: {config.folder / 'report.html'} (also .md, .json, scores.tex)\n"
+        f"look at it: tensorboard --logdir {config.runs}"
+    )
 
 
 ACTIONS: dict[type, Callable[[Any], None]] = {
@@ -291,6 +302,7 @@ ACTIONS: dict[type, Callable[[Any], None]] = {
     CollectConfig: _collect,
     ConvertConfig: lambda config: print(convert(config)),
     BenchmarkConfig: _benchmark,
+    ReportConfig: _report,
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from aaren_rl.agents import AGENTS, AgentConfig, Mode
 from aaren_rl.benchmark.fields import build, checked, read_yaml
 from aaren_rl.errors import UserError
-from aaren_rl.training import TrainConfig
+from aaren_rl.training import TrainConfig, from_preset
 from aaren_rl.training.config import AgentName, TrainSettings
 
 ELSEWHERE = {
@@ -18,6 +18,7 @@ ELSEWHERE = {
     "mode": "give `modes` to each agent",
     "keep_evaluated": "`checkpoint` decides it",
     "devices": "a run takes one; for one run over several use torchrun with aaren-rl train",
+    "data_cache": "it is about a machine, not about the benchmark",
     "model": "give its fields themselves",
 }
 """Fields of a training run that a spec's `settings` cannot hold, and what to do instead."""
@@ -103,13 +104,18 @@ class BenchmarkSpec:
         contender = self.agents[agent]
         given = {**self.settings, **self.tasks[task].settings, **contender.settings}
         shape = {field.name for field in dataclasses.fields(AgentConfig)}
-        return TrainConfig(
+        preset = given.get("preset")
+        plain = TrainConfig() if preset is None else from_preset(TrainConfig, preset)
+        return dataclasses.replace(
+            plain,
             dataset=self.tasks[task].dataset,
             agent=contender.agent,
             seed=seed,
             mode=contender.modes[0],
             keep_evaluated=self.kept,
-            model=AgentConfig(**{name: given[name] for name in given if name in shape}),
+            model=dataclasses.replace(
+                plain.model, **{name: given[name] for name in given if name in shape}
+            ),
             **{name: given[name] for name in given if name not in shape},
         )
 
@@ -154,7 +160,7 @@ def _with_defaults(name: Any, content: Any) -> Any:
         return content
     content = {"agent": name, **content}
     kind = AGENTS.get(content["agent"]) if isinstance(content["agent"], str) else None
-    return content if kind is None else {"modes": [kind.default_mode], **content}
+    return {"modes": [] if kind is None else [kind.default_mode], **content}
 
 
 def _check_settings(settings: dict[str, Any], where: str) -> None:

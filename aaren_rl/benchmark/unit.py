@@ -21,6 +21,7 @@ from aaren_rl.evaluation import acting_cost, evaluate_agent
 from aaren_rl.evaluation.evaluate import environment_of_agent
 from aaren_rl.storage import read_json, write_json
 from aaren_rl.training import TrainConfig, train
+from aaren_rl.training.run import MAY_CHANGE
 from aaren_rl.training.trainer import kept_folder
 
 RESULT_FILE = "result.json"
@@ -63,8 +64,7 @@ class Unit:
         """What makes this unit this unit: where it lies and on what it ran left out."""
         content = dataclasses.asdict(dataclasses.replace(self, config=TrainConfig()))
         config = self.config.to_json()
-        del config["device"]
-        return {**content, "config": config}
+        return {**content, "config": {n: v for n, v in config.items() if n not in MAY_CHANGE}}
 
     @property
     def finished(self) -> bool:
@@ -210,7 +210,14 @@ def _evaluation(
             episodes=episodes,
             seed=seed,
         )
-        return {**row, "agent": unit.agent, "kind": kind, "update": update}
+        reference = agent.spec.reference_scores
+        return {
+            **row,
+            "agent": unit.agent,
+            "kind": kind,
+            "update": update,
+            "reference_scores": reference and list(reference),
+        }
 
     seed = unit.evaluation.seed + unit.config.seed * unit.evaluation.episodes
     asked = "none" if target is None else f"{target:.10g}"
@@ -225,7 +232,9 @@ def _cost(unit: Unit, agents: dict[int, Agent], mode: Mode) -> Callable[[], dict
         steps = COST_STEPS
         if agent.config.timestep_embedding == "learned":
             steps = min(steps, agent.config.max_episode_length)
-        observations = load_trajectories(unit.config.dataset).observations[:steps]
+        config = unit.config
+        data = load_trajectories(config.dataset, on=config.data_on, cache=config.data_cache)
+        observations = data.observations[:steps]
         cost = acting_cost(agent, observations, mode=mode, steps=steps)
         return {
             "mode": mode,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +28,6 @@ class Interval:
 def mean_interval(scores: np.ndarray) -> Interval:
     """The mean of scores `[runs]` or `[runs, tasks]` and its interval, the same at every call."""
     # Imported here: it takes seconds, and most commands do not need it.
-    from rliable.library import get_interval_estimates
     from rliable.metrics import aggregate_mean
 
     table = np.asarray(scores, dtype=np.float64)
@@ -33,13 +35,44 @@ def mean_interval(scores: np.ndarray) -> Interval:
     if len(table) == 1:
         mean = float(table.mean())
         return Interval(mean, mean, mean)
-    with warnings.catch_warnings():
+    [(mean, low, high)] = bootstrap(
+        [table], lambda values: np.array([aggregate_mean(values)]), RESAMPLES
+    )
+    return Interval(mean, low, high)
+
+
+def bootstrap(
+    tables: Sequence[np.ndarray], function: Callable[..., np.ndarray], resamples: int
+) -> list[tuple[float, float, float]]:
+    """Numbers of one or several tables of scores with their 95% stratified-bootstrap intervals.
+
+    Args:
+        tables: `[runs, tasks]` each, at least two runs.
+        function: takes the tables, gives `[numbers]`.
+        resamples: how often runs are drawn anew, each table's and task's by themselves.
+
+    Returns:
+        (value, low, high) for each number, the same at every call.
+    """
+    from rliable.library import get_interval_estimates
+
+    given: Any = tables[0] if len(tables) == 1 else tuple(tables)
+    with warnings.catch_warnings(), _fixed_draws():
         warnings.simplefilter("ignore", FutureWarning)  # arch's, of what rliable asks of it
-        points, intervals = get_interval_estimates(
-            {"all": table},
-            lambda values: np.array([aggregate_mean(values)]),
-            reps=RESAMPLES,
-            random_state=np.random.RandomState(0),
-        )
-    low, high = intervals["all"][:, 0]
-    return Interval(float(points["all"][0]), float(low), float(high))
+        points, intervals = get_interval_estimates({"all": given}, function, reps=resamples)
+    rows = zip(points["all"], *intervals["all"], strict=True)
+    return [(float(value), float(low), float(high)) for value, low, high in rows]
+
+
+@contextlib.contextmanager
+def _fixed_draws() -> Iterator[None]:
+    """Numpy's global generator, seeded, and afterwards as it was.
+
+    rliable 1.2 draws from it, whatever `random_state` it is given.
+    """
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002

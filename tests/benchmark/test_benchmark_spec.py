@@ -1,0 +1,117 @@
+"""Specs: what is wrong is said in one line with the file and the field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweep_cases import SPEC, spec, write_spec
+
+from aaren_rl.benchmark import read_spec
+from aaren_rl.benchmark.spec import parse_spec
+from aaren_rl.envs.tasks import PAPER_TASKS
+from aaren_rl.errors import UserError
+
+SPECS = Path(__file__).parents[2] / "benchmarks" / "specs"
+
+
+def test_read_back(tmp_path: Path) -> None:
+    read = read_spec(write_spec(tmp_path / "tiny.yaml"))
+    assert read.seeds == (0, 1)
+    assert read.kept == 2
+    assert read.agents["bc"].agent == "behavior-cloning"
+    assert read.agents["bc"].modes == ("carry",)
+    assert read.agents["decision-transformer"].modes == ("window", "sliding")
+    assert parse_spec(read.to_json(), "again") == read
+
+
+def test_the_papers_table() -> None:
+    paper = read_spec(SPECS / "paper-d4rl.yaml")
+    wanted = sorted(task.d4rl_name for task in PAPER_TASKS)
+    assert sorted(task.dataset for task in paper.tasks.values()) == wanted
+    assert len(wanted) == 12
+    assert len(paper.seeds) == 5
+    assert paper.checkpoint == "last"
+    config = paper.train_config("ant-medium", "decision-aaren", 4)
+    assert (config.updates, config.learning_rate, config.model.width) == (100_000, 1e-4, 128)
+
+
+def test_the_same_on_local_data() -> None:
+    zoo = read_spec(SPECS / "zoo.yaml")
+    assert {"hopper-medium-expert", "halfcheetah-medium-expert"} <= set(zoo.tasks)
+    assert zoo.agents["behavior-cloning-10"].settings == {"top_percent": 10.0}
+
+
+TASKS, AGENTS, SETTINGS = SPEC["tasks"], SPEC["agents"], SPEC["settings"]
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "missing": ({"seeds": None}, "the field 'seeds' is missing"),
+    "unknown": ({"sedes": [0]}, "unknown field 'sedes'; name, tasks, agents"),
+    "type": ({"seeds": ["a"]}, r"seeds\[0\]: a whole number expected, got 'a'"),
+    "no list": ({"seeds": 3}, "seeds: a list expected, got 3"),
+    "twice": ({"seeds": [0, 0]}, "seeds: at least one expected, each once"),
+    "none": ({"tasks": {}}, "tasks: at least one expected"),
+    "seed": ({"seeds": [-1]}, "hopper-all, decision-aaren: --seed must be"),
+    "rule": ({"checkpoint": "best"}, "checkpoint: last or {mean_of_last: K} expected, got 'best'"),
+    "rule's number": ({"checkpoint": {"mean_of_last": 0}}, "mean_of_last: at least 1"),
+    "rule beyond": ({"checkpoint": {"mean_of_last": 3}}, "--keep-evaluated must be .* got 3"),
+    "setting": ({"settings": {"lerning_rate": 1}}, "settings: lerning_rate: not a field"),
+    "setting's type": ({"settings": {"updates": "many"}}, "settings: updates: a whole number"),
+    "setting's value": ({"settings": {**SETTINGS, "batch_size": 0}}, "--batch-size must be"),
+    "truth": ({"settings": {"normalize_observations": 1}}, "true or false expected, got 1"),
+    "choice": ({"settings": {"precision": "64"}}, "precision: one of 32, bf16 expected"),
+    "elsewhere": ({"settings": {"mode": "carry"}}, "settings: mode: give `modes` to each agent"),
+    "dataset": ({"tasks": {"a": {"dataset": 3}}}, "tasks: a: dataset: text expected, got 3"),
+    "task's setting": (
+        {"tasks": {"a": {"dataset": "x", "settings": {"width": 0.5}}}},
+        "tasks: a: settings: width: a whole number expected",
+    ),
+    "task's name": ({"tasks": {"a/b": {"dataset": "x"}}}, "'a/b': a name that can be a folder's"),
+    "agent": ({"agents": {"bc": {}}}, "agents: bc: agent: one of decision-aaren, .* got 'bc'"),
+    "agent's mode": (
+        {"agents": {**AGENTS, "decision-aaren": {"modes": ["sliding"]}}},
+        "decision-aaren knows carry, reset, window, got sliding",
+    ),
+    "episodes": ({"evaluation": {"episodes": 0}}, "evaluation: episodes: at least 1"),
+    "claim": (
+        {"claim": {"ours": "x", "mode": "carry", "rival": "bc"}},
+        "claim: ours: one of the agents decision-aaren, decision-transformer, bc expected",
+    ),
+    "claim's mode": (
+        {"claim": {"ours": "decision-aaren", "mode": "reset", "rival": "bc"}},
+        "claim: mode: one of decision-aaren's modes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_fields(name: str, tmp_path: Path) -> None:
+    changes, words = WRONG[name]
+    file = write_spec(tmp_path / "x.yaml", **changes)
+    with pytest.raises(UserError, match=words) as error:
+        read_spec(file)
+    assert str(error.value).startswith(str(file))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: [", "not readable as YAML"),
+        ("name: a\nname: b", "name twice"),
+        ("- a", "fields expected, got"),
+        ("", "fields expected, got None"),
+        ("name: !!python/object:os.system {}", "not readable as YAML"),
+    ],
+)
+def test_wrong_files(text: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=words):
+        read_spec(file)
+
+
+def test_numbers_as_yaml_reads_them() -> None:
+    """YAML takes 1e-3 for text."""
+    read = parse_spec(spec(settings={**SETTINGS, "learning_rate": "1e-3"}), "x")
+    assert read.settings["learning_rate"] == 1e-3

@@ -1,0 +1,153 @@
+"""A sweep over processes: everything is done once, whatever stops it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweep_cases import results, write_spec
+
+from aaren_rl.benchmark import BenchmarkConfig, benchmark, read_benchmark, read_spec, units
+from aaren_rl.benchmark import command as benchmark_command
+from aaren_rl.errors import UserError
+
+KILLS = 10
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkConfig:
+    """The config of a sweep that ran through."""
+    folder = tmp_path_factory.mktemp("sweep")
+    config = BenchmarkConfig(write_spec(folder / "tiny.yaml"), out=folder / "out", workers=2)
+    sweep = benchmark(config)
+    assert (len(sweep.todo), sweep.asked) == (12, 12)
+    return config
+
+
+def test_every_unit_has_its_rows(done: BenchmarkConfig) -> None:
+    assert done.out is not None
+    found = results(done.out)
+    spec = read_spec(done.spec)
+    assert set(found) == {unit.name for unit in units(spec, done.out)}
+    for name, result in found.items():
+        _, agent, seed = name.split("/")
+        scores = [row for row in result["rows"] if row["kind"] == "score"]
+        modes = spec.agents[agent].modes
+        assert [(row["mode"], row["update"]) for row in scores] == [
+            (mode, update) for mode in modes for update in (10, 20)
+        ]
+        assert all(row["episodes"] == 2 and len(row["returns"]) == 2 for row in scores)
+        curve = [row for row in result["rows"] if row["kind"] == "curve"]
+        asked = () if agent == "bc" else (956.0993865, 2908.84277)
+        assert [(row["mode"], row["target_return"]) for row in curve] == [
+            (mode, pytest.approx(target)) for mode in modes for target in asked
+        ]
+        assert [cost["mode"] for cost in result["costs"]] == list(modes)
+        assert result["summary"]["seed"] == int(seed.removeprefix("seed-"))
+
+
+def test_settings_of_the_task_and_the_agent_hold(tmp_path: Path) -> None:
+    agents = {
+        "a": {"agent": "decision-aaren", "settings": {"learning_rate": "3e-4", "width": 8}},
+        "decision-transformer": {},
+    }
+    file = write_spec(tmp_path / "x.yaml", agents=agents, claim=None)
+    spec = read_spec(file)
+    config = spec.train_config("hopper-best", "a", 1)
+    assert (config.agent, config.seed, config.mode) == ("decision-aaren", 1, "carry")
+    assert (config.learning_rate, config.model.width, config.top_percent) == (3e-4, 8, 50.0)
+    assert (config.batch_size, config.model.layers, config.keep_evaluated) == (8, 1, 2)
+    other = spec.train_config("hopper-all", "decision-transformer", 0)
+    assert (other.learning_rate, other.model.width, other.top_percent) == (1e-3, 16, 100.0)
+    assert other.mode == "window"
+
+
+def test_killed_ten_times_it_ends_the_same(done: BenchmarkConfig, tmp_path: Path) -> None:
+    assert done.out is not None
+    script = Path(__file__).with_name("kill_sweep.py")
+    process = subprocess.run(
+        [sys.executable, str(script), str(done.spec), str(tmp_path / "killed"), str(KILLS)],
+        capture_output=True,
+        text=True,
+        timeout=580,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert 0 < int(process.stdout) <= KILLS
+    assert results(tmp_path / "killed") == results(done.out)
+
+
+def no_work(*_: Any) -> None:
+    raise AssertionError("there is nothing to do")
+
+
+def test_again_it_does_nothing(done: BenchmarkConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark_command, "run_locally", no_work)
+    sweep = benchmark(done)
+    assert (len(sweep.todo), sweep.asked) == (0, 12)
+
+
+def test_more_episodes_need_no_training(done: BenchmarkConfig, tmp_path: Path) -> None:
+    """Another evaluation is another result; what was measured and still fits is kept."""
+    assert done.out is not None
+    evaluation = {"episodes": 3, "curve_scores": [30, 90], "curve_episodes": 1}
+    file = write_spec(tmp_path / "more.yaml", evaluation=evaluation)
+    only: dict[str, Any] = {"tasks": ("hopper-all",), "agents": ("bc",), "seeds": (0,)}
+    run = done.out / "hopper-all" / "bc" / "seed-0"
+    result, weights = run / "result.json", run / "last" / "agent.safetensors"
+    before, trained = result.read_text(), weights.stat().st_mtime_ns
+    sweep = benchmark(dataclasses.replace(done, spec=file, **only))
+    assert (len(sweep.todo), sweep.asked) == (1, 1)
+    assert {row["episodes"] for row in json.loads(result.read_text())["rows"]} == {3}
+    assert weights.stat().st_mtime_ns == trained
+    benchmark(dataclasses.replace(done, **only))
+    assert json.loads(result.read_text())["rows"] == json.loads(before)["rows"]
+
+
+def test_flags_restrict_it(done: BenchmarkConfig, tmp_path: Path) -> None:
+    some = dataclasses.replace(
+        done, tasks=("hopper-best",), agents=("bc",), seeds=(1,), out=tmp_path / "some"
+    )
+    assert [unit.name for unit in benchmark(some).todo] == ["hopper-best/bc/seed-1"]
+    assert done.out is not None
+    assert some.out is not None
+    same = "hopper-best/bc/seed-1"
+    assert results(some.out) == {same: results(done.out)[same]}
+    _, asked = read_benchmark(some.out)
+    assert asked == {"tasks": ["hopper-best"], "agents": ["bc"], "seeds": [1]}
+    more = dataclasses.replace(some, tasks=(), agents=("bc",), seeds=(1,))
+    assert [unit.name for unit in benchmark(more).todo] == ["hopper-all/bc/seed-1"]
+    assert read_benchmark(some.out)[1]["tasks"] == ["hopper-all", "hopper-best"]
+
+
+def test_what_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    tasks = {"gone": {"dataset": "no/such-v0"}, "here": {"dataset": "aaren-rl/hopper-small-v0"}}
+    file = write_spec(tmp_path / "x.yaml", tasks=tasks, agents={"behavior-cloning": {}}, claim=None)
+    config = BenchmarkConfig(file, out=tmp_path / "out", seeds=(0,))
+    with pytest.raises(UserError, match=r"1 of 2 runs failed.*gone/behavior-cloning/seed-0: .*no/"):
+        benchmark(config)
+    assert set(results(tmp_path / "out")) == {"here/behavior-cloning/seed-0"}
+
+
+def test_bad_flags_and_folders(done: BenchmarkConfig, tmp_path: Path) -> None:
+    for changes, words in (
+        ({"tasks": ("walker",)}, "--tasks walker: .* has hopper-all, hopper-best"),
+        ({"agents": ("x",)}, "--agents x: .* has decision-aaren, decision-transformer, bc"),
+        ({"seeds": (7,)}, "--seeds 7: .* has 0, 1"),
+        ({"workers": 0}, "--workers must be at least 1"),
+        ({"spec": tmp_path / "none.yaml"}, "none.yaml: no such file"),
+        ({"out": Path("/proc/x")}, "--out /proc/x: cannot be written"),
+    ):
+        with pytest.raises(UserError, match=words):
+            benchmark(dataclasses.replace(done, **changes))
+    settings = {**read_spec(done.spec).settings, "batch_size": 16}
+    other = write_spec(tmp_path / "other.yaml", settings=settings)
+    with pytest.raises(UserError, match="--batch-size 8 there, 16 here"):
+        benchmark(dataclasses.replace(done, spec=other))
+    with pytest.raises(UserError, match="not the folder of a benchmark"):
+        read_benchmark(tmp_path)

@@ -1,0 +1,193 @@
+"""A report's numbers against scores that are known, its files, and its first line."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from report_cases import write_results
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from aaren_rl.cli import main
+from aaren_rl.errors import UserError
+from aaren_rl.report import ReportConfig, report
+from aaren_rl.report.content import report_content
+from aaren_rl.report.outcome import read_outcome
+from aaren_rl.report.verdict import verdict
+
+CONTENDERS = [
+    "decision-aaren (carry)",
+    "decision-aaren (window)",
+    "decision-transformer (window)",
+    "decision-transformer (sliding)",
+    "bc (carry)",
+]
+
+
+@pytest.fixture(scope="module")
+def written(folder: Path) -> dict[str, Any]:
+    line = report(ReportConfig(folder))
+    content: dict[str, Any] = json.loads((folder / "report" / "report.json").read_text())
+    assert content["verdict"] == line
+    return content
+
+
+def test_scores_are_means_over_the_agents_that_count(written: dict[str, Any]) -> None:
+    """The spec's rule is the mean of the last two evaluations: one less than the last's score."""
+    first, second = written["scores"]
+    assert (first["task"], second["task"]) == ("hopper-all", "hopper-best")
+    assert list(first["scores"]) == CONTENDERS
+    assert first["scores"]["decision-aaren (carry)"]["values"] == [69.0, 72.0]
+    assert first["scores"]["decision-aaren (carry)"]["std"] == pytest.approx(3 / np.sqrt(2))
+    assert second["scores"]["decision-transformer (sliding)"]["mean"] == pytest.approx(61.5)
+    assert written["checkpoint"] == "the mean over the agents of the last 2 evaluations"
+
+
+def test_the_claim_is_judged_against_the_rivals_best_mode(written: dict[str, Any]) -> None:
+    compared = written["comparison"]
+    assert compared["best"] == "decision-transformer (window)"
+    window, sliding = compared["against"]
+    assert window["iqm_difference"]["value"] == pytest.approx(14.0)
+    assert sliding["iqm_difference"]["value"] == pytest.approx(19.0)
+    assert window["improvement"]["value"] == 1.0
+    assert written["standing"] == "holds"
+    assert written["verdict"].startswith(
+        "decision-aaren (carry) is at least equal to decision-transformer (window), its rival's "
+        "best mode: IQM 75.5 against 61.5, difference +14.0, 95% interval +11"
+    )
+    assert "all above 0: better" in written["verdict"]
+
+
+def changed(content: dict[str, Any], low: float | None, high: float | None) -> dict[str, Any]:
+    copy: dict[str, Any] = json.loads(json.dumps(content))
+    copy["comparison"]["against"][0]["iqm_difference"] |= {"low": low, "high": high}
+    return copy
+
+
+def test_the_first_line_says_how_it_stands(written: dict[str, Any]) -> None:
+    for low, high, standing, words in (
+        (-3.0, 2.0, "holds", "which includes 0: no difference seen"),
+        (0.0, 2.0, "holds", "which includes 0"),
+        (-3.0, 0.0, "holds", "which includes 0"),
+        (-3.0, -1.0, "fails", "is NOT at least equal to"),
+        (None, None, "open", "Not decided: one seed has no interval"),
+    ):
+        line, found = verdict(changed(written, low, high))
+        assert found == standing
+        assert words in line
+
+
+def test_unfinished_and_without_a_claim(tmp_path: Path) -> None:
+    skip = ("hopper-all/decision-transformer/seed-1",)
+    content = report_content(read_outcome(write_results(tmp_path / "some", skip)))
+    assert content["runs"]["missing"] == list(skip)
+    line, _ = verdict(content)
+    assert line.endswith("UNFINISHED: 1 of 12 runs are missing.")
+    assert "one seed has no interval" in line  # seed 1 is not whole, so that seed 0 is left
+    rows = {row["contender"]: row["runs"] for row in content["aggregates"]}
+    assert rows["decision-transformer (window)"] == 1
+    assert rows["decision-aaren (carry)"] == 2
+    content = report_content(read_outcome(write_results(tmp_path / "none", claim=None)))
+    assert content["comparison"] is None
+    assert verdict(content)[0].startswith("No claim to decide; the highest IQM is decision-aaren")
+    with pytest.raises(UserError, match="no run is finished yet"):
+        read_outcome(write_results(tmp_path / "empty", tuple(_all_units())))
+
+
+def _all_units() -> list[str]:
+    return [
+        f"{task}/{agent}/seed-{seed}"
+        for task in ("hopper-all", "hopper-best")
+        for agent in ("decision-aaren", "decision-transformer", "bc")
+        for seed in (0, 1)
+    ]
+
+
+def test_curves(written: dict[str, Any]) -> None:
+    points = written["learning_curves"]["hopper-all"]["decision-transformer"]
+    assert points[1] == {"update": 20, "mean": 57.5, "low": 56.0, "high": 59.0}
+    asked = written["conditioning"]["hopper-best"]["decision-aaren (carry)"]
+    assert [point["asked"] for point in asked] == [30.0, 90.0]
+    assert asked[1] == {"asked": 90.0, "mean": 72.5, "low": 72.0, "high": 73.0}
+    assert "bc (carry)" not in written["conditioning"]["hopper-best"]
+    errors = written["errors_by_position"]["hopper-all"]["decision-aaren (carry)"]
+    assert errors[-1] == {"first": 500, "last": 1000, "mean": 0.2, "low": 0.2, "high": 0.2}
+    [row] = [row for row in written["costs"] if row["contender"] == "decision-aaren (carry)"]
+    assert (row["parameters"], row["train_seconds"], row["state_bytes_last"]) == (1500, 12.5, 64)
+
+
+class Outside(HTMLParser):
+    """Whatever a page would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [
+            value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")
+        ]
+        assert tag not in ("script", "link", "iframe")
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_the_page_needs_nothing_else(folder: Path, written: dict[str, Any]) -> None:
+    page = (folder / "report" / "report.html").read_text()
+    parser = Outside()
+    parser.feed(page)
+    assert len(parser.found) == 7  # pictures: three kinds for each of two tasks, and the profile
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in parser.found)
+    assert "url(" not in page
+    assert "@import" not in page
+    body = [text.strip() for text in parser.text if text.strip()]
+    assert written["verdict"] == body[2]  # behind the title and the styles
+    for words in ("hopper-best", "decision-transformer (sliding)", "IQM", "peak memory, MiB"):
+        assert words in page
+
+
+def test_markdown_latex_and_pictures(folder: Path, written: dict[str, Any]) -> None:
+    text = (folder / "report" / "report.md").read_text()
+    assert text.splitlines()[0] == written["verdict"]
+    assert "| hopper-all | 55.0 | **70.5 ± 2.1** | 66.5 ± 2.1 |" in text
+    pictures = re.findall(r"\]\((.*?)\)", text)
+    assert len(pictures) == 4
+    for picture in pictures:
+        content = (folder / "report" / picture).read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) > 5000
+    latex = (folder / "report" / "scores.tex").read_text()
+    assert r"hopper-all & 55.0 & \textbf{70.5 $\pm$ 2.1} & 66.5 $\pm$ 2.1 &" in latex
+    assert latex.count(r"\\") == 4  # head, two tasks, average
+    assert "average & 55.0" in latex
+
+
+def test_tensorboard_overlays_agents_by_task(folder: Path, written: dict[str, Any]) -> None:
+    for agent, last in (("decision-aaren", 71.5), ("bc", 51.5)):
+        events = EventAccumulator(str(folder / "mean" / agent)).Reload()
+        tags = {tag for tag in events.Tags()["scalars"] if not tag.endswith(("_low", "_high"))}
+        assert tags == {"score by task/hopper-all", "score by task/hopper-best"}
+        points = events.Scalars("score by task/hopper-all")
+        assert [(point.step, point.value) for point in points][-1] == (20, pytest.approx(last))
+    events = EventAccumulator(str(folder / "report")).Reload()
+    kinds = ("learning_curves", "conditioning", "profiles", "errors_by_position")
+    assert set(events.Tags()["images"]) == {f"report/{kind}" for kind in kinds}
+
+
+def test_the_command_twice_gives_the_same(
+    folder: Path, written: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(folder), "--out", str(tmp_path / "again")]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == written["verdict"]
+    for name in ("report.html", "report.md", "report.json", "scores.tex"):
+        again = (tmp_path / "again" / name).read_bytes()
+        assert again == (folder / "report" / name).read_bytes(), name
+    assert main(["report", str(tmp_path)]) == 2
+    assert "not the folder of a benchmark" in capsys.readouterr().err
