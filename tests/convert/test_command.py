@@ -80,7 +80,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, one_episode: bool) -
         check=True,
     )
     small, large, back, back_large = json.loads(process.stdout)
-    assert large - small < 40 << 20  # HDF5's own caches, which are full after some 1000 episodes
+    assert large - small < 64 << 20  # HDF5 keeps some freed memory, up to a limit
     assert back_large - back < 8 << 20
     with h5py.File(tmp_path / "x20.hdf5") as one, h5py.File(tmp_path / "back20.hdf5") as other:
         for name in one:
