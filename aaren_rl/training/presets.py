@@ -26,7 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "memory": {
         "sampling": "episodes",
         "batch_steps": 1000,
-        "updates": 1200,
+        "updates": 2400,
         "learning_rate": 1e-3,
         "normalize_observations": False,
         "model": AgentConfig(
