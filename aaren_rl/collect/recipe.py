@@ -131,8 +131,9 @@ class Recipe:
         self._measure("random")
         if config.expert_return is not None and not wanted & set(FROM_EXPERT):
             self.training.enough = self._threshold(config.expert_return)
-        self.training.run()
-        self._choose()
+        if wanted != {"random"} or config.expert_return is None:
+            self.training.run()
+            self._choose()
         if config.expert_return is None:
             self._measure("expert")
         else:
