@@ -14,7 +14,7 @@ from aaren_rl.layers.dropout import Dropout
 from aaren_rl.layers.packed import each_sequence
 from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 
-LONGEST_WRITTEN_OUT = 256  # tokens
+LARGEST_WRITTEN_OUT = 2**25  # elements of all time x time matrices: 64 MB in bfloat16
 _SMALLEST_ROOM = 64  # tokens
 
 
@@ -199,19 +199,21 @@ class CausalSelfAttention(nn.Module):
     def _written_out(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Causal softmax attention as three operations, `[batch, heads, time, dim]` each."""
         time, dim = queries.shape[-2:]
-        future = torch.ones(time, time, dtype=torch.bool, device=queries.device).triu(1)
-        scores = (queries @ keys.mT) * dim**-0.5
-        weights = scores.masked_fill(future, -torch.inf).softmax(-1)
-        return self.weights_dropout(weights) @ values
+        future = queries.new_full((time, time), -torch.inf).triu(1)
+        rows = queries.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1)
+        scores = torch.baddbmm(future, rows[0], rows[1].mT, alpha=dim**-0.5)
+        mixed = torch.bmm(self.weights_dropout(scores.softmax(-1)), rows[2])
+        return mixed.view_as(queries)
 
 
 def written_out_is_faster(queries: Tensor) -> bool:
-    """Whether short bfloat16 sequences on a CPU: SDPA takes 2.5 times as long there at 60 tokens.
+    """Whether bfloat16 on a CPU, of a size whose time x time matrices are affordable.
 
-    (benchmarks/README.md. At 3,000 tokens the two are even, and SDPA needs no time x time matrix.)
+    SDPA takes 3 times as long there at 60 tokens, and 1.5 times at 3,000 (benchmarks/README.md).
     """
-    short = queries.shape[-2] <= LONGEST_WRITTEN_OUT
-    return short and queries.dtype == torch.bfloat16 and queries.device.type == "cpu"
+    batch, heads, time, _ = queries.shape
+    affordable = batch * heads * time * time <= LARGEST_WRITTEN_OUT
+    return affordable and queries.dtype == torch.bfloat16 and queries.device.type == "cpu"
 
 
 def visible(cache: KeyValueCache, time: int, window: int | None) -> tuple[bool, Tensor | None]:
