@@ -60,6 +60,13 @@ def aggregates(scores: np.ndarray) -> dict[str, Estimate]:
     return dict(zip(functions, values, strict=True))
 
 
+def iqm(scores: np.ndarray) -> float:
+    """The mean of the middle half of all scores, `[runs, tasks]`."""
+    from rliable.metrics import aggregate_iqm
+
+    return float(aggregate_iqm(np.asarray(scores, dtype=np.float64)))
+
+
 def iqm_difference(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
     """IQM of `ours` less that of `theirs`, each `[runs, tasks]` of the same tasks."""
     from rliable.metrics import aggregate_iqm

@@ -11,6 +11,7 @@ import numpy as np
 from aaren_rl.evaluation.aggregates import (
     aggregates,
     improvement_probability,
+    iqm,
     iqm_difference,
     performance_profile,
 )
@@ -121,7 +122,7 @@ def comparison(outcome: Outcome) -> dict[str, Any] | None:
         rows.append(
             {
                 "rival": rival.label,
-                "rival_iqm": aggregates(table)["iqm"].value,
+                "rival_iqm": iqm(table),
                 "iqm_difference": dataclasses.asdict(iqm_difference(ours, table)),
                 "improvement": dataclasses.asdict(improvement_probability(ours, table)),
             }
@@ -129,7 +130,7 @@ def comparison(outcome: Outcome) -> dict[str, Any] | None:
     best = max(rows, key=lambda row: row["rival_iqm"])
     return {
         "ours": Contender(claim.ours, claim.mode).label,
-        "ours_iqm": aggregates(ours)["iqm"].value,
+        "ours_iqm": iqm(ours),
         "best": best["rival"],
         "against": rows,
     }

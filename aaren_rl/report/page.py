@@ -73,8 +73,8 @@ def intro(content: dict[str, Any]) -> str:
     runs = content["runs"]
     return (
         f"{len(runs['tasks'])} tasks, {len(runs['agents'])} agents, {len(runs['seeds'])} seeds: "
-        f"{runs['asked'] - len(runs['missing'])} of {runs['asked']} runs are done. What counts is "
-        f"{content['checkpoint']} of a run, as fixed before it began."
+        f"{runs['asked'] - len(runs['missing'])} of {runs['asked']} runs are done. Each run counts "
+        f"by {content['checkpoint']}: fixed before it began."
     )
 
 

@@ -53,9 +53,10 @@ def score_table(content: dict[str, Any]) -> Table:
         rows.append(cells)
     seeds = len(content["runs"]["seeds"])
     caption = (
-        f"Score of {content['checkpoint']}, {content['episodes']} episodes each: mean ± standard "
-        f"deviation over {seeds} seed{'s' if seeds > 1 else ''}. 0 and 100 are D4RL's random and "
-        "expert returns; `data` is the data's own mean. The best mean of a row is bold."
+        f"Mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}; each run counts "
+        f"by {content['checkpoint']}, {content['episodes']} episodes each. 0 and 100 are the "
+        "task's reference returns (D4RL's random and expert ones for the known robots); `data` is "
+        "the data's own mean. The best mean of a row is bold."
     )
     return Table(["task", "data", *labels], rows, strong, caption)
 

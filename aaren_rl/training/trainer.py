@@ -325,7 +325,12 @@ class Trainer:
         found, progress, tensors = load_checkpoint(self.folder / "last")
         self.agent.load_state_dict(load_agent(found).state_dict())
         restore_optimizer(self.optimizer, self.names, tensors)
-        rank = self.fabric.global_rank
+        rank, before = self.fabric.global_rank, len(progress["random"])
+        if before != self.fabric.world_size:
+            raise UserError(
+                f"{self.folder}: was trained by {before} process(es); resume it with as many, "
+                f"not with {self.fabric.world_size}"
+            )
         prefix = f"random.{rank}."
         own = {
             name.removeprefix(prefix): tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A head that works not, and two nodes of one core."""
+    """A head that works not, and two nodes of one core; patient, where the machine is busy."""
     from ray.cluster_utils import Cluster
 
+    os.environ["RAY_worker_register_timeout_seconds"] = "300"  # noqa: SIM112
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     for _ in range(2):
         cluster.add_node(num_cpus=1)
@@ -36,16 +38,16 @@ def test_on_two_workers_as_on_this_machine(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     tasks = {"gone": {"dataset": "no/such-v0"}, "here": {"dataset": "aaren-rl/hopper-small-v0"}}
     file = write_spec(tmp_path / "x.yaml", tasks=tasks)
-    some: dict[str, Any] = {"agents": ("bc", "decision-aaren"), "seeds": (0,)}
+    some: dict[str, Any] = {"agents": ("bc",), "seeds": (0,)}
     outs = {name: tmp_path / name for name in ("ray", "local")}
     for name, out in outs.items():
         config = BenchmarkConfig(
             file, out=out, ray=address if name == "ray" else None, workers=2, **some
         )
-        with pytest.raises(UserError, match=r"2 of 4 runs failed.*gone/.*no/such-v0"):
+        with pytest.raises(UserError, match=r"1 of 2 runs failed.*gone/.*no/such-v0"):
             benchmark(config)
     assert results(outs["ray"]) == results(outs["local"])
-    assert set(results(outs["ray"])) == {"here/bc/seed-0", "here/decision-aaren/seed-0"}
+    assert set(results(outs["ray"])) == {"here/bc/seed-0"}
 
 
 def test_no_cluster(tmp_path: Path) -> None:

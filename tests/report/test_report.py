@@ -45,7 +45,7 @@ def test_scores_are_means_over_the_agents_that_count(written: dict[str, Any]) ->
     assert first["scores"]["decision-aaren (carry)"]["values"] == [69.0, 72.0]
     assert first["scores"]["decision-aaren (carry)"]["std"] == pytest.approx(3 / np.sqrt(2))
     assert second["scores"]["decision-transformer (sliding)"]["mean"] == pytest.approx(61.5)
-    assert written["checkpoint"] == "the mean over the agents of the last 2 evaluations"
+    assert written["checkpoint"] == "the mean over the agents of its last 2 evaluations"
 
 
 def test_the_claim_is_judged_against_the_rivals_best_mode(written: dict[str, Any]) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from run_cases import scalars, weights
+from run_cases import scalars, signal_at_batch, weights
 
 from aaren_rl.cli import main
 from aaren_rl.errors import UserError
-from aaren_rl.training import TrainConfig
+from aaren_rl.training import Interrupted, TrainConfig, train
 from aaren_rl.training.run import processes
 
 ROOT = Path(__file__).parents[2]
@@ -78,3 +82,17 @@ def test_processes_and_hosts_are_torchruns(monkeypatch: pytest.MonkeyPatch) -> N
     assert processes(config) == (8, 2)
     with pytest.raises(UserError, match=r"torchrun's 16 processes must divide --batch-size \(40\)"):
         processes(TrainConfig(batch_size=40))
+
+
+def test_a_run_is_resumed_by_as_many_processes(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    config = tiny(tmp_path / "run", environment="none", checkpoint_every=5)
+    with pytest.MonkeyPatch.context() as patch:
+        signal_at_batch(patch, "windows", 12)
+        with pytest.raises(Interrupted):
+            train(config)
+    file = config.out / "last" / "training.json"
+    content = json.loads(file.read_text())
+    content["random"] *= 2  # as two processes would have left it
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"trained by 2 process\(es\); resume it with as many"):
+        train(dataclasses.replace(config, resume=True))
