@@ -52,12 +52,9 @@ def report_content(outcome: Outcome) -> dict[str, Any]:
 
 def checkpoint_rule(outcome: Outcome) -> str:
     """Which agent of a run counts, in words."""
-    kept = outcome.spec.kept
-    return (
-        "the last agent"
-        if kept == 1
-        else f"the mean over the agents of the last {kept} evaluations"
-    )
+    if outcome.spec.kept == 1:
+        return "its last agent"
+    return f"the mean over the agents of its last {outcome.spec.kept} evaluations"
 
 
 def spread(values: Iterable[float]) -> dict[str, Any]:
