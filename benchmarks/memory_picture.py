@@ -16,10 +16,9 @@ def draw(contenders: dict[str, dict[str, Any]], path: Path) -> None:
     panels: Any = figure.subplots(1, 3)
     keys = ("success", "state_bytes", "microseconds")
     for (name, each), colour in zip(contenders.items(), COLOURS, strict=False):
-        lengths = [row["length"] for row in each["rows"]]
         for panel, key in zip(panels, keys, strict=True):
-            values = [row[key] for row in each["rows"]]
-            panel.plot(lengths, values, "o-", color=colour, label=name, markersize=4)
+            points = [(row["length"], row[key]) for row in each["rows"] if key in row]
+            panel.plot(*zip(*points, strict=True), "o-", color=colour, label=name, markersize=4)
     titles = ("share of cues recalled", "bytes from step to step", "time of a step")
     for panel, title, unit in zip(panels, titles, ("", "bytes", "microseconds"), strict=True):
         panel.set_xscale("log")
