@@ -14,6 +14,7 @@ from sweep_cases import results, write_spec
 
 from aaren_rl.benchmark import BenchmarkConfig, benchmark, read_benchmark, read_spec, units
 from aaren_rl.benchmark import command as benchmark_command
+from aaren_rl.cli import main
 from aaren_rl.errors import UserError
 
 KILLS = 10
@@ -90,6 +91,25 @@ def test_again_it_does_nothing(done: BenchmarkConfig, monkeypatch: pytest.Monkey
     monkeypatch.setattr(benchmark_command, "run_locally", no_work)
     sweep = benchmark(done)
     assert (len(sweep.todo), sweep.asked) == (0, 12)
+
+
+def test_the_command_ends_with_a_report(
+    done: BenchmarkConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["benchmark", str(done.spec), "--out", str(done.out), "--dry-run"]) == 0
+    assert capsys.readouterr().out == "0 of 12 runs to do\n"
+    assert main(["benchmark", str(done.spec), "--out", str(done.out)]) == 0
+    first, verdict, *_ = capsys.readouterr().out.splitlines()
+    assert first == f"12 runs done: {done.out}"
+    assert done.out is not None
+    content = json.loads((done.out / "report" / "report.json").read_text())
+    assert content["verdict"] == verdict
+    assert "decision-aaren (carry)" in verdict
+    assert content["runs"]["missing"] == []
+    errors = content["errors_by_position"]["hopper-best"]["bc (carry)"]  # real ones, held out
+    assert errors[0]["first"] == 0
+    assert errors[-1]["last"] == 1000
+    assert (done.out / "report" / "report.html").stat().st_size > 50_000
 
 
 def test_more_episodes_need_no_training(done: BenchmarkConfig, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,25 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmark"))  # sweep_cases
 
 from report_cases import write_results
 
+from aaren_rl.evaluation import aggregates
+from aaren_rl.report import ReportConfig, report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_resamples() -> Iterator[None]:
+    """A tenth of the draws: what an interval is worth is tested with the aggregates."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aggregates, "RESAMPLES", 200)
+        yield
+
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All of a benchmark of two tasks, three agents and two seeds."""
     return write_results(tmp_path_factory.mktemp("report") / "runs")
+
+
+@pytest.fixture(scope="session")
+def reported(folder: Path) -> tuple[Path, str]:
+    """That folder with its report, and the report's first line."""
+    return folder, report(ReportConfig(folder))

@@ -17,8 +17,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aaren_rl.report import ReportConfig, report
-
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = [
@@ -52,19 +50,21 @@ def colours(picture: Path) -> tuple[tuple[int, int], int]:
 
 
 @pytest.fixture(scope="module")
-def reported(folder: Path) -> Path:
-    report(ReportConfig(folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tensorboard(reported: Path) -> Iterator[str]:
+def tensorboard(reported: tuple[Path, str]) -> Iterator[str]:
     """The address of a TensorBoard that shows the benchmark."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "tensorboard.main", "--logdir", str(reported), "--port", str(port)],
+        [
+            sys.executable,
+            "-m",
+            "tensorboard.main",
+            "--logdir",
+            str(reported[0]),
+            "--port",
+            str(port),
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -98,9 +98,11 @@ def test_tensorboard_shows_each_task_with_all_agents(tensorboard: str, tmp_path:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_report_fits_a_desk_and_a_phone(width: int, reported: Path, tmp_path: Path) -> None:
+def test_the_report_fits_a_desk_and_a_phone(
+    width: int, reported: tuple[Path, str], tmp_path: Path
+) -> None:
     """In a frame of the given width nothing but the tables' own boxes scrolls sideways."""
-    content = (reported / "report" / "report.html").read_text()
+    content = (reported[0] / "report" / "report.html").read_text()
     frame = tmp_path / "frame.html"
     frame.write_text(
         f'<!doctype html><body style="margin:0"><iframe id="f" style="border:0;width:{width}px;'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -10,14 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 from report_cases import write_results
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from aaren_rl.cli import main
 from aaren_rl.errors import UserError
-from aaren_rl.report import ReportConfig, report
 from aaren_rl.report.content import report_content
 from aaren_rl.report.outcome import read_outcome
+from aaren_rl.report.tensorboard import write_videos
 from aaren_rl.report.verdict import verdict
 
 CONTENDERS = [
@@ -30,8 +32,8 @@ CONTENDERS = [
 
 
 @pytest.fixture(scope="module")
-def written(folder: Path) -> dict[str, Any]:
-    line = report(ReportConfig(folder))
+def written(reported: tuple[Path, str]) -> dict[str, Any]:
+    folder, line = reported
     content: dict[str, Any] = json.loads((folder / "report" / "report.json").read_text())
     assert content["verdict"] == line
     return content
@@ -191,3 +193,17 @@ def test_the_command_twice_gives_the_same(
         assert again == (folder / "report" / name).read_bytes(), name
     assert main(["report", str(tmp_path)]) == 2
     assert "not the folder of a benchmark" in capsys.readouterr().err
+
+
+def test_films_are_shown_in_tensorboard(tmp_path: Path) -> None:
+    moviepy = pytest.importorskip("moviepy")
+    frames = [np.full((64, 64, 3), 12 * number, np.uint8) for number in range(20)]
+    film = tmp_path / "episode.mp4"
+    moviepy.ImageSequenceClip(frames, fps=10).write_videofile(str(film), logger=None)
+    write_videos(tmp_path / "events", {"hopper/bc": film}, frames=8)
+    events = EventAccumulator(str(tmp_path / "events")).Reload()
+    [image] = events.Images("hopper/bc")
+    assert (image.width, image.height) == (32, 32)
+    assert image.encoded_image_string.startswith(b"GIF")
+    moving = Image.open(io.BytesIO(image.encoded_image_string))
+    assert len(list(ImageSequence.Iterator(moving))) == 8
