@@ -160,23 +160,45 @@ def train_once(task: str) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     torch.set_num_threads(1)
     learner = Learner(Path(file), "disk", Path(cache))
-    seconds = []
+    forget(Path(cache))
+    before = storage_bytes()
+    batches, seconds = [], []
     for _ in range(updates):
         start = time.perf_counter()
+        learner.sampler.sample()
+        batches.append(time.perf_counter() - start)
+        start = time.thread_time()
         loss = learner.update()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.thread_time() - start)
     assert math.isfinite(loss)
+    read = (storage_bytes() - before) / (2 * updates)
     found = {
         "steps": learner.data.num_steps,
         "episodes": learner.data.num_episodes,
         "read_seconds": learner.read_seconds,
         "ready_seconds": learner.ready_seconds,
-        "update_seconds_median": statistics.median(seconds),
-        "update_seconds_mean": statistics.mean(seconds),
+        "update_thread_seconds_median": statistics.median(seconds),
+        "cold_sample_wall_seconds_median": statistics.median(batches),
+        "cold_sample_wall_seconds_mean": statistics.mean(batches),
+        "storage_bytes_a_batch": read,
         "loss": loss,
         **memory(),
     }
     print(json.dumps(found))
+
+
+def forget(cache: Path) -> None:
+    """Have the system drop what it keeps of the files: the next reads come from the disk."""
+    for file in cache.rglob("*.bin"):
+        descriptor = os.open(file, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def storage_bytes() -> int:
+    """Bytes that this process has had read from the disk."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("read_bytes")).split()[1])
 
 
 def memory() -> dict[str, int]:

@@ -43,7 +43,7 @@ class CollectConfig:
     """Medium is the first evaluation with at least this normalised score: 0 is the random policy's
     return, 100 the expert's evaluation return."""
     expert: Literal["best", "last"] = "best"
-    """Which evaluated policy is the expert: the one of the highest evaluation return (the first
+    """Which evaluated policy is the expert: the one of the highest evaluation return (the latest
     such), or the last."""
     expert_return: float | None = None
     """The return that counts as 100. By default the expert's own. With it, training stops at medium

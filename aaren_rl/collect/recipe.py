@@ -153,7 +153,7 @@ class Recipe:
     def _choose(self) -> None:
         """Which evaluated policies are the expert and the medium one."""
         rows = self.training.evaluations
-        best = max(rows, key=lambda row: row.return_mean)
+        best = max(rows, key=lambda row: (row.return_mean, row.step))
         self.expert = rows[-1] if self.config.expert == "last" else best
         top = self.config.expert_return
         top = self.expert.return_mean if top is None else top

@@ -14,7 +14,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import SHIPPED_ID, D4RLFile
 
 from aaren_rl.data import (
     EpisodeSampler,
@@ -31,6 +30,8 @@ from aaren_rl.data.trajectory import STEP_FIELDS
 from aaren_rl.envs.expert_data import record_expert
 from aaren_rl.errors import UserError
 from aaren_rl.training import train
+
+SHIPPED_ID = "aaren-rl/hopper-small-v0"
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +51,7 @@ def discrete(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(params=["hopper", "maze", "d4rl"])
-def source(request: pytest.FixtureRequest, discrete: str, d4rl_file: D4RLFile) -> str:
+def source(request: pytest.FixtureRequest, discrete: str, d4rl_file: Any) -> str:
     return {"hopper": SHIPPED_ID, "maze": discrete, "d4rl": str(d4rl_file.path)}[request.param]
 
 
@@ -181,7 +182,7 @@ def test_an_entry_is_made_once_and_anew_when_the_source_changes(tmp_path: Path) 
     assert data.rewards[0] == 1234.5
 
 
-def test_a_source_that_breaks_off_leaves_nothing(tmp_path: Path, d4rl_file: D4RLFile) -> None:
+def test_a_source_that_breaks_off_leaves_nothing(tmp_path: Path, d4rl_file: Any) -> None:
     source, cache = tmp_path / "hopper-medium-v2.hdf5", tmp_path / "cache"
     shutil.copy(d4rl_file.path, source)
     with h5py.File(source, "r+") as file:
