@@ -152,7 +152,7 @@ def starting_point(kind: type, arguments: Sequence[str]) -> Any:
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
     """The word behind a flag (the last, if it is given twice), read before tyro reads them all."""
     value = None
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         if word == flag:
             value = following
         elif word.startswith(f"{flag}="):
