@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,10 @@ from aaren_rl.benchmark.local import LOG_FILE, attempt
 from aaren_rl.benchmark.unit import Unit
 from aaren_rl.errors import UserError
 
-PASSED_ON = ("MINARI_DATASETS_PATH", "D4RL_DATASET_DIR", "MUJOCO_GL", "PYTHONPATH")
+PASSED_ON = (
+    *("MINARI_DATASETS_PATH", "D4RL_DATASET_DIR", "AAREN_RL_CACHE"),
+    *("MUJOCO_GL", "PYTHONPATH"),
+)
 RETRIES = 10  # after the death of a node or a worker; the unit goes on from its checkpoint
 
 
@@ -60,6 +64,7 @@ def connect(ray: Any, address: str) -> None:
     Raises:
         UserError: when there is none at the address.
     """
+    _check_address(address)
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     try:
         ray.init(
@@ -72,6 +77,19 @@ def connect(ray: Any, address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--ray {address}: no Ray cluster there ({reason})") from None
+
+
+def _check_address(address: str) -> None:
+    """Raise `UserError` unless somebody listens at HOST:PORT: Ray itself would try for minutes."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"--ray {address}: auto, local or HOST:PORT expected")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise UserError(f"--ray {address}: no Ray cluster there ({error})") from None
 
 
 def _task(ray: Any, device: str) -> Any:

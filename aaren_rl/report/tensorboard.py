@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from aaren_rl.errors import UserError
@@ -62,9 +65,30 @@ def write_videos(folder: Path, files: dict[str, Path], frames: int = 150) -> Non
         for tag, file in files.items():
             with VideoFileClip(str(file)) as clip:
                 times = np.linspace(0, clip.duration, min(frames, clip.n_frames), endpoint=False)
-                seen = np.stack([clip.get_frame(time)[::2, ::2] for time in times])
-                speed = len(times) / clip.duration
-            writer.add_video(tag, seen.transpose(0, 3, 1, 2)[None], fps=max(1, round(speed)))
+                seen = [clip.get_frame(time)[::2, ::2] for time in times]
+                pause = 1000 * clip.duration / len(times)
+            writer._get_file_writer().add_summary(_moving_picture(tag, seen, pause))
+
+
+def _moving_picture(tag: str, frames: list[np.ndarray], pause: float) -> Summary:
+    """An image of TensorBoard that moves (torch's own `add_video` asks for moviepy 1).
+
+    Args:
+        tag: its name.
+        frames: `[height, width, 3]`, uint8.
+        pause: milliseconds from one to the next.
+    """
+    first, *others = map(Image.fromarray, frames)
+    content = io.BytesIO()
+    first.save(content, "GIF", save_all=True, append_images=others, duration=round(pause), loop=0)
+    height, width, colours = frames[0].shape
+    picture = Summary.Image(
+        height=height,
+        width=width,
+        colorspace=colours,
+        encoded_image_string=content.getvalue(),
+    )
+    return Summary(value=[Summary.Value(tag=tag, image=picture)])
 
 
 @contextlib.contextmanager

@@ -52,8 +52,12 @@ def test_on_two_workers_as_on_this_machine(
 
 def test_no_cluster(tmp_path: Path) -> None:
     file = write_spec(tmp_path / "x.yaml")
-    with pytest.raises(UserError, match="--ray nonsense: no Ray cluster there"):
-        benchmark(BenchmarkConfig(file, out=tmp_path / "out", ray="nonsense"))
+    for place, words in (
+        ("nonsense", "--ray nonsense: auto, local or HOST:PORT expected"),
+        ("127.0.0.1:1", "--ray 127.0.0.1:1: no Ray cluster there"),
+    ):
+        with pytest.raises(UserError, match=words):
+            benchmark(BenchmarkConfig(file, out=tmp_path / "out", ray=place))
 
 
 def test_the_flag_alone() -> None:
