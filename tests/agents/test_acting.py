@@ -31,7 +31,7 @@ LENGTHS = [[60], [13, 47], [1, 1, 2, 30, 26]]
 def test_a_thousand_steps_of_carrying_are_one_parallel_pass(name: str, kind: str) -> None:
     agent = make_agent(name, SPACES[kind])
     played = play(agent, "carry", [[1000], [137, 400, 463], [1, 2, 997]])
-    assert played.actions.std() > 0.3
+    assert played.actions.std() > 0.1  # not the same action all along
     for env in range(3):
         for start, stop in played.episodes(env):
             batch = played.batch(env, start, stop)
