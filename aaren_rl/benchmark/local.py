@@ -55,7 +55,8 @@ def run_locally(
         KeyboardInterrupt: after Ctrl-C, when every worker has saved its run.
     """
     devices = gpus(todo[0].config.device) if todo else []
-    workers = max(1, min(len(todo), workers or len(devices) or cores()))
+    # However few units are left: a run that is resumed must have the threads that it began with.
+    workers = workers or len(devices) or cores()
     waiting, running = list(todo), dict[int, tuple[Any, Unit]]()
     with _process_context(max(1, cores() // workers)) as (context, threads):
         try:
