@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from aaren_rl.layers.packed import each_sequence
-from aaren_rl.layers.recurrent_state import HiddenState
+from aaren_rl.layers.recurrent_state import HiddenState, keep_biases
 from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 
 
@@ -23,8 +23,12 @@ class LSTMMixer(nn.Module):
         super().__init__()
         self.lstm = nn.LSTM(width, width, batch_first=True)
         self.out = nn.Linear(width, width)
-        # Forget gates begin open (Jozefowicz et al. 2015), or nothing is learned from long ago.
-        nn.init.ones_(self.lstm.get_parameter("bias_ih_l0")[width : 2 * width])
+        with torch.no_grad():  # the gates' order is input, forget, cell, output
+            kept = keep_biases(width)
+            self.lstm.get_parameter("bias_hh_l0").zero_()
+            bias = self.lstm.get_parameter("bias_ih_l0").zero_()
+            bias[:width] = -kept
+            bias[width : 2 * width] = kept
 
     def forward(
         self,

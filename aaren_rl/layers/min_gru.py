@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
 from aaren_rl.layers.packed import each_sequence
-from aaren_rl.layers.recurrent_state import HiddenState
+from aaren_rl.layers.recurrent_state import HiddenState, keep_biases
 from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 
 
@@ -36,6 +36,8 @@ class MinGRUMixer(nn.Module):
         self.gate = nn.Linear(width, width)
         self.candidate = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
+        with torch.no_grad():  # this gate opens to write
+            self.gate.bias.copy_(-keep_biases(width))
 
     def forward(
         self,

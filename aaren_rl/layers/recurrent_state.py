@@ -5,7 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+
+LONGEST_SPAN = 1000  # tokens
+
+
+def keep_biases(width: int) -> Tensor:
+    """Biases at which gates keep what was written for 1 to 1,000 tokens, drawn uniformly.
+
+    A gate sigmoid(b) keeps for about exp(b) + 1 tokens: chrono initialisation, Tallec and Ollivier
+    2018. With gates that begin at a half, no gradient reaches what was seen a hundred tokens ago
+    (docs/memory.md has both).
+
+    Returns:
+        float `[width]`.
+    """
+    return torch.empty(width).uniform_(1, LONGEST_SPAN - 1).log()
 
 
 @dataclass(frozen=True)
