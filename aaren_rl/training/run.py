@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from gymnasium.envs.registration import EnvSpec
 from lightning_fabric import Fabric
 
@@ -38,6 +41,7 @@ from aaren_rl.training.offline import split
 from aaren_rl.training.trainer import Trainer
 
 CONFIG_FILE, SUMMARY_FILE = "config.json", "summary.json"
+LOCK_FILE = ".training.lock"
 # On resume: where the arithmetic is done and the data lie, not what is done.
 MAY_CHANGE = ("device", "data_on", "data_cache")
 
@@ -56,9 +60,16 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """
     config.check()
     processes(config)
+    if not is_leader():
+        return _train(config)
+    make_folder(config.run_folder)
+    with alone_in(config.run_folder):
+        claim_folder(config.run_folder, config)
+        return _train(config)
+
+
+def _train(config: TrainConfig) -> dict[str, Any]:
     folder = config.run_folder
-    if is_leader():
-        claim_folder(folder, config)
     if config.resume and (folder / SUMMARY_FILE).exists():
         summary: dict[str, Any] = read_json(folder / SUMMARY_FILE)
         return summary if is_leader() else {}
@@ -72,8 +83,6 @@ def train(config: TrainConfig) -> dict[str, Any]:
     agent = build_agent(config, training, environment)
     agent.check_horizon(dataset.max_episode_length, f"an episode of {dataset.name}")
     check_task(agent, environment)
-    if is_leader():
-        write_json(folder / CONFIG_FILE, config.to_json())
     fabric = make_fabric(config)
     fabric.seed_everything(config.seed + fabric.global_rank, verbose=False)
     sampler = prefetched(
@@ -81,6 +90,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     )
     if fabric.device.type == "cpu":
         keep_freed_memory()
+    if is_leader():  # not before: what fails above leaves a folder that a corrected call can use
+        write_json(folder / CONFIG_FILE, config.to_json())
     trainer = Trainer(config, agent, sampler, fabric, environment, held_out, folder)
     trainer.fit(resume=config.resume and recover_folder(folder / "last").is_dir())
     return finish(trainer, dataset)
@@ -151,17 +162,38 @@ def processes(config: TrainConfig) -> tuple[int, int]:
     return local, world // local
 
 
-def claim_folder(folder: Path, config: TrainConfig) -> None:
-    """Make the run's folder, and see that it can be written and holds no other run.
-
-    Raises:
-        UserError: otherwise; names the folder, or the flags that differ.
-    """
+def make_folder(folder: Path) -> None:
+    """Make the run's folder, and see that it can be written; a `UserError` names it otherwise."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe_folder(folder)
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Inside this context no other process trains in the folder; a `UserError` if one does.
+
+    The system takes the lock back from a process that dies. Where a file system has no locks there
+    is none.
+    """
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"--out {folder}: another process is training there") from None
+    except NotImplementedError:
+        pass
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # before another process can hold it
+        lock.release()
+
+
+def claim_folder(folder: Path, config: TrainConfig) -> None:
+    """See that the run's folder holds no other run; a `UserError` names the flags that differ."""
     if not (folder / CONFIG_FILE).exists():
         return
     check_same_run(folder, config)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from filelock import FileLock
 from run_cases import scalars, weights
 
 from aaren_rl.agents import TrajectoryAgent, load_agent
@@ -132,6 +134,24 @@ def test_a_different_run_is_refused_and_the_flags_named(finished: Any) -> None:
     # where it is computed is no difference
     again = dataclasses.replace(finished, device="auto", resume=True)
     assert train(again)["updates"] == 30
+
+
+def test_two_processes_do_not_train_in_one_folder(finished: Any) -> None:
+    before = weights(finished.out)
+    resumed = dataclasses.replace(finished, resume=True)
+    with FileLock(finished.out / ".training.lock"):
+        refused(resumed, f"--out {finished.out}: another process is training there")
+    assert weights(finished.out) == before
+    (finished.out / ".training.lock").touch()  # as a process leaves it that was killed
+    assert train(resumed)["updates"] == 30
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_a_start_that_failed_leaves_the_folder_free(
+    tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    refused(tiny(tmp_path, device="cuda"), "--device cuda")
+    train(tiny(tmp_path, updates=1, environment="none", learning_rate=0.02))
 
 
 def test_a_broken_config_is_said(tiny: Callable[..., Any], tmp_path: Path) -> None:
