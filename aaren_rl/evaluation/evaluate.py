@@ -92,6 +92,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     config.check()
     agent = load_agent(checkpoint_folder(config.run, config.checkpoint), config.device)
     environment = environment_of_agent(agent, config.environment)
+    film = None
+    if config.video is not None:  # first: what cannot be drawn is said before an hour's evaluation
+        target = config.target_return[0] if config.target_return else None
+        mode = config.mode[0] if config.mode else None
+        film = record_video(agent, environment, config.video, target, mode, config.seed)
     onnx = config.runtime == "onnx"
     with onnx_policies(agent, config.exported) if onnx else nullcontext(agent.policy) as policies:
         rows = evaluate_agent(
@@ -113,11 +118,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     }
     if config.json is not None:
         write_json(config.json, result)
-    if config.video is not None:
-        target = config.target_return[0] if config.target_return else None
-        mode = config.mode[0] if config.mode else None
-        file = record_video(agent, environment, config.video, target, mode, config.seed)
-        result["video"] = str(file)
+    if film is not None:
+        result["video"] = str(film)
     return result
 
 
