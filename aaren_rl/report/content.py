@@ -109,7 +109,7 @@ def comparison(outcome: Outcome) -> dict[str, Any] | None:
     claim = outcome.spec.claim
     if claim is None:
         return None
-    ours = outcome.table(Contender(claim.ours, claim.mode))
+    ours = outcome.table(outcome.contender(claim.ours, claim.mode))
     rivals = {each: outcome.table(each) for each in outcome.contenders if each.agent == claim.rival}
     tables = {each: table for each, table in rivals.items() if table is not None}
     if ours is None or not tables:
@@ -126,7 +126,7 @@ def comparison(outcome: Outcome) -> dict[str, Any] | None:
         )
     best = max(rows, key=lambda row: row["rival_iqm"])
     return {
-        "ours": Contender(claim.ours, claim.mode).label,
+        "ours": outcome.contender(claim.ours, claim.mode).label,
         "ours_iqm": iqm(ours),
         "best": best["rival"],
         "against": rows,
@@ -220,19 +220,23 @@ def asked_score(row: dict[str, Any]) -> float:
 def errors_by_position(outcome: Outcome) -> dict[str, Any]:
     """Action error on held-out episodes by position, carried state and recomputed window."""
 
-    def line(task: str, key: tuple[str, str]) -> list[dict[str, Any]]:
-        agent, mode = key
+    def line(task: str, key: Contender) -> list[dict[str, Any]]:
         tables = []
-        for result in outcome.of(task, agent).values():
+        for result in outcome.of(task, key.agent).values():
             if result["summary"]["offline"]:
                 lengths = result["summary"]["offline"][-1]["lengths"]
-                tables.append({(row["first"], row["last"]): row[mode] for row in lengths})
+                tables.append({(row["first"], row["last"]): row[key.mode] for row in lengths})
         return [
             {"first": row["place"][0], "last": row["place"][1], **_without(row, "place")}
             for row in over_seeds(tables, "place")  # type: ignore[arg-type]
         ]
 
-    keys = [Contender(agent, mode) for agent in outcome.agents for mode in ("carry", "window")]
+    keys = [
+        contender
+        for agent in outcome.agents
+        for contender in (outcome.contender(agent, "carry"), outcome.contender(agent, "window"))
+        if contender.mode == "carry" or contender.remembers
+    ]
     return _by_task(outcome, keys, line)
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from aaren_rl.agents import AGENTS, TrajectoryAgent
 from aaren_rl.benchmark import BenchmarkSpec, read_benchmark, units
 from aaren_rl.errors import UserError
 from aaren_rl.storage import read_json
@@ -19,11 +20,13 @@ class Contender(NamedTuple):
 
     agent: str
     mode: str
+    remembers: bool = True
+    """Whether the mode makes a difference: it does where there is a past to mix."""
 
     @property
     def label(self) -> str:
-        """For people: `decision-aaren (carry)`."""
-        return f"{self.agent} ({self.mode})"
+        """For people: `decision-aaren (carry)`, or `behavior-cloning`."""
+        return f"{self.agent} ({self.mode})" if self.remembers else self.agent
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,21 @@ class Outcome:
             if (task, agent, seed) not in self.results
         ]
 
+    def contender(self, agent: str, mode: str) -> Contender:
+        """An agent of the spec in one of its modes."""
+        kind = AGENTS[self.spec.agents[agent].agent]
+        return Contender(agent, mode, remembers=issubclass(kind, TrajectoryAgent))
+
     @cached_property
     def contenders(self) -> list[Contender]:
         """Every agent in every mode that has acted, in the spec's order."""
         acted = {
-            Contender(agent, row["mode"])
+            self.contender(agent, row["mode"])
             for (_, agent, _), result in self.results.items()
             for row in result["rows"]
         }
         every = [
-            Contender(agent, mode)
+            self.contender(agent, mode)
             for agent in self.agents
             for mode in self.spec.agents[agent].modes
         ]

@@ -106,7 +106,7 @@ def test_the_command_ends_with_a_report(
     assert content["verdict"] == verdict
     assert "decision-aaren (carry)" in verdict
     assert content["runs"]["missing"] == []
-    errors = content["errors_by_position"]["hopper-best"]["bc (carry)"]  # real ones, held out
+    errors = content["errors_by_position"]["hopper-best"]["bc"]  # real ones, held out
     assert errors[0]["first"] == 0
     assert errors[-1]["last"] == 1000
     assert (done.out / "report" / "report.html").stat().st_size > 50_000

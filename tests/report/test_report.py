@@ -27,7 +27,7 @@ CONTENDERS = [
     "decision-aaren (window)",
     "decision-transformer (window)",
     "decision-transformer (sliding)",
-    "bc (carry)",
+    "bc",
 ]
 
 
@@ -116,7 +116,7 @@ def test_curves(written: dict[str, Any]) -> None:
     asked = written["conditioning"]["hopper-best"]["decision-aaren (carry)"]
     assert [point["asked"] for point in asked] == [30.0, 90.0]
     assert asked[1] == {"asked": 90.0, "mean": 72.5, "low": 72.0, "high": 73.0}
-    assert "bc (carry)" not in written["conditioning"]["hopper-best"]
+    assert "bc" not in written["conditioning"]["hopper-best"]
     errors = written["errors_by_position"]["hopper-all"]["decision-aaren (carry)"]
     assert errors[-1] == {"first": 500, "last": 1000, "mean": 0.2, "low": 0.2, "high": 0.2}
     [row] = [row for row in written["costs"] if row["contender"] == "decision-aaren (carry)"]
