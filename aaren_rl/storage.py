@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -37,6 +40,26 @@ def probe_folder(folder: Path) -> None:
     probe = folder / f".probe.{os.getpid()}"
     probe.touch()
     probe.unlink()
+
+
+@contextlib.contextmanager
+def locked(file: Path, busy: str, seconds: float = 0.0) -> Iterator[None]:
+    """Inside this context no other process holds the same lock; one that dies lets go of it.
+
+    Args:
+        file: the lock; left behind.
+        busy: what the `UserError` says that is raised when another holds it.
+        seconds: how long to wait before that.
+    """
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        raise UserError(busy) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def sync_folder(folder: Path) -> None:

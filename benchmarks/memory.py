@@ -23,9 +23,9 @@ from rich.table import Table
 
 from aaren_rl.agents import Mode, TrajectoryAgent, load_agent
 from aaren_rl.envs.expert_data import write_expert_dataset
-from aaren_rl.training import TrainConfig, from_preset, train
 from aaren_rl.training.config import AgentName
 from aaren_rl.training.presets import PRESETS
+from benchmarks.memory_agents import TEST_SEED, train_to_remember
 from benchmarks.memory_corridor import (
     cost_of_steps,
     maze,
@@ -37,7 +37,6 @@ from benchmarks.timing import describe_machine, save
 
 TRAINED_ON = (5, 120)  # steps of an episode
 LENGTHS = (20, 100, 1_000, 10_000, 100_000)
-TEST_SEED = 1_000_000  # the training episodes count up from 0
 QUICK_MAZES, QUICK_UPDATES = 32, 1_600
 
 
@@ -98,24 +97,6 @@ class MemoryConfig:
         return dataclasses.replace(self, mazes=mazes, updates=updates)
 
 
-def train_agent(config: MemoryConfig, name: AgentName, dataset: Path, out: Path) -> dict[str, Any]:
-    """Train one kind of agent with the preset; gives the run's summary."""
-    return train(
-        from_preset(
-            TrainConfig,
-            "memory",
-            dataset=str(dataset),
-            agent=name,
-            updates=config.updates,
-            seed=config.seed,
-            environment="none",
-            held_out=0.0,
-            device="cpu",
-            out=out,
-        )
-    )
-
-
 def load_contender(who: Contender, folder: Path) -> TrajectoryAgent:
     """The trained agent, with the window that it is to act on."""
     agent = load_agent(folder)
@@ -163,7 +144,9 @@ def run(config: MemoryConfig, console: Console) -> dict[str, Any]:
             if config.quick and not who.quick:
                 continue
             if who.agent not in trained:
-                trained[who.agent] = train_agent(config, who.agent, data, folder / who.agent)
+                trained[who.agent] = train_to_remember(
+                    who.agent, data, folder / who.agent, updates=config.updates, seed=config.seed
+                )
                 seconds = trained[who.agent]["train_seconds"]
                 console.print(f"{who.agent}: trained in {seconds:.0f} s")
             agent = load_contender(who, folder / who.agent / "last")

@@ -17,8 +17,8 @@ from torch import Tensor
 from aaren_rl.agents import Mode, TrajectoryAgent
 from aaren_rl.data.sampling import Batch
 from aaren_rl.envs.passive_tmaze import MOVE_ON, PASSIVE_TMAZE, VectorPassiveTMaze
-from aaren_rl.evaluation import rollout
 from aaren_rl.layers import SequenceState
+from benchmarks.memory_agents import share_right
 
 NEAR = 100  # steps before a length whose median time is taken
 
@@ -33,11 +33,7 @@ def success_by_stepping(
     agent: TrajectoryAgent, mode: Mode, length: int, mazes: int, noise: float, seed: int
 ) -> float:
     """Share of mazes whose cue is recalled, acting step by step; maze i is seeded `seed + i`."""
-    environment = maze(length, noise)
-    played = rollout(
-        agent, environment, episodes=mazes, num_envs=mazes, mode=mode, target_return=1.0, seed=seed
-    )
-    return float(played.returns.mean())
+    return share_right(agent, maze(length, noise), mode, mazes, seed)
 
 
 @torch.inference_mode()

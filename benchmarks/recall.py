@@ -24,15 +24,13 @@ from rich.table import Table
 from aaren_rl.agents import load_agent
 from aaren_rl.envs.expert_data import write_expert_dataset
 from aaren_rl.envs.recall import RECALL
-from aaren_rl.evaluation import rollout
-from aaren_rl.training import TrainConfig, from_preset, train
 from aaren_rl.training.config import AgentName
 from aaren_rl.training.presets import PRESETS
+from benchmarks.memory_agents import share_right, train_to_remember
 from benchmarks.timing import describe_machine, save
 
 SHORTEST, LONGEST = 8, 120  # steps of an episode to learn from
 LENGTHS = (120, 1_000)
-TEST_SEED = 1_000_000  # the training episodes count up from 0
 CHANCE = 0.5  # two values
 AGENTS: tuple[AgentName, ...] = ("decision-aaren", "decision-transformer")
 
@@ -68,30 +66,19 @@ def task(pairs: int, length: int | tuple[int, int]) -> str:
     return f"{RECALL}?pairs={pairs}&length=[{length[0]},{length[1]}]&log_uniform=True"
 
 
-def measure(config: RecallConfig, name: AgentName, pairs: int, data: Path, out: Path) -> Any:
+def measure(
+    config: RecallConfig, name: AgentName, pairs: int, data: Path, out: Path
+) -> dict[str, Any]:
     """Train one agent on one number of pairs, and ask it."""
     model = dataclasses.replace(PRESETS["memory"]["model"], heads=config.heads, width=config.width)
-    settings: dict[str, Any] = {"updates": config.updates, "seed": config.seed, "model": model}
-    where: dict[str, Any] = {"dataset": str(data), "out": out, "environment": "none"}
-    summary = train(
-        from_preset(
-            TrainConfig, "memory", agent=name, held_out=0.0, device="cpu", **where, **settings
-        )
+    summary = train_to_remember(
+        name, data, out, updates=config.updates, seed=config.seed, model=model
     )
     agent = load_agent(out / "last")
     row: dict[str, Any] = {"agent": name, "pairs": pairs, "parameters": agent.num_parameters}
     row["train_seconds"] = summary["train_seconds"]
     for length in LENGTHS:
-        played = rollout(
-            agent,
-            task(pairs, length),
-            episodes=config.episodes,
-            num_envs=config.episodes,
-            mode="carry",
-            target_return=1.0,
-            seed=TEST_SEED,
-        )
-        row[str(length)] = float(played.returns.mean())
+        row[str(length)] = share_right(agent, task(pairs, length), "carry", config.episodes)
     return row
 
 

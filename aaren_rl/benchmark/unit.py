@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from aaren_rl.agents import Agent, Mode, TrajectoryAgent, load_agent
 from aaren_rl.benchmark.spec import BenchmarkSpec, EvaluationSpec
@@ -19,7 +18,7 @@ from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import acting_cost, evaluate_agent
 from aaren_rl.evaluation.evaluate import environment_of_agent
-from aaren_rl.storage import read_json, write_json
+from aaren_rl.storage import locked, read_json, write_json
 from aaren_rl.training import TrainConfig, train
 from aaren_rl.training.run import MAY_CHANGE
 from aaren_rl.training.trainer import kept_folder
@@ -111,12 +110,10 @@ def work(unit: Unit) -> None:
         Interrupted: after Ctrl-C or SIGTERM; what is done is kept.
     """
     unit.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(unit.folder / ".lock", timeout=LOCK_SECONDS):
-            if not unit.finished:
-                _work(unit)
-    except Timeout:
-        raise UserError(f"{unit.folder}: another process is at work there") from None
+    busy = f"{unit.folder}: another process is at work there"
+    with locked(unit.folder / ".lock", busy, LOCK_SECONDS):
+        if not unit.finished:
+            _work(unit)
 
 
 def _work(unit: Unit) -> None:

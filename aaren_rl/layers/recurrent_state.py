@@ -12,7 +12,7 @@ LONGEST_SPAN = 1000  # tokens
 
 
 def keep_biases(width: int) -> Tensor:
-    """Biases at which gates keep what was written for 1 to 1,000 tokens, drawn uniformly.
+    """Biases at which gates keep what was written for 2 to 1,000 tokens, drawn uniformly.
 
     A gate sigmoid(b) keeps for about exp(b) + 1 tokens: chrono initialisation, Tallec and Ollivier
     2018. With gates that begin at a half, no gradient reaches what was seen a hundred tokens ago

@@ -232,10 +232,10 @@ def errors_by_position(outcome: Outcome) -> dict[str, Any]:
         ]
 
     keys = [
-        contender
+        key
         for agent in outcome.agents
-        for contender in (outcome.contender(agent, "carry"), outcome.contender(agent, "window"))
-        if contender.mode == "carry" or contender.remembers
+        for mode in ("carry", "window")
+        if (key := outcome.contender(agent, mode)).remembers or mode == "carry"
     ]
     return _by_task(outcome, keys, line)
 

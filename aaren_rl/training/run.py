@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from gymnasium.envs.registration import EnvSpec
 from lightning_fabric import Fabric
 
@@ -29,6 +26,7 @@ from aaren_rl.envs.tasks import robot_of
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.rollout import check_length
 from aaren_rl.storage import (
+    locked,
     probe_folder,
     read_json,
     recover_folder,
@@ -62,10 +60,15 @@ def train(config: TrainConfig) -> dict[str, Any]:
     processes(config)
     if not is_leader():
         return _train(config)
-    make_folder(config.run_folder)
-    with alone_in(config.run_folder):
-        claim_folder(config.run_folder, config)
-        return _train(config)
+    folder = config.run_folder
+    make_folder(folder)
+    lock = folder / LOCK_FILE
+    with locked(lock, f"--out {folder}: another process is training there"):
+        try:
+            claim_folder(folder, config)
+            return _train(config)
+        finally:
+            lock.unlink(missing_ok=True)  # before another process can hold it
 
 
 def _train(config: TrainConfig) -> dict[str, Any]:
@@ -169,27 +172,6 @@ def make_folder(folder: Path) -> None:
         probe_folder(folder)
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
-
-
-@contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Inside this context no other process trains in the folder; a `UserError` if one does.
-
-    The system takes the lock back from a process that dies. Where a file system has no locks there
-    is none.
-    """
-    lock = FileLock(folder / LOCK_FILE)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"--out {folder}: another process is training there") from None
-    except NotImplementedError:
-        pass
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)  # before another process can hold it
-        lock.release()
 
 
 def claim_folder(folder: Path, config: TrainConfig) -> None:

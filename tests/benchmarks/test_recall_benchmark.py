@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from aaren_rl.envs.recall import VectorRecall
 from aaren_rl.envs.vector import make_vector_env
 from benchmarks import recall
 
@@ -31,7 +32,9 @@ def test_the_tasks_have_the_pairs_and_the_lengths_that_they_say() -> None:
     env.close()
     env = make_vector_env(recall.task(2, (8, 120)), 64)
     env.reset(seed=0)
-    lengths = env.unwrapped.lengths  # type: ignore[attr-defined]
+    plain = env.unwrapped
+    assert isinstance(plain, VectorRecall)
+    lengths = plain.lengths
     assert 8 <= lengths.min() < 20  # log-uniform: many short ones
     assert lengths.max() > 60
     env.close()
