@@ -30,6 +30,7 @@ from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.interrupt import Interrupted, StopRequest
 from aaren_rl.training.logging import RunLog, flat_settings
 from aaren_rl.training.offline import offline_metrics
+from aaren_rl.training.optimizer import make_optimizer
 from aaren_rl.training.progress import TrainingProgress
 from aaren_rl.training.schedule import learning_rate_factor
 
@@ -67,12 +68,8 @@ class Trainer:
         self.config, self.agent, self.sampler = config, agent, sampler
         self.fabric, self.environment, self.folder = fabric, environment, folder
         self.held_out = held_out
-        self.names = [name for name, _ in agent.named_parameters()]
-        self.optimizer = torch.optim.AdamW(
-            agent.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=True,
+        self.optimizer, self.names = make_optimizer(
+            agent, config.learning_rate, config.weight_decay
         )
         self.module, self.wrapped = fabric.setup(agent, self.optimizer)
         self.targets: list[float | None] = list(config.target_return or agent.spec.target_returns)
