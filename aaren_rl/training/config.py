@@ -60,8 +60,9 @@ class TrainSettings:
     """Learning rate after the warm-up: a cosine down to a tenth of the peak, or constant."""
     gradient_clip: float = 0.25
     """Largest norm of the gradient."""
-    precision: Literal["32", "bf16"] = "32"
-    """Arithmetic in training: float32, or bfloat16 autocast (weights stay float32)."""
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    """Arithmetic in training: float32, or bfloat16 autocast (weights, embeddings, scores and states
+    stay float32). `auto` is bfloat16 where the hardware multiplies it faster."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto is a GPU when there is one."""
     devices: int = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from aaren_rl.storage import (
 from aaren_rl.training.allocator import keep_freed_memory
 from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.offline import split
+from aaren_rl.training.precision import resolved_precision
 from aaren_rl.training.trainer import Trainer
 
 CONFIG_FILE, SUMMARY_FILE = "config.json", "summary.json"
@@ -57,6 +59,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
         Interrupted: after Ctrl-C; the run can be resumed.
     """
     config.check()
+    # From here on the run is in one arithmetic, which its folder remembers.
+    config = dataclasses.replace(config, precision=resolved_precision(config))
     processes(config)
     if not is_leader():
         return _train(config)
@@ -95,7 +99,16 @@ def _train(config: TrainConfig) -> dict[str, Any]:
         keep_freed_memory()
     if is_leader():  # not before: what fails above leaves a folder that a corrected call can use
         write_json(folder / CONFIG_FILE, config.to_json())
-    trainer = Trainer(config, agent, sampler, fabric, environment, held_out, folder)
+    trainer = Trainer(
+        config,
+        agent,
+        sampler,
+        fabric,
+        environment,
+        held_out,
+        folder,
+        longest_episode=dataset.max_episode_length,
+    )
     trainer.fit(resume=config.resume and recover_folder(folder / "last").is_dir())
     return finish(trainer, dataset)
 
