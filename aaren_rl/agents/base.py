@@ -75,6 +75,11 @@ class Agent(nn.Module, ABC):
         self.register_buffer("observation_std", torch.tensor(std, dtype=torch.float32))
         self.actions = action_codec(spec.action_space)
 
+    @property
+    def asks_return(self) -> bool:
+        """Whether the agent can be asked for a return: whether a target changes its actions."""
+        return False
+
     def normalise(self, observations: Tensor) -> Tensor:
         """Standardise observations `[..., observation_size]`."""
         return (observations - self.observation_mean) / self.observation_std
@@ -89,19 +94,26 @@ class Agent(nn.Module, ABC):
         """As `predict`, going on from a state; an agent without memory has none."""
         return self.predict(batch), None
 
+    def loss_from(
+        self, batch: Batch, state: SequenceState | None
+    ) -> tuple[Tensor, SequenceState | None]:
+        """The training loss (a scalar), going on from a state, and the state after the batch."""
+        predictions, state = self.predict_from(batch, state)
+        return self.actions.loss(predictions, batch.actions, batch.mask), state
+
     def forward(self, batch: Batch, carry: Carry | None = None) -> Tensor:
         """The training loss (a scalar): squared error, or cross-entropy for discrete actions.
+
+        With the condition `max-return` the loss of the predicted returns is added to it.
 
         Args:
             batch: steps to learn from.
             carry: with a stream's batches, the state before this one; after the call, behind it.
         """
-        if carry is None:
-            predictions = self.predict(batch)
-        else:
-            predictions, state = self.predict_from(batch, carry.state)
+        loss, state = self.loss_from(batch, None if carry is None else carry.state)
+        if carry is not None:
             carry.put(state)
-        return self.actions.loss(predictions, batch.actions, batch.mask)
+        return loss
 
     loss = forward
 
@@ -117,7 +129,7 @@ class Agent(nn.Module, ABC):
         Args:
             num_envs: environments that step together.
             target_return: the return to ask for, one for all or one each; the agent's own first
-                target when `None`.
+                target when `None`. It must be `None` for a sequence agent without `asks_return`.
             mode: `carry` (the state goes on from the episode's start), `reset` (it starts afresh
                 every context length), `window` (recompute the last context at every step) or, for
                 a Transformer alone, `sliding` (a cache of the last context, each token as it was

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import gymnasium as gym
 from minari.serialization import deserialize_space, serialize_space
 
+from aaren_rl.agents.conditioning import Condition
 from aaren_rl.errors import UserError
 
 FASTEST_FORGETTING = 5.0  # a token is then 1/150 of the next; more would underflow in acting
@@ -55,6 +56,14 @@ class AgentConfig:
     in Decision Transformer's code (timestep table at 1); `gpt2`: all weights at 0.02 and biases at
     zero, as in CORL and Hugging Face."""
 
+    condition: Condition = "target"
+    """What actions are conditioned on. `target`: a return that the user asks for, as in Decision
+    Transformer; `max-return`: the best return that the data support, which the agent predicts
+    itself (Reinformer, arXiv 2405.08740), so that none is asked for."""
+    expectile: float = 0.99
+    """Expectile of the returns-to-go that `max-return` predicts: 0.5 would be their mean, 1 their
+    maximum."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "recency", tuple(self.recency))  # JSON knows lists alone
 
@@ -68,6 +77,11 @@ class AgentConfig:
                 raise UserError(f"{_flag(name)} must be in [0, 1), got {getattr(self, name)}")
         if not 1 <= self.dilution < math.inf:
             raise UserError(f"--dilution must be finite and at least 1, got {self.dilution}")
+        if self.condition not in get_args(Condition):
+            known = " or ".join(get_args(Condition))
+            raise UserError(f"--condition must be {known}, got {self.condition!r}")
+        if not 0.5 < self.expectile < 1:
+            raise UserError(f"--expectile must be in (0.5, 1), got {self.expectile}")
         if self.recency and len(self.recency) != self.heads:
             raise UserError(
                 f"--recency must be one number for each of the {self.heads} --heads, "
@@ -103,6 +117,8 @@ class AgentSpec:
     """Gymnasium's name of the environment to act in, or its spec as JSON."""
     dataset: str = ""
     """Name of the data that it learned from."""
+    return_statistics: tuple[float, float] | None = None
+    """Mean and standard deviation of the data's returns-to-go; see `return_unit`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.observation_space, gym.spaces.Box):
@@ -125,6 +141,11 @@ class AgentSpec:
         """Numbers in one action, flattened; for discrete actions how many there are."""
         return int(gym.spaces.flatdim(self.action_space))
 
+    @property
+    def return_unit(self) -> tuple[float, float]:
+        """Shift and scale of predicted returns-to-go: standardised where statistics are known."""
+        return self.return_statistics or (0.0, self.returns_scale)
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values (a space is a JSON string of its own: it may hold infinities)."""
         return {
@@ -135,12 +156,14 @@ class AgentSpec:
             "reference_scores": self.reference_scores and list(self.reference_scores),
             "environment": self.environment,
             "dataset": self.dataset,
+            "return_statistics": self.return_statistics and list(self.return_statistics),
         }
 
     @staticmethod
     def from_json(content: dict[str, Any]) -> AgentSpec:
         """The inverse of `to_json`."""
         reference = content["reference_scores"]
+        statistics = content.get("return_statistics")  # older agents have none
         return AgentSpec(
             observation_space=deserialize_space(content["observation_space"]),
             action_space=deserialize_space(content["action_space"]),
@@ -149,4 +172,5 @@ class AgentSpec:
             reference_scores=None if reference is None else (reference[0], reference[1]),
             environment=content["environment"],
             dataset=content["dataset"],
+            return_statistics=None if statistics is None else (statistics[0], statistics[1]),
         )

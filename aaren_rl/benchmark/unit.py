@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from aaren_rl.agents import Agent, Mode, TrajectoryAgent, load_agent
+from aaren_rl.agents import Agent, Mode, load_agent
 from aaren_rl.benchmark.spec import BenchmarkSpec, EvaluationSpec
 from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
@@ -164,7 +164,7 @@ def _measurements(
 
 def main_target(agent: Agent) -> float | None:
     """The return that the score is about: the first that the agent was trained to be asked."""
-    return agent.spec.target_returns[0] if isinstance(agent, TrajectoryAgent) else None
+    return agent.spec.target_returns[0] if agent.asks_return else None
 
 
 def curve_targets(unit: Unit, agent: Agent) -> tuple[float, ...]:
@@ -173,7 +173,7 @@ def curve_targets(unit: Unit, agent: Agent) -> tuple[float, ...]:
     Raises:
         UserError: when only scores are given and the task has no reference scores.
     """
-    if not isinstance(agent, TrajectoryAgent):
+    if not agent.asks_return:
         return ()
     if unit.curve_targets is not None:
         return unit.curve_targets

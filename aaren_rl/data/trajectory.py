@@ -170,6 +170,15 @@ class TrajectoryDataset:
         std = np.maximum(np.sqrt(square), SMALLEST_STD)
         return mean.astype(np.float32), std.astype(np.float32)
 
+    def return_statistics(self) -> tuple[float, float]:
+        """Mean and standard deviation (at least 1e-6) of the returns-to-go over all steps."""
+        starts = range(0, self.num_steps, BLOCK)
+        blocks = (self.returns_to_go[start : start + BLOCK] for start in starts)
+        mean = sum(float(block.sum(dtype=np.float64)) for block in blocks) / self.num_steps
+        blocks = (self.returns_to_go[start : start + BLOCK] for start in starts)
+        square = sum(float(((block - np.float64(mean)) ** 2).sum()) for block in blocks)
+        return mean, max(float(np.sqrt(square / self.num_steps)), SMALLEST_STD)
+
     def normalized_score(self, returns: ArrayLike) -> NDArray[np.float64] | None:
         """D4RL's score, 100 (return - minimum) / (maximum - minimum), or None without references.
 

@@ -12,7 +12,8 @@ import torch
 import tyro
 from gymnasium.envs.registration import EnvSpec
 
-from aaren_rl.agents import Agent, Mode, TrajectoryAgent, load_agent
+from aaren_rl.acting import cannot_be_asked
+from aaren_rl.agents import Agent, Mode, load_agent
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.exported import onnx_policies
 from aaren_rl.evaluation.rollout import PolicyMaker, rollout
@@ -87,10 +88,13 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         The run's name and its rows, as the JSON file holds them.
 
     Raises:
-        UserError: for a folder without an agent, or an environment that does not fit it.
+        UserError: for a folder without an agent, an environment that does not fit it, or target
+            returns for an agent that cannot be asked for one.
     """
     config.check()
     agent = load_agent(checkpoint_folder(config.run, config.checkpoint), config.device)
+    if config.target_return and not agent.asks_return:
+        raise cannot_be_asked(agent.name)
     environment = environment_of_agent(agent, config.environment)
     film = None
     if config.video is not None:  # first: what cannot be drawn is said before an hour's evaluation
@@ -176,9 +180,9 @@ def evaluate_agent(
     make_policy: PolicyMaker | None = None,
 ) -> list[dict[str, Any]]:
     """A row for each mode and target return; see `EvaluateConfig` and `rollout`."""
-    asked: list[float | None] = list(targets or agent.spec.target_returns)
-    if not isinstance(agent, TrajectoryAgent):
-        asked = [None]  # it cannot be asked for a return
+    asked: list[float | None] = [None]
+    if agent.asks_return:
+        asked = list(targets or agent.spec.target_returns)
     rows = []
     for mode in modes or (agent.default_mode,):
         for target in asked:

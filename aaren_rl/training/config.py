@@ -146,6 +146,11 @@ class TrainSettings:
             raise UserError(f"--top-percent must be in (0, 100], got {self.top_percent}")
         if not all(math.isfinite(target) for target in self.target_return):
             raise UserError(f"--target-return must be finite, got {self.target_return}")
+        if self.target_return and self.model.condition == "max-return":
+            raise UserError(
+                "--target-return must be left out with --condition max-return: "
+                "the agent predicts the return itself"
+            )
         if self.batch_size % self.devices:
             raise UserError(
                 f"--devices ({self.devices}) must divide --batch-size ({self.batch_size})"

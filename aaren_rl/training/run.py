@@ -200,7 +200,10 @@ def claim_folder(folder: Path, config: TrainConfig) -> None:
 def check_same_run(folder: Path, config: TrainConfig) -> None:
     """Raise `UserError` when the folder holds another run than the config's; names the flags."""
     file = folder / CONFIG_FILE
-    differing = _differences(read_json(file), config.to_json()) if file.exists() else []
+    differing = []
+    if file.exists():  # fields that are newer than the run have their defaults there
+        before = TrainConfig.from_json(read_json(file), file)
+        differing = _differences(before.to_json(), config.to_json())
     if differing:
         raise UserError(
             f"--out {folder}: already holds a different run ({'; '.join(differing)}); "
@@ -233,6 +236,7 @@ def build_agent(
 ) -> Agent:
     """A new agent for the dataset's task, with the dataset's statistics."""
     name = environment.to_json() if isinstance(environment, EnvSpec) else environment
+    predicts = config.model.condition == "max-return"
     spec = AgentSpec(
         observation_space=dataset.observation_space,  # type: ignore[arg-type]
         action_space=dataset.action_space,  # type: ignore[arg-type]
@@ -241,6 +245,7 @@ def build_agent(
         reference_scores=dataset.reference_scores,
         environment=name,
         dataset=dataset.name,
+        return_statistics=dataset.return_statistics() if predicts else None,
     )
     mean: np.ndarray | None = None
     std: np.ndarray | None = None

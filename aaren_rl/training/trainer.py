@@ -78,9 +78,9 @@ class Trainer:
             agent, config.learning_rate, config.weight_decay
         )
         self.module, self.wrapped = fabric.setup(agent, self.optimizer)
-        self.targets: list[float | None] = list(config.target_return or agent.spec.target_returns)
-        if not isinstance(agent, TrajectoryAgent):
-            self.targets = [None]  # it cannot be asked for a return
+        self.targets: list[float | None] = [None]
+        if agent.asks_return:
+            self.targets = list(config.target_return or agent.spec.target_returns)
         self.carry = Carry() if config.sampling == "streams" else None
         self.update = 0
         self.train_seconds = 0.0
