@@ -16,6 +16,7 @@ from aaren_rl.agents.trajectory_agent import TOKENS_PER_STEP
 from aaren_rl.data import Sampler, TrajectoryDataset
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Score, rollout, score
+from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.layers import SequenceState
 from aaren_rl.storage import write_json
 from aaren_rl.training.checkpoint import (
@@ -32,8 +33,6 @@ from aaren_rl.training.logging import RunLog, flat_settings
 from aaren_rl.training.offline import offline_metrics
 from aaren_rl.training.progress import TrainingProgress
 from aaren_rl.training.schedule import learning_rate_factor
-
-EVALUATION_SEED = 10_000  # added to the run's seed: not the seeds that data are often made with
 
 
 def kept_folder(run: Path, update: int) -> Path:
@@ -260,7 +259,7 @@ class Trainer:
             episodes=self.config.episodes,
             target_return=target,
             mode=self.config.mode,
-            seed=EVALUATION_SEED + self.config.seed,
+            seed=first_episode_seed(self.config.seed, "during training"),
             on_step=check,
         )
         return score(self.agent, episodes, target)
