@@ -162,7 +162,9 @@ def training_seed(run: Path) -> int:
     """
     for folder in (run, run.parent, run.parent.parent):
         if (folder / "config.json").is_file():
-            return int(read_json(folder / "config.json").get("seed", 0))
+            content = read_json(folder / "config.json")
+            seed = content.get("seed") if isinstance(content, dict) else None
+            return seed if isinstance(seed, int) else 0
     return 0
 
 
