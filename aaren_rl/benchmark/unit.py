@@ -18,6 +18,7 @@ from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import acting_cost, evaluate_agent
 from aaren_rl.evaluation.evaluate import environment_of_agent
+from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.storage import locked, read_json, write_json
 from aaren_rl.training import TrainConfig, train
 from aaren_rl.training.run import MAY_CHANGE
@@ -58,6 +59,11 @@ class Unit:
     def folder(self) -> Path:
         """Where all of it lies."""
         return self.config.run_folder
+
+    @property
+    def first_episode(self) -> int:
+        """The seed of its first evaluation episode after training."""
+        return first_episode_seed(self.config.seed, "after training") + self.evaluation.seed
 
     def to_json(self) -> dict[str, Any]:
         """What makes this unit this unit: where it lies and on what it ran left out."""
@@ -216,7 +222,7 @@ def _evaluation(
             "reference_scores": reference and list(reference),
         }
 
-    seed = unit.evaluation.seed + unit.config.seed * unit.evaluation.episodes
+    seed = unit.first_episode
     asked = "none" if target is None else f"{target:.10g}"
     return f"{kind}-{update}-{mode}-{asked}-{episodes}-from-{seed}", measure
 

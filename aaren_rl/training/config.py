@@ -12,6 +12,7 @@ import tyro
 
 from aaren_rl.agents import AGENTS, AgentConfig, Mode
 from aaren_rl.errors import UserError
+from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK
 
 AgentName = Literal[
     "decision-aaren",
@@ -120,6 +121,8 @@ class TrainSettings:
         for name in ("updates", "batch_size", "devices", "episodes", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{_flag(name)} must be at least 1, got {getattr(self, name)}")
+        if self.episodes > EPISODES_PER_BLOCK:
+            raise UserError(f"--episodes must be at most {EPISODES_PER_BLOCK}, got {self.episodes}")
         for name in ("evaluate_every", "checkpoint_every", "batch_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:

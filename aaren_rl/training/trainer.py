@@ -17,6 +17,7 @@ from aaren_rl.data import Sampler, TrajectoryDataset
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Score, rollout, score
 from aaren_rl.evaluation.rollout import LARGEST_BATCH, seconds_per_step
+from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.layers import SequenceState
 from aaren_rl.storage import write_json
 from aaren_rl.training.checkpoint import (
@@ -34,8 +35,6 @@ from aaren_rl.training.offline import offline_metrics
 from aaren_rl.training.optimizer import make_optimizer
 from aaren_rl.training.progress import TrainingProgress, duration
 from aaren_rl.training.schedule import learning_rate_factor
-
-EVALUATION_SEED = 10_000  # added to the run's seed: not the seeds that data are often made with
 
 
 TIMED_UPDATES = 10  # after which the expected duration is said
@@ -156,7 +155,7 @@ class Trainer:
             episodes=min(config.episodes, LARGEST_BATCH),
             target_return=self.targets[0],
             mode=config.mode,
-            seed=EVALUATION_SEED + config.seed,
+            seed=first_episode_seed(config.seed, "during training"),
         )
         self.agent.train()
         evaluations = math.ceil(config.updates / config.evaluation_interval)
@@ -290,7 +289,7 @@ class Trainer:
             episodes=self.config.episodes,
             target_return=target,
             mode=self.config.mode,
-            seed=EVALUATION_SEED + self.config.seed,
+            seed=first_episode_seed(self.config.seed, "during training"),
             on_step=check,
         )
         return score(self.agent, episodes, target)
