@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,8 @@ class Agent(nn.Module, ABC):
         config: the agent's shape.
         spec: the task.
         observation_mean: `[observation_size]`; observations are standardised by it.
-        observation_std: `[observation_size]`, positive.
+        observation_std: `[observation_size]`, positive. Without it observations stay as they are,
+            and `config.observation_clip`, which counts standard deviations, becomes infinite.
     """
 
     name: ClassVar[str]
@@ -67,6 +69,8 @@ class Agent(nn.Module, ABC):
     ) -> None:
         super().__init__()
         config.check()
+        if observation_std is None:
+            config = dataclasses.replace(config, observation_clip=math.inf)
         self.config, self.spec = config, spec
         size = spec.observation_size
         mean = np.zeros(size) if observation_mean is None else observation_mean
@@ -76,8 +80,19 @@ class Agent(nn.Module, ABC):
         self.actions = action_codec(spec.action_space)
 
     def normalise(self, observations: Tensor) -> Tensor:
-        """Standardise observations `[..., observation_size]`."""
-        return (observations - self.observation_mean) / self.observation_std
+        """Standardise observations `[..., observation_size]`, and clip them."""
+        standardised = (observations - self.observation_mean) / self.observation_std
+        clip = self.config.observation_clip
+        return standardised if math.isinf(clip) else standardised.clamp(-clip, clip)
+
+    def observation_bounds(self) -> tuple[Tensor, Tensor] | None:
+        """Where `normalise` clips, in raw numbers: lowest and highest, float32
+        `[observation_size]` each; `None` where it does not."""
+        clip = self.config.observation_clip
+        if math.isinf(clip):
+            return None
+        reach = clip * self.observation_std
+        return self.observation_mean - reach, self.observation_mean + reach
 
     @abstractmethod
     def predict(self, batch: Batch) -> Tensor:
@@ -139,7 +154,7 @@ class Agent(nn.Module, ABC):
         card = {
             "format": FORMAT,
             "agent": self.name,
-            "config": dataclasses.asdict(self.config),
+            "config": self.config.to_json(),
             "spec": self.spec.to_json(),
         }
         write_json(folder / CARD_FILE, card)

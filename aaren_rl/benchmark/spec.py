@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -120,8 +121,15 @@ class BenchmarkSpec:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return dataclasses.asdict(self)
+        """As plain JSON values; an infinite setting as text, which `parse_spec` reads."""
+        content: dict[str, Any] = _without_infinity(dataclasses.asdict(self))
+        return content
+
+
+def _without_infinity(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_infinity(each) for name, each in value.items()}
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
 def read_spec(file: Path) -> BenchmarkSpec:

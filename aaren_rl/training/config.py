@@ -192,7 +192,7 @@ class TrainConfig(TrainSettings):
         del content["out"], content["resume"]
         content["target_return"] = list(self.target_return)
         content["data_cache"] = None if self.data_cache is None else str(self.data_cache)
-        content["model"]["recency"] = list(self.model.recency)
+        content["model"] = self.model.to_json()
         return content
 
     @staticmethod
@@ -204,7 +204,7 @@ class TrainConfig(TrainSettings):
         """
         try:
             fields = dict(content)
-            model = AgentConfig(**fields.pop("model"))
+            model = AgentConfig.from_json(fields.pop("model"))
             targets = tuple(fields.pop("target_return"))
             cache = fields.pop("data_cache", None)
             fields["data_cache"] = None if cache is None else Path(cache)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,11 @@ def test_numbers_as_yaml_reads_them() -> None:
     """YAML takes 1e-3 for text."""
     read = parse_spec(spec(settings={**SETTINGS, "learning_rate": "1e-3"}), "x")
     assert read.settings["learning_rate"] == 1e-3
+
+
+def test_no_clipping_goes_to_json_and_back() -> None:
+    read = parse_spec(spec(settings={**SETTINGS, "observation_clip": float("inf")}), "x")
+    text = json.dumps(read.to_json(), allow_nan=False)
+    assert parse_spec(json.loads(text), "x") == read
+    config = read.train_config(next(iter(read.tasks)), next(iter(read.agents)), 0)
+    assert config.model.observation_clip == float("inf")
