@@ -14,13 +14,12 @@ import torch
 
 from aaren_rl.agents import Agent, Mode, TrajectoryAgent, load_agent
 from aaren_rl.benchmark.spec import BenchmarkSpec, EvaluationSpec
-from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import acting_cost, evaluate_agent
 from aaren_rl.evaluation.evaluate import environment_of_agent
 from aaren_rl.storage import locked, read_json, write_json
 from aaren_rl.training import TrainConfig, train
-from aaren_rl.training.run import MAY_CHANGE
+from aaren_rl.training.run import MAY_CHANGE, load_data
 from aaren_rl.training.trainer import kept_folder
 
 RESULT_FILE = "result.json"
@@ -229,9 +228,7 @@ def _cost(unit: Unit, agents: dict[int, Agent], mode: Mode) -> Callable[[], dict
         steps = COST_STEPS
         if agent.config.timestep_embedding == "learned":
             steps = min(steps, agent.config.max_episode_length)
-        config = unit.config
-        data = load_trajectories(config.dataset, on=config.data_on, cache=config.data_cache)
-        observations = data.observations[:steps]
+        observations = load_data(unit.config).observations[:steps]
         cost = acting_cost(agent, observations, mode=mode, steps=steps)
         return {
             "mode": mode,

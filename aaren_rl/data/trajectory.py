@@ -250,6 +250,14 @@ def column_statistics(rows: Any) -> tuple[NDArray[np.float32], NDArray[np.float3
 
 Builder = Callable[..., TrajectoryDataset]
 """Makes a dataset of episodes, with the arguments of `TrajectoryDataset.from_episodes`."""
+
+
+def without_last(episodes: Iterable[Trajectory]) -> Iterator[Trajectory]:
+    """All episodes but the last."""
+    for episode, _ in pairwise(episodes):
+        yield episode
+
+
 STEP_FIELDS = ("observations", "actions", "rewards", "returns_to_go", "timesteps")
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import mean_interval
 from aaren_rl.storage import write_bytes, write_json
@@ -19,7 +18,7 @@ from aaren_rl.training.acting_curves import STEPS, write_acting_curves
 from aaren_rl.training.comparison_plots import plot_length_errors
 from aaren_rl.training.config import AgentName, TrainConfig, TrainSettings
 from aaren_rl.training.logging import custom_layout, target_tag
-from aaren_rl.training.run import is_leader, train
+from aaren_rl.training.run import is_leader, load_data, train
 
 COMPARISON_FILE = "comparison.json"
 
@@ -74,7 +73,7 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
         Interrupted: after Ctrl-C; what is done is kept, and `--resume` goes on.
     """
     config.check()
-    dataset = load_trajectories(config.dataset, on=config.data_on, cache=config.data_cache)
+    dataset = load_data(config)
     observations = dataset.observations[:STEPS]
     rows: list[dict[str, Any]] = []
     summaries: dict[str, list[dict[str, Any]]] = {}

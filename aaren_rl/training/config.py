@@ -40,6 +40,9 @@ class TrainSettings:
     data_cache: Path | None = None
     """Folder of the files for `--data-on disk`. By default AAREN_RL_CACHE, else
     ~/.cache/aaren-rl."""
+    keep_unfinished_episode: bool = False
+    """Train on the last episode of D4RL data too when the recording stopped inside it, though its
+    returns-to-go are too low. By default it is left out."""
     updates: int = 100_000
     """Gradient updates."""
     sampling: Literal["windows", "episodes", "streams"] = "windows"
@@ -203,7 +206,8 @@ class TrainConfig(TrainSettings):
             UserError: for a field that this version does not know; names `file`.
         """
         try:
-            fields = dict(content)
+            # What versions without these fields did, so that their runs go on as they began.
+            fields = {"keep_unfinished_episode": True, **content}
             model = AgentConfig.from_json(fields.pop("model"))
             targets = tuple(fields.pop("target_return"))
             cache = fields.pop("data_cache", None)

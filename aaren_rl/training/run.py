@@ -34,7 +34,7 @@ from aaren_rl.storage import (
     write_json,
 )
 from aaren_rl.training.allocator import keep_freed_memory
-from aaren_rl.training.config import TrainConfig
+from aaren_rl.training.config import TrainConfig, TrainSettings
 from aaren_rl.training.offline import split
 from aaren_rl.training.trainer import Trainer
 
@@ -76,8 +76,7 @@ def _train(config: TrainConfig) -> dict[str, Any]:
     if config.resume and (folder / SUMMARY_FILE).exists():
         summary: dict[str, Any] = read_json(folder / SUMMARY_FILE)
         return summary if is_leader() else {}
-    dataset = load_trajectories(config.dataset, on=config.data_on, cache=config.data_cache)
-    dataset = dataset.top_percent(config.top_percent)
+    dataset = load_data(config).top_percent(config.top_percent)
     environment = evaluation_environment(config, dataset)
     training, held_out = dataset, None
     if config.held_out > 0 and dataset.num_episodes > 1:
@@ -98,6 +97,16 @@ def _train(config: TrainConfig) -> dict[str, Any]:
     trainer = Trainer(config, agent, sampler, fabric, environment, held_out, folder)
     trainer.fit(resume=config.resume and recover_folder(folder / "last").is_dir())
     return finish(trainer, dataset)
+
+
+def load_data(config: TrainSettings) -> TrajectoryDataset:
+    """The data that the settings name, where they say; all episodes."""
+    return load_trajectories(
+        config.dataset,
+        on=config.data_on,
+        cache=config.data_cache,
+        keep_unfinished_episode=config.keep_unfinished_episode,
+    )
 
 
 def make_sampler(
@@ -187,7 +196,10 @@ def claim_folder(folder: Path, config: TrainConfig) -> None:
 def check_same_run(folder: Path, config: TrainConfig) -> None:
     """Raise `UserError` when the folder holds another run than the config's; names the flags."""
     file = folder / CONFIG_FILE
-    differing = _differences(read_json(file), config.to_json()) if file.exists() else []
+    differing: list[str] = []
+    if file.exists():
+        before = TrainConfig.from_json(read_json(file), file)
+        differing = _differences(before.to_json(), config.to_json())
     if differing:
         raise UserError(
             f"--out {folder}: already holds a different run ({'; '.join(differing)}); "
