@@ -166,6 +166,10 @@ class TrajectoryDataset:
         """
         return column_statistics(self.observations)
 
+    def action_statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The same of Box actions, float32 `[action_size]` each."""
+        return column_statistics(self.actions)
+
     def normalized_score(self, returns: ArrayLike) -> NDArray[np.float64] | None:
         """D4RL's score, 100 (return - minimum) / (maximum - minimum), or None without references.
 

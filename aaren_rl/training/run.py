@@ -12,6 +12,7 @@ from gymnasium.envs.registration import EnvSpec
 from lightning_fabric import Fabric
 
 from aaren_rl.agents import AGENTS, Agent, AgentSpec
+from aaren_rl.agents.actions import ContinuousActions
 from aaren_rl.data import (
     EpisodeSampler,
     Sampler,
@@ -245,7 +246,10 @@ def build_agent(
     std: np.ndarray | None = None
     if config.normalize_observations:
         mean, std = dataset.observation_statistics()
-    return AGENTS[config.agent](config.model, spec, mean, std)
+    agent = AGENTS[config.agent](config.model, spec, mean, std)
+    if isinstance(agent.actions, ContinuousActions) and not agent.actions.bounded:
+        agent.actions.standardise(*dataset.action_statistics())
+    return agent
 
 
 def _target(dataset: TrajectoryDataset) -> float:
