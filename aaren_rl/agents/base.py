@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from aaren_rl.acting import Policy
 from aaren_rl.agents.actions import action_codec
 from aaren_rl.agents.config import AgentConfig, AgentSpec
 from aaren_rl.data.sampling import Batch
+from aaren_rl.errors import UserError
 from aaren_rl.layers import SequenceState
 from aaren_rl.storage import write_json, write_tensors
 
@@ -55,6 +56,12 @@ class Agent(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    has_memory: ClassVar[bool] = False
+    """Whether an action depends on earlier steps, so that there are modes to choose from."""
+    asks_return: ClassVar[bool] = False
+    """Whether it can be asked for a return."""
+    tokens_per_step: ClassVar[int] = 1
+    """Vectors that its body reads of each environment step."""
     modes: ClassVar[tuple[Mode, ...]] = ("carry", "reset", "window")
     default_mode: ClassVar[Mode] = "carry"
     observation_mean: Tensor
@@ -120,6 +127,32 @@ class Agent(nn.Module, ABC):
 
     loss = forward
 
+    @classmethod
+    def check_request(
+        cls,
+        mode: Mode | None = None,
+        target_return: float | Sequence[float] | None = None,
+    ) -> None:
+        """Raise `UserError` for a mode or a target return that means nothing to this agent.
+
+        Args:
+            mode: as the user gave it; `None` for not at all.
+            target_return: likewise; an empty sequence counts as not given.
+        """
+        known = cls.modes if cls.has_memory else get_args(Mode)
+        if mode is not None and mode not in known:
+            raise UserError(f"mode must be one of {', '.join(known)}, got {mode!r}")
+        if mode is not None and not cls.has_memory:
+            raise UserError(
+                f"--mode {mode}: {cls.name} has no memory, so it acts in one way only; leave it out"
+            )
+        empty = target_return is None or (np.ndim(target_return) and not np.size(target_return))
+        if not (empty or cls.asks_return):
+            asked = " ".join(f"{value:g}" for value in np.atleast_1d(np.asarray(target_return)))
+            raise UserError(
+                f"--target-return {asked}: {cls.name} cannot be asked for a return; leave it out"
+            )
+
     @abstractmethod
     def policy(
         self,
@@ -137,6 +170,10 @@ class Agent(nn.Module, ABC):
                 every context length), `window` (recompute the last context at every step) or, for
                 a Transformer alone, `sliding` (a cache of the last context, each token as it was
                 computed when it was new); `default_mode` when `None`.
+
+        Raises:
+            UserError: for an unknown mode, or for a mode or a target return where the agent has no
+                memory or cannot be asked for a return.
         """
 
     def check_horizon(self, steps: int, what: str) -> None:

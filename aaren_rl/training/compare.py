@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from aaren_rl.agents import AGENTS
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import mean_interval
 from aaren_rl.storage import write_bytes, write_json
@@ -49,14 +50,28 @@ class CompareConfig(TrainSettings):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise UserError(f"--{name} must be at least one, each once, got {values}")
-        for seed in self.seeds:
-            self.run(self.agents[0], seed).check()
+        # What no agent can use is a mistake, and is said as `train` says it.
+        agents = [AGENTS[agent] for agent in self.agents]
+        if not any(agent.has_memory for agent in agents):
+            agents[0].check_request(mode=self.mode)
+        if not any(agent.asks_return for agent in agents):
+            agents[0].check_request(target_return=self.target_return)
+        for each in self.agents:
+            for seed in self.seeds:
+                self.run(each, seed).check()
 
     def run(self, agent: AgentName, seed: int) -> TrainConfig:
-        """The config of one of the runs."""
+        """The config of one of the runs.
+
+        A mode or target returns go to the agents that they mean something to.
+        """
         shared = {
             field.name: getattr(self, field.name) for field in dataclasses.fields(TrainSettings)
         }
+        if not AGENTS[agent].has_memory:
+            shared["mode"] = None
+        if not AGENTS[agent].asks_return:
+            shared["target_return"] = ()
         folder = self.out / agent / f"seed-{seed}"
         return TrainConfig(**shared, agent=agent, seed=seed, out=folder, resume=self.resume)
 

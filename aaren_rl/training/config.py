@@ -185,9 +185,10 @@ class TrainConfig(TrainSettings):
         super().check()
         if not 0 <= self.seed < 2**32:
             raise UserError(f"--seed must be in [0, 2^32), got {self.seed}")
-        modes = AGENTS[self.agent].modes
-        if self.mode is not None and self.mode not in modes:
-            raise UserError(f"--mode {self.mode}: {self.agent} knows {', '.join(modes)}")
+        agent = AGENTS[self.agent]
+        if agent.has_memory and self.mode is not None and self.mode not in agent.modes:
+            raise UserError(f"--mode {self.mode}: {self.agent} knows {', '.join(agent.modes)}")
+        agent.check_request(self.mode, self.target_return)
 
     def to_json(self) -> dict[str, Any]:
         """What makes this run this run, as JSON: all fields but where it lies and `resume`."""
@@ -208,6 +209,11 @@ class TrainConfig(TrainSettings):
         try:
             # What versions without these fields did, so that their runs go on as they began.
             fields = {"keep_unfinished_episode": True, **content}
+            agent = AGENTS.get(fields.get("agent", TrainConfig.agent))
+            if agent is not None and not agent.has_memory:
+                fields["mode"] = None  # they took any and did nothing with it
+            if agent is not None and not agent.asks_return and fields.get("target_return"):
+                fields["target_return"] = []
             model = AgentConfig.from_json(fields.pop("model"))
             targets = tuple(fields.pop("target_return"))
             cache = fields.pop("data_cache", None)

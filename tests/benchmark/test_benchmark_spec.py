@@ -124,3 +124,18 @@ def test_no_clipping_goes_to_json_and_back() -> None:
     assert parse_spec(json.loads(text), "x") == read
     config = read.train_config(next(iter(read.tasks)), next(iter(read.agents)), 0)
     assert config.model.observation_clip == float("inf")
+
+
+def test_a_shared_target_is_not_for_behavior_cloning() -> None:
+    """But one of its own settings is a mistake."""
+    read = parse_spec(spec(settings={**SETTINGS, "target_return": [3000.0]}), "x")
+    task = next(iter(read.tasks))
+    assert read.train_config(task, "bc", 0).target_return == ()
+    assert read.train_config(task, "bc", 0).mode is None
+    assert read.train_config(task, "decision-aaren", 0).target_return == (3000.0,)
+    own = {**AGENTS, "bc": {"agent": "behavior-cloning", "settings": {"target_return": [1.0]}}}
+    with pytest.raises(UserError, match="bc: --target-return 1: behavior-cloning cannot be asked"):
+        parse_spec(spec(agents=own), "x")
+    own = {**AGENTS, "bc": {"agent": "behavior-cloning", "modes": ["window"]}}
+    with pytest.raises(UserError, match="agents: bc: modes: behavior-cloning knows carry"):
+        parse_spec(spec(agents=own), "x")
