@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -54,9 +55,14 @@ class AgentConfig:
     tables and head at a standard deviation of 0.02; `original`: PyTorch's start of everything, as
     in Decision Transformer's code (timestep table at 1); `gpt2`: all weights at 0.02 and biases at
     zero, as in CORL and Hugging Face."""
+    observation_clip: float = 10.0
+    """Standardised observations are clipped at this many standard deviations from the data's mean;
+    `inf` for no clipping. Raw observations (`--no-normalize-observations`) are never clipped."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recency", tuple(self.recency))  # JSON knows lists alone
+        if self.observation_clip is None:  # JSON has no infinity
+            object.__setattr__(self, "observation_clip", math.inf)
 
     def check(self) -> None:
         """Raise `UserError` for a value that cannot work, naming its flag."""
@@ -81,6 +87,27 @@ class AgentConfig:
             raise UserError(f"--heads ({self.heads}) must divide --width ({self.width})")
         if self.timestep_embedding == "sinusoidal" and self.width % 2:
             raise UserError(f"--width must be even for sinusoidal embedding, got {self.width}")
+        if not self.observation_clip > 0:
+            raise UserError(
+                f"--observation-clip must be above 0 (inf for none), got {self.observation_clip}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; no clipping is null, since JSON has no infinity."""
+        content = dataclasses.asdict(self)
+        content["recency"] = list(self.recency)
+        if math.isinf(self.observation_clip):
+            content["observation_clip"] = None
+        return content
+
+    @staticmethod
+    def from_json(content: dict[str, Any]) -> AgentConfig:
+        """The inverse of `to_json`. Configs from before `observation_clip` did not clip.
+
+        Raises:
+            TypeError: for a field that this version does not know, or content that is no mapping.
+        """
+        return AgentConfig(**{"observation_clip": math.inf, **content})
 
 
 def _flag(name: str) -> str:

@@ -33,6 +33,9 @@ class TrajectoryAgent(Agent):
     """The shared part of the sequence agents; a subclass names its mixer."""
 
     mixer: ClassVar[str]
+    has_memory = True
+    asks_return = True
+    tokens_per_step = TOKENS_PER_STEP
 
     def __init__(
         self,

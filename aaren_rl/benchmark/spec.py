@@ -109,7 +109,11 @@ class BenchmarkSpec:
     def train_config(self, task: str, agent: str, seed: int) -> TrainConfig:
         """The training run of one task, agent and seed; its folder is not set."""
         contender = self.agents[agent]
-        given = {**self.settings, **self.tasks[task].settings, **contender.settings}
+        shared = {**self.settings, **self.tasks[task].settings}
+        kind = AGENTS[contender.agent]
+        if not kind.asks_return:
+            shared.pop("target_return", None)  # meant for the other agents
+        given = {**shared, **contender.settings}
         shape = {field.name for field in dataclasses.fields(AgentConfig)}
         preset = given.get("preset")
         plain = TrainConfig() if preset is None else from_preset(TrainConfig, preset)
@@ -118,7 +122,7 @@ class BenchmarkSpec:
             dataset=self.tasks[task].dataset,
             agent=contender.agent,
             seed=seed,
-            mode=contender.modes[0],
+            mode=contender.modes[0] if kind.has_memory else None,
             keep_evaluated=self.kept,
             model=dataclasses.replace(
                 plain.model, **{name: given[name] for name in given if name in shape}
@@ -127,8 +131,15 @@ class BenchmarkSpec:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return dataclasses.asdict(self)
+        """As plain JSON values; an infinite setting as text, which `parse_spec` reads."""
+        content: dict[str, Any] = _without_infinity(dataclasses.asdict(self))
+        return content
+
+
+def _without_infinity(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_infinity(each) for name, each in value.items()}
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
 def read_spec(file: Path) -> BenchmarkSpec:

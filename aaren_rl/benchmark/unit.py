@@ -12,16 +12,15 @@ from typing import Any
 
 import torch
 
-from aaren_rl.agents import Agent, Mode, TrajectoryAgent, load_agent
+from aaren_rl.agents import Agent, Mode, load_agent
 from aaren_rl.benchmark.spec import BenchmarkSpec, EvaluationSpec
-from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import acting_cost, evaluate_agent
 from aaren_rl.evaluation.evaluate import environment_of_agent
 from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.storage import locked, read_json, write_json
 from aaren_rl.training import TrainConfig, train
-from aaren_rl.training.run import MAY_CHANGE
+from aaren_rl.training.run import MAY_CHANGE, load_data
 from aaren_rl.training.trainer import kept_folder
 
 RESULT_FILE = "result.json"
@@ -170,7 +169,7 @@ def _measurements(
 
 def main_target(agent: Agent) -> float | None:
     """The return that the score is about: the first that the agent was trained to be asked."""
-    return agent.spec.target_returns[0] if isinstance(agent, TrajectoryAgent) else None
+    return agent.spec.target_returns[0] if agent.asks_return else None
 
 
 def curve_targets(unit: Unit, agent: Agent) -> tuple[float, ...]:
@@ -179,7 +178,7 @@ def curve_targets(unit: Unit, agent: Agent) -> tuple[float, ...]:
     Raises:
         UserError: when only scores are given and the task has no reference scores.
     """
-    if not isinstance(agent, TrajectoryAgent):
+    if not agent.asks_return:
         return ()
     if unit.curve_targets is not None:
         return unit.curve_targets
@@ -208,7 +207,7 @@ def _evaluation(
         [row] = evaluate_agent(
             agent,
             environment_of_agent(agent, unit.config.environment),
-            modes=(mode,),
+            modes=(mode,) if agent.has_memory else (),
             targets=() if target is None else (target,),
             episodes=episodes,
             seed=seed,
@@ -235,10 +234,9 @@ def _cost(unit: Unit, agents: dict[int, Agent], mode: Mode) -> Callable[[], dict
         steps = COST_STEPS
         if agent.config.timestep_embedding == "learned":
             steps = min(steps, agent.config.max_episode_length)
-        config = unit.config
-        data = load_trajectories(config.dataset, on=config.data_on, cache=config.data_cache)
-        observations = data.observations[:steps]
-        cost = acting_cost(agent, observations, mode=mode, steps=steps)
+        observations = load_data(unit.config).observations[:steps]
+        own_mode = mode if agent.has_memory else None
+        cost = acting_cost(agent, observations, mode=own_mode, steps=steps)
         return {
             "mode": mode,
             "act_microseconds": cost.act_microseconds,

@@ -12,7 +12,7 @@ import torch
 import tyro
 from gymnasium.envs.registration import EnvSpec
 
-from aaren_rl.agents import Agent, Mode, TrajectoryAgent, load_agent
+from aaren_rl.agents import Agent, Mode, load_agent
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.exported import onnx_policies
 from aaren_rl.evaluation.rollout import PolicyMaker, rollout
@@ -93,6 +93,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     config.check()
     agent = load_agent(checkpoint_folder(config.run, config.checkpoint), config.device)
+    for mode in config.mode or (None,):
+        agent.check_request(mode, config.target_return)
     environment = environment_of_agent(agent, config.environment)
     seed = config.seed
     if seed is None:
@@ -194,12 +196,17 @@ def evaluate_agent(
     asynchronous: bool = False,
     make_policy: PolicyMaker | None = None,
 ) -> list[dict[str, Any]]:
-    """A row for each mode and target return; see `EvaluateConfig` and `rollout`."""
+    """A row for each mode and target return; see `EvaluateConfig` and `rollout`.
+
+    Raises:
+        UserError: as `rollout`, and for modes or targets that mean nothing to this agent.
+    """
     asked: list[float | None] = list(targets or agent.spec.target_returns)
-    if not isinstance(agent, TrajectoryAgent):
-        asked = [None]  # it cannot be asked for a return
+    if not agent.asks_return:
+        agent.check_request(target_return=targets)
+        asked = [None]
     rows = []
-    for mode in modes or (agent.default_mode,):
+    for mode in modes or (None,):
         for target in asked:
             played = rollout(
                 agent,
@@ -213,5 +220,5 @@ def evaluate_agent(
                 make_policy=make_policy,
             )
             result = score(agent, played, target).to_json()
-            rows.append({"agent": agent.name, "mode": mode, **result})
+            rows.append({"agent": agent.name, "mode": mode or agent.default_mode, **result})
     return rows

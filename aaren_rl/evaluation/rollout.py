@@ -83,7 +83,7 @@ def rollout(
         vector.close()
 
 
-class _TimedEnough(Exception):  # noqa: N818 - it ends a loop, it is no error
+class _TimedEnough(Exception):
     """Ends the loop of `rollout` once enough steps have been timed."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from aaren_rl.data import load_trajectories
+from aaren_rl.agents import AGENTS
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import mean_interval
 from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN, judge
@@ -22,7 +22,7 @@ from aaren_rl.training.acting_curves import STEPS, write_acting_curves
 from aaren_rl.training.comparison_plots import plot_length_errors
 from aaren_rl.training.config import AgentName, TrainConfig, TrainSettings
 from aaren_rl.training.logging import mean_layout, target_tag
-from aaren_rl.training.run import is_leader, train
+from aaren_rl.training.run import is_leader, load_data, train
 
 COMPARISON_FILE = "comparison.json"
 
@@ -59,14 +59,28 @@ class CompareConfig(TrainSettings):
                 raise UserError(f"--{name} must be at least one, each once, got {values}")
         if not (math.isfinite(self.margin) and self.margin > 0):
             raise UserError(f"--margin must be positive and finite, got {self.margin}")
-        for seed in self.seeds:
-            self.run(self.agents[0], seed).check()
+        # What no agent can use is a mistake, and is said as `train` says it.
+        agents = [AGENTS[agent] for agent in self.agents]
+        if not any(agent.has_memory for agent in agents):
+            agents[0].check_request(mode=self.mode)
+        if not any(agent.asks_return for agent in agents):
+            agents[0].check_request(target_return=self.target_return)
+        for each in self.agents:
+            for seed in self.seeds:
+                self.run(each, seed).check()
 
     def run(self, agent: AgentName, seed: int) -> TrainConfig:
-        """The config of one of the runs."""
+        """The config of one of the runs.
+
+        A mode or target returns go to the agents that they mean something to.
+        """
         shared = {
             field.name: getattr(self, field.name) for field in dataclasses.fields(TrainSettings)
         }
+        if not AGENTS[agent].has_memory:
+            shared["mode"] = None
+        if not AGENTS[agent].asks_return:
+            shared["target_return"] = ()
         folder = self.out / agent / f"seed-{seed}"
         return TrainConfig(**shared, agent=agent, seed=seed, out=folder, resume=self.resume)
 
@@ -83,7 +97,7 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
         Interrupted: after Ctrl-C; what is done is kept, and `--resume` goes on.
     """
     config.check()
-    dataset = load_trajectories(config.dataset, on=config.data_on, cache=config.data_cache)
+    dataset = load_data(config)
     observations = dataset.observations[:STEPS]
     rows: list[dict[str, Any]] = []
     summaries: dict[str, list[dict[str, Any]]] = {}

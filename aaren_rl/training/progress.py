@@ -16,7 +16,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-
 LINE_SECONDS = 30.0
 """Time between two lines where there is no terminal to draw a bar on."""
 

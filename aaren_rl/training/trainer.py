@@ -12,7 +12,6 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from aaren_rl.agents import Agent, Carry, TrajectoryAgent, load_agent
-from aaren_rl.agents.trajectory_agent import TOKENS_PER_STEP
 from aaren_rl.data import Sampler, TrajectoryDataset
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Score, rollout, score
@@ -35,7 +34,6 @@ from aaren_rl.training.offline import offline_metrics
 from aaren_rl.training.optimizer import make_optimizer
 from aaren_rl.training.progress import TrainingProgress, duration
 from aaren_rl.training.schedule import learning_rate_factor
-
 
 TIMED_UPDATES = 10  # after which the expected duration is said
 
@@ -78,8 +76,8 @@ class Trainer:
         )
         self.module, self.wrapped = fabric.setup(agent, self.optimizer)
         self.targets: list[float | None] = list(config.target_return or agent.spec.target_returns)
-        if not isinstance(agent, TrajectoryAgent):
-            self.targets = [None]  # it cannot be asked for a return
+        if not agent.asks_return:
+            self.targets = [None]
         self.carry = Carry() if config.sampling == "streams" else None
         self.update = 0
         self.train_seconds = 0.0
@@ -185,7 +183,7 @@ class Trainer:
             group["lr"] = rate
         batch = self.sampler.sample()
         steps = int(batch.mask.sum())  # before it moves: no waiting
-        self._tokens += TOKENS_PER_STEP * steps
+        self._tokens += self.agent.tokens_per_step * steps
         batch = batch.to(self.fabric.device)
         loss = self.module(batch) if self.carry is None else self.module(batch, self.carry)
         loss = self._weighted(loss, steps)

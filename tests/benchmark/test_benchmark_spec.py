@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,26 @@ def test_numbers_as_yaml_reads_them() -> None:
     """YAML takes 1e-3 for text."""
     read = parse_spec(spec(settings={**SETTINGS, "learning_rate": "1e-3"}), "x")
     assert read.settings["learning_rate"] == 1e-3
+
+
+def test_no_clipping_goes_to_json_and_back() -> None:
+    read = parse_spec(spec(settings={**SETTINGS, "observation_clip": float("inf")}), "x")
+    text = json.dumps(read.to_json(), allow_nan=False)
+    assert parse_spec(json.loads(text), "x") == read
+    config = read.train_config(next(iter(read.tasks)), next(iter(read.agents)), 0)
+    assert config.model.observation_clip == float("inf")
+
+
+def test_a_shared_target_is_not_for_behavior_cloning() -> None:
+    """But one of its own settings is a mistake."""
+    read = parse_spec(spec(settings={**SETTINGS, "target_return": [3000.0]}), "x")
+    task = next(iter(read.tasks))
+    assert read.train_config(task, "bc", 0).target_return == ()
+    assert read.train_config(task, "bc", 0).mode is None
+    assert read.train_config(task, "decision-aaren", 0).target_return == (3000.0,)
+    own = {**AGENTS, "bc": {"agent": "behavior-cloning", "settings": {"target_return": [1.0]}}}
+    with pytest.raises(UserError, match="bc: --target-return 1: behavior-cloning cannot be asked"):
+        parse_spec(spec(agents=own), "x")
+    own = {**AGENTS, "bc": {"agent": "behavior-cloning", "modes": ["window"]}}
+    with pytest.raises(UserError, match="agents: bc: modes: behavior-cloning knows carry"):
+        parse_spec(spec(agents=own), "x")

@@ -222,3 +222,27 @@ def test_agents_without_memory_or_evaluation(tiny: Callable[..., Any], tmp_path:
     assert second["target_return"] == 3600.0
     config = comparison(tiny, tmp_path / "two", environment="none", seeds=(0,))
     assert compare(config) == []
+
+
+def test_shared_flags_go_to_the_agents_that_have_a_use_for_them(
+    tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    agents = ("behavior-cloning", "decision-aaren")
+    settings = {"agents": agents, "seeds": (0,), "mode": "reset", "target_return": (7.0, 9.0)}
+    config = comparison(tiny, tmp_path, **settings, updates=2, evaluate_every=2)
+    rows = compare(config)
+    assert [(row["agent"], row["mode"], row["target_return"]) for row in rows] == [
+        ("behavior-cloning", "carry", None),
+        ("decision-aaren", "reset", 7.0),
+        ("decision-aaren", "reset", 9.0),
+    ]
+
+
+def test_a_mode_that_one_of_the_agents_lacks_is_refused_before_any_work(
+    tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    agents = ("decision-transformer", "decision-aaren")
+    config = comparison(tiny, tmp_path / "all", agents=agents, seeds=(0,), mode="sliding")
+    with pytest.raises(UserError, match="--mode sliding: decision-aaren knows carry"):
+        compare(config)
+    assert not (tmp_path / "all").exists()
