@@ -130,13 +130,6 @@ def check_targets(
     return np.broadcast_to(targets, (num_envs,)).copy()
 
 
-def cannot_be_asked(name: str) -> UserError:
-    """The error for a target return given to an agent (by its name) that takes none."""
-    return UserError(
-        f"--target-return must be left out: this {name} agent cannot be asked for a return"
-    )
-
-
 def beyond_the_table(what: str, steps: int, table: int) -> UserError:
     """The error for an episode that is longer than the learned timestep table."""
     return UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -55,7 +56,9 @@ class AgentConfig:
     tables and head at a standard deviation of 0.02; `original`: PyTorch's start of everything, as
     in Decision Transformer's code (timestep table at 1); `gpt2`: all weights at 0.02 and biases at
     zero, as in CORL and Hugging Face."""
-
+    observation_clip: float = 10.0
+    """Standardised observations are clipped at this many standard deviations from the data's mean;
+    `inf` for no clipping. Raw observations (`--no-normalize-observations`) are never clipped."""
     condition: Condition = "target"
     """What actions are conditioned on. `target`: a return that the user asks for, as in Decision
     Transformer; `max-return`: the best return that the data support, which the agent predicts
@@ -66,6 +69,8 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recency", tuple(self.recency))  # JSON knows lists alone
+        if self.observation_clip is None:  # JSON has no infinity
+            object.__setattr__(self, "observation_clip", math.inf)
 
     def check(self) -> None:
         """Raise `UserError` for a value that cannot work, naming its flag."""
@@ -95,6 +100,27 @@ class AgentConfig:
             raise UserError(f"--heads ({self.heads}) must divide --width ({self.width})")
         if self.timestep_embedding == "sinusoidal" and self.width % 2:
             raise UserError(f"--width must be even for sinusoidal embedding, got {self.width}")
+        if not self.observation_clip > 0:
+            raise UserError(
+                f"--observation-clip must be above 0 (inf for none), got {self.observation_clip}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; no clipping is null, since JSON has no infinity."""
+        content = dataclasses.asdict(self)
+        content["recency"] = list(self.recency)
+        if math.isinf(self.observation_clip):
+            content["observation_clip"] = None
+        return content
+
+    @staticmethod
+    def from_json(content: dict[str, Any]) -> AgentConfig:
+        """The inverse of `to_json`. Configs from before `observation_clip` did not clip.
+
+        Raises:
+            TypeError: for a field that this version does not know, or content that is no mapping.
+        """
+        return AgentConfig(**{"observation_clip": math.inf, **content})
 
 
 def _flag(name: str) -> str:
@@ -117,8 +143,6 @@ class AgentSpec:
     """Gymnasium's name of the environment to act in, or its spec as JSON."""
     dataset: str = ""
     """Name of the data that it learned from."""
-    return_statistics: tuple[float, float] | None = None
-    """Mean and standard deviation of the data's returns-to-go; see `return_unit`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.observation_space, gym.spaces.Box):
@@ -141,11 +165,6 @@ class AgentSpec:
         """Numbers in one action, flattened; for discrete actions how many there are."""
         return int(gym.spaces.flatdim(self.action_space))
 
-    @property
-    def return_unit(self) -> tuple[float, float]:
-        """Shift and scale of predicted returns-to-go: standardised where statistics are known."""
-        return self.return_statistics or (0.0, self.returns_scale)
-
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values (a space is a JSON string of its own: it may hold infinities)."""
         return {
@@ -156,14 +175,12 @@ class AgentSpec:
             "reference_scores": self.reference_scores and list(self.reference_scores),
             "environment": self.environment,
             "dataset": self.dataset,
-            "return_statistics": self.return_statistics and list(self.return_statistics),
         }
 
     @staticmethod
     def from_json(content: dict[str, Any]) -> AgentSpec:
         """The inverse of `to_json`."""
         reference = content["reference_scores"]
-        statistics = content.get("return_statistics")  # older agents have none
         return AgentSpec(
             observation_space=deserialize_space(content["observation_space"]),
             action_space=deserialize_space(content["action_space"]),
@@ -172,5 +189,4 @@ class AgentSpec:
             reference_scores=None if reference is None else (reference[0], reference[1]),
             environment=content["environment"],
             dataset=content["dataset"],
-            return_statistics=None if statistics is None else (statistics[0], statistics[1]),
         )

@@ -37,6 +37,8 @@ class StepEmbedding(nn.Module):
     timestep_table: Tensor
     frequencies: Tensor
     time_offsets: Tensor
+    lowest: Tensor
+    highest: Tensor
 
     def __init__(self, agent: TrajectoryAgent, kinds: tuple[TokenKind, ...]) -> None:
         super().__init__()
@@ -46,6 +48,11 @@ class StepEmbedding(nn.Module):
         self.looks_up = isinstance(agent.actions, DiscreteActions) and "action" in kinds
         self.numbers = kinds[1:] if self.looks_up else kinds
         self.linear = AffineMap(_fold_embedding(agent, self.numbers))
+        bounds = agent.observation_bounds() if "observation" in kinds else None
+        self.clips = bounds is not None
+        if bounds is not None:
+            self.register_buffer("lowest", bounds[0])
+            self.register_buffer("highest", bounds[1])
         if self.looks_up:
             self._keep("action_table", to_numpy(part(agent.embed_action, nn.Embedding).weight))
         if self.timestep_embedding == "learned":
@@ -75,6 +82,8 @@ class StepEmbedding(nn.Module):
         Returns:
             Tokens `[tokens batch, width]`, an environment's one after the other.
         """
+        if self.clips:  # raw numbers: standardising is part of the linear map
+            observation = observation.clamp(self.lowest, self.highest)
         given = {"action": previous_action, "return": returns, "observation": observation}
         x = self.linear(torch.cat([given[kind].float() for kind in self.numbers], dim=1))
         if isinstance(self.actions, DiscreteActions) and self.looks_up:
@@ -150,9 +159,8 @@ def return_head_of(agent: TrajectoryAgent) -> AffineMap | None:
     """`TrajectoryAgent.predict_return` as one map; `None` for an agent that is asked for a return."""
     if agent.return_head is None:
         return None
-    shift, scale = agent.spec.return_unit
     weight, bias = affine(agent.return_head)
-    return AffineMap((weight * scale, bias * scale + shift))
+    return AffineMap((weight * agent.spec.returns_scale, bias * agent.spec.returns_scale))
 
 
 def decide(actions: nn.Module, predictions: Tensor) -> Tensor:

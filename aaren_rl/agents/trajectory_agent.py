@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from aaren_rl.acting import Policy, beyond_the_table, cannot_be_asked, check_targets
+from aaren_rl.acting import Policy, beyond_the_table, check_targets
 from aaren_rl.agents.base import Agent, Mode
 from aaren_rl.agents.conditioning import CHUNKS, TokenKind, expectile_loss
 from aaren_rl.agents.config import AgentConfig, AgentSpec
@@ -37,6 +37,9 @@ class TrajectoryAgent(Agent):
     """The shared part of the sequence agents; a subclass names its mixer."""
 
     mixer: ClassVar[str]
+    has_memory = True
+    asks_return = True
+    tokens_per_step = TOKENS_PER_STEP
 
     def __init__(
         self,
@@ -65,7 +68,8 @@ class TrajectoryAgent(Agent):
             recency=config.recency,
         )
         self.head = self.actions.head(width)
-        self.return_head = nn.Linear(width, 1) if config.condition == "max-return" else None
+        self.asks_return = config.condition == "target"
+        self.return_head = None if self.asks_return else nn.Linear(width, 1)
         self._start_embeddings()
 
     def _start_embeddings(self) -> None:
@@ -91,11 +95,6 @@ class TrajectoryAgent(Agent):
                 start == "gpt2" or module is not self.embed_action
             ):
                 start_linear(module)
-
-    @property
-    def asks_return(self) -> bool:
-        """Whether the agent can be asked for a return: with the condition `target`."""
-        return self.return_head is None
 
     @property
     def chunks(self) -> tuple[tuple[TokenKind, ...], ...]:
@@ -205,16 +204,15 @@ class TrajectoryAgent(Agent):
     ) -> tuple[Tensor, SequenceState | None]:
         """As `Agent.loss_from`; with `max-return` plus the loss of the returns, of weight 1.
 
-        That loss is in units of `AgentSpec.return_unit`, so that neither of the two is far larger.
+        That loss is in the unit in which returns are embedded, `AgentSpec.returns_scale`.
         """
         if self.return_head is None:
             return super().loss_from(batch, state)
         features, state = self._features(batch, state, EVERY_TOKEN)
         predictions = self.head(features[:, ACTING_TOKENS])
-        shift, scale = self.spec.return_unit
         errors = expectile_loss(
-            self._standard_return(features[:, FIRST_TOKENS]),
-            (batch.returns_to_go - shift) / scale,
+            self._scaled_return(features[:, FIRST_TOKENS]),
+            batch.returns_to_go / self.spec.returns_scale,
             self.config.expectile,
         )
         of_returns = (errors[..., 0] * batch.mask).sum() / batch.mask.sum().clamp(min=1)
@@ -241,11 +239,10 @@ class TrajectoryAgent(Agent):
         Returns:
             `[..., 1]`.
         """
-        shift, scale = self.spec.return_unit
-        return shift + scale * self._standard_return(features)
+        return self._scaled_return(features) * self.spec.returns_scale
 
-    def _standard_return(self, features: Tensor) -> Tensor:
-        """`predict_return` in units of `AgentSpec.return_unit`, in float32 also under autocast."""
+    def _scaled_return(self, features: Tensor) -> Tensor:
+        """`predict_return` in the unit in which it is embedded, in float32 also under autocast."""
         head = self.return_head
         assert head is not None
         with torch.autocast(features.device.type, enabled=False):
@@ -283,8 +280,7 @@ class TrajectoryAgent(Agent):
         """
         if self.asks_return:
             return check_targets(target_return, self.spec.target_returns, num_envs)
-        if target_return is not None:
-            raise cannot_be_asked(self.name)
+        self.check_request(target_return=target_return, condition=self.config.condition)
         return np.zeros(num_envs)
 
     def _stepping_policy(self, targets: np.ndarray, restart_every: int | None) -> Policy:

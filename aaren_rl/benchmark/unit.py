@@ -14,13 +14,13 @@ import torch
 
 from aaren_rl.agents import Agent, Mode, load_agent
 from aaren_rl.benchmark.spec import BenchmarkSpec, EvaluationSpec
-from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import acting_cost, evaluate_agent
 from aaren_rl.evaluation.evaluate import environment_of_agent
+from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.storage import locked, read_json, write_json
 from aaren_rl.training import TrainConfig, train
-from aaren_rl.training.run import MAY_CHANGE
+from aaren_rl.training.run import MAY_CHANGE, load_data
 from aaren_rl.training.trainer import kept_folder
 
 RESULT_FILE = "result.json"
@@ -58,6 +58,11 @@ class Unit:
     def folder(self) -> Path:
         """Where all of it lies."""
         return self.config.run_folder
+
+    @property
+    def first_episode(self) -> int:
+        """The seed of its first evaluation episode after training."""
+        return first_episode_seed(self.config.seed, "after training") + self.evaluation.seed
 
     def to_json(self) -> dict[str, Any]:
         """What makes this unit this unit: where it lies and on what it ran left out."""
@@ -202,7 +207,7 @@ def _evaluation(
         [row] = evaluate_agent(
             agent,
             environment_of_agent(agent, unit.config.environment),
-            modes=(mode,),
+            modes=(mode,) if agent.has_memory else (),
             targets=() if target is None else (target,),
             episodes=episodes,
             seed=seed,
@@ -216,7 +221,7 @@ def _evaluation(
             "reference_scores": reference and list(reference),
         }
 
-    seed = unit.evaluation.seed + unit.config.seed * unit.evaluation.episodes
+    seed = unit.first_episode
     asked = "none" if target is None else f"{target:.10g}"
     return f"{kind}-{update}-{mode}-{asked}-{episodes}-from-{seed}", measure
 
@@ -229,10 +234,9 @@ def _cost(unit: Unit, agents: dict[int, Agent], mode: Mode) -> Callable[[], dict
         steps = COST_STEPS
         if agent.config.timestep_embedding == "learned":
             steps = min(steps, agent.config.max_episode_length)
-        config = unit.config
-        data = load_trajectories(config.dataset, on=config.data_on, cache=config.data_cache)
-        observations = data.observations[:steps]
-        cost = acting_cost(agent, observations, mode=mode, steps=steps)
+        observations = load_data(unit.config).observations[:steps]
+        own_mode = mode if agent.has_memory else None
+        cost = acting_cost(agent, observations, mode=own_mode, steps=steps)
         return {
             "mode": mode,
             "act_microseconds": cost.act_microseconds,

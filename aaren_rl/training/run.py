@@ -13,6 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 from lightning_fabric import Fabric
 
 from aaren_rl.agents import AGENTS, Agent, AgentSpec
+from aaren_rl.agents.actions import ContinuousActions
 from aaren_rl.data import (
     EpisodeSampler,
     Sampler,
@@ -35,7 +36,7 @@ from aaren_rl.storage import (
     write_json,
 )
 from aaren_rl.training.allocator import keep_freed_memory
-from aaren_rl.training.config import TrainConfig
+from aaren_rl.training.config import TrainConfig, TrainSettings
 from aaren_rl.training.offline import split
 from aaren_rl.training.precision import resolved_precision
 from aaren_rl.training.trainer import Trainer
@@ -80,8 +81,7 @@ def _train(config: TrainConfig) -> dict[str, Any]:
     if config.resume and (folder / SUMMARY_FILE).exists():
         summary: dict[str, Any] = read_json(folder / SUMMARY_FILE)
         return summary if is_leader() else {}
-    dataset = load_trajectories(config.dataset, on=config.data_on, cache=config.data_cache)
-    dataset = dataset.top_percent(config.top_percent)
+    dataset = load_data(config).top_percent(config.top_percent)
     environment = evaluation_environment(config, dataset)
     training, held_out = dataset, None
     if config.held_out > 0 and dataset.num_episodes > 1:
@@ -111,6 +111,16 @@ def _train(config: TrainConfig) -> dict[str, Any]:
     )
     trainer.fit(resume=config.resume and recover_folder(folder / "last").is_dir())
     return finish(trainer, dataset)
+
+
+def load_data(config: TrainSettings) -> TrajectoryDataset:
+    """The data that the settings name, where they say; all episodes."""
+    return load_trajectories(
+        config.dataset,
+        on=config.data_on,
+        cache=config.data_cache,
+        keep_unfinished_episode=config.keep_unfinished_episode,
+    )
 
 
 def make_sampler(
@@ -200,8 +210,8 @@ def claim_folder(folder: Path, config: TrainConfig) -> None:
 def check_same_run(folder: Path, config: TrainConfig) -> None:
     """Raise `UserError` when the folder holds another run than the config's; names the flags."""
     file = folder / CONFIG_FILE
-    differing = []
-    if file.exists():  # fields that are newer than the run have their defaults there
+    differing: list[str] = []
+    if file.exists():
         before = TrainConfig.from_json(read_json(file), file)
         differing = _differences(before.to_json(), config.to_json())
     if differing:
@@ -236,7 +246,6 @@ def build_agent(
 ) -> Agent:
     """A new agent for the dataset's task, with the dataset's statistics."""
     name = environment.to_json() if isinstance(environment, EnvSpec) else environment
-    predicts = config.model.condition == "max-return"
     spec = AgentSpec(
         observation_space=dataset.observation_space,  # type: ignore[arg-type]
         action_space=dataset.action_space,  # type: ignore[arg-type]
@@ -245,13 +254,15 @@ def build_agent(
         reference_scores=dataset.reference_scores,
         environment=name,
         dataset=dataset.name,
-        return_statistics=dataset.return_statistics() if predicts else None,
     )
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
     if config.normalize_observations:
         mean, std = dataset.observation_statistics()
-    return AGENTS[config.agent](config.model, spec, mean, std)
+    agent = AGENTS[config.agent](config.model, spec, mean, std)
+    if isinstance(agent.actions, ContinuousActions) and not agent.actions.bounded:
+        agent.actions.standardise(*dataset.action_statistics())
+    return agent
 
 
 def _target(dataset: TrajectoryDataset) -> float:

@@ -12,11 +12,11 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from aaren_rl.agents import Agent, Carry, TrajectoryAgent, load_agent
-from aaren_rl.agents.trajectory_agent import TOKENS_PER_STEP
 from aaren_rl.data import Sampler, TrajectoryDataset
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Score, rollout, score
 from aaren_rl.evaluation.rollout import LARGEST_BATCH, seconds_per_step
+from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.layers import SequenceState
 from aaren_rl.storage import write_json
 from aaren_rl.training.checkpoint import (
@@ -34,9 +34,6 @@ from aaren_rl.training.offline import offline_metrics
 from aaren_rl.training.optimizer import make_optimizer
 from aaren_rl.training.progress import TrainingProgress, duration
 from aaren_rl.training.schedule import learning_rate_factor
-
-EVALUATION_SEED = 10_000  # added to the run's seed: not the seeds that data are often made with
-
 
 TIMED_UPDATES = 10  # after which the expected duration is said
 
@@ -78,9 +75,9 @@ class Trainer:
             agent, config.learning_rate, config.weight_decay
         )
         self.module, self.wrapped = fabric.setup(agent, self.optimizer)
-        self.targets: list[float | None] = [None]
-        if agent.asks_return:
-            self.targets = list(config.target_return or agent.spec.target_returns)
+        self.targets: list[float | None] = list(config.target_return or agent.spec.target_returns)
+        if not agent.asks_return:
+            self.targets = [None]
         self.carry = Carry() if config.sampling == "streams" else None
         self.update = 0
         self.train_seconds = 0.0
@@ -156,7 +153,7 @@ class Trainer:
             episodes=min(config.episodes, LARGEST_BATCH),
             target_return=self.targets[0],
             mode=config.mode,
-            seed=EVALUATION_SEED + config.seed,
+            seed=first_episode_seed(config.seed, "during training"),
         )
         self.agent.train()
         evaluations = math.ceil(config.updates / config.evaluation_interval)
@@ -186,7 +183,7 @@ class Trainer:
             group["lr"] = rate
         batch = self.sampler.sample()
         steps = int(batch.mask.sum())  # before it moves: no waiting
-        self._tokens += TOKENS_PER_STEP * steps
+        self._tokens += self.agent.tokens_per_step * steps
         batch = batch.to(self.fabric.device)
         loss = self.module(batch) if self.carry is None else self.module(batch, self.carry)
         loss = self._weighted(loss, steps)
@@ -290,7 +287,7 @@ class Trainer:
             episodes=self.config.episodes,
             target_return=target,
             mode=self.config.mode,
-            seed=EVALUATION_SEED + self.config.seed,
+            seed=first_episode_seed(self.config.seed, "during training"),
             on_step=check,
         )
         return score(self.agent, episodes, target)
