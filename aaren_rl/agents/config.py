@@ -102,12 +102,13 @@ class AgentConfig:
 
     @staticmethod
     def from_json(content: dict[str, Any]) -> AgentConfig:
-        """The inverse of `to_json`. Configs from before `observation_clip` did not clip.
+        """The inverse of `to_json`. What older configs do not say stays as it was then.
 
         Raises:
             TypeError: for a field that this version does not know, or content that is no mapping.
         """
-        return AgentConfig(**{"observation_clip": math.inf, **content})
+        before = {"observation_clip": math.inf, "embedding_dropout": content.get("dropout", 0.1)}
+        return AgentConfig(**{**before, **content})
 
 
 def _flag(name: str) -> str:
@@ -122,6 +123,8 @@ class AgentSpec:
     action_space: gym.spaces.Box | gym.spaces.Discrete
     returns_scale: float = 1000.0
     """Returns-to-go are divided by this before they are embedded."""
+    returns_shift: float = 0.0
+    """This is taken from returns-to-go before they are divided by `returns_scale`."""
     target_returns: tuple[float, ...] = ()
     """What to ask for when the user does not say."""
     reference_scores: tuple[float, float] | None = None
@@ -158,6 +161,7 @@ class AgentSpec:
             "observation_space": serialize_space(self.observation_space),
             "action_space": serialize_space(self.action_space),
             "returns_scale": self.returns_scale,
+            "returns_shift": self.returns_shift,
             "target_returns": list(self.target_returns),
             "reference_scores": self.reference_scores and list(self.reference_scores),
             "environment": self.environment,
@@ -172,6 +176,7 @@ class AgentSpec:
             observation_space=deserialize_space(content["observation_space"]),
             action_space=deserialize_space(content["action_space"]),
             returns_scale=content["returns_scale"],
+            returns_shift=content.get("returns_shift", 0.0),  # older cards have none
             target_returns=tuple(content["target_returns"]),
             reference_scores=None if reference is None else (reference[0], reference[1]),
             environment=content["environment"],

@@ -173,8 +173,9 @@ def _fold_embedding(agent: TrajectoryAgent) -> Affine:
     Without the action where actions are discrete: those are looked up.
     """
     mean, std = to_numpy(agent.observation_mean), to_numpy(agent.observation_std)
+    scale = agent.spec.returns_scale
     parts = [
-        _scaled(affine(agent.embed_return), 1 / agent.spec.returns_scale, 0.0),
+        _scaled(affine(agent.embed_return), 1 / scale, -agent.spec.returns_shift / scale),
         _scaled(affine(agent.embed_observation), 1 / std, -mean / std),
     ]
     codec = agent.actions

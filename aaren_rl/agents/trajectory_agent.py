@@ -88,6 +88,10 @@ class TrajectoryAgent(Agent):
             ):
                 start_linear(module)
 
+    def scaled(self, returns_to_go: Tensor) -> Tensor:
+        """Returns-to-go as they are embedded, of the same shape; see `AgentSpec.returns_scale`."""
+        return (returns_to_go - self.spec.returns_shift) / self.spec.returns_scale
+
     def embed(
         self, returns_to_go: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor
     ) -> Tensor:
@@ -102,7 +106,7 @@ class TrajectoryAgent(Agent):
         Returns:
             `[batch, 3 time, width]`: return-to-go, observation, action of each step in turn.
         """
-        values = [returns_to_go / self.spec.returns_scale, self.normalise(observations)]
+        values = [self.scaled(returns_to_go), self.normalise(observations)]
         embedded = [self.embed_return, self.embed_observation]
         if isinstance(self.embed_action, nn.Linear):
             values.append(self.actions.encode(actions))
@@ -134,7 +138,7 @@ class TrajectoryAgent(Agent):
         tokens = torch.stack(
             [
                 self.embed_action(self.actions.encode(previous_actions)) + before,
-                self.embed_return(returns_to_go / self.spec.returns_scale) + now,
+                self.embed_return(self.scaled(returns_to_go)) + now,
                 self.embed_observation(self.normalise(observations)) + now,
             ],
             dim=1,

@@ -78,9 +78,12 @@ class TrainSettings:
     """Share of the episodes kept out of training, to measure action errors by position."""
     normalize_observations: bool = True
     """Standardise observations by the data's mean and standard deviation."""
+    standardize_returns: bool = True
+    """Standardise returns-to-go by the data's mean and standard deviation. Without it, and without
+    `returns-scale`, they are divided by 1000 for the known MuJoCo tasks (as Decision Transformer
+    does), else by the largest absolute return in the data (docs/learning.md)."""
     returns_scale: float | None = None
-    """Returns-to-go are divided by this. By default 1000 for the known MuJoCo tasks, else the
-    largest absolute return in the data."""
+    """Divide returns-to-go by this number, in place of standardising them."""
     environment: str | None = None
     """Gymnasium id to evaluate in; by default the dataset's own; `none` for no evaluation.
     Options go behind it: 'aaren/PassiveTMaze-v0?length=1000&noise=0.5'."""
@@ -212,7 +215,8 @@ class TrainConfig(TrainSettings):
         """
         try:
             # What versions without these fields did, so that their runs go on as they began.
-            fields = {"keep_unfinished_episode": True, **content}
+            before = {"keep_unfinished_episode": True, "standardize_returns": False}
+            fields = {**before, **content}
             agent = AGENTS.get(fields.get("agent", TrainConfig.agent))
             if agent is not None and not agent.has_memory:
                 fields["mode"] = None  # they took any and did nothing with it

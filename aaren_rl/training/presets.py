@@ -28,7 +28,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_steps": 1000,
         "updates": 2400,
         "learning_rate": 1e-3,
+        "precision": "32",
         "normalize_observations": False,
+        "standardize_returns": False,
         "model": AgentConfig(
             layers=2,
             width=64,
