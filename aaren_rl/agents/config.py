@@ -17,7 +17,9 @@ FASTEST_FORGETTING = 5.0  # a token is then 1/150 of the next; more would underf
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """The shape of an agent. Defaults are Decision Transformer's for MuJoCo."""
+    """The shape of an agent. The sizes are Decision Transformer's for MuJoCo; docs/learning.md has
+    what differs from it, and the measurements.
+    """
 
     context_length: int = 20
     """Environment steps in a training window, in `window` mode and between two resets."""
@@ -45,9 +47,9 @@ class AgentConfig:
     is off; see docs/memory.md)."""
     activation: Literal["relu", "gelu"] = "relu"
     """Activation of the feed-forward layers."""
-    timestep_embedding: Literal["learned", "sinusoidal", "none"] = "learned"
-    """How a token learns its time in the episode: a learned table ends at `max-episode-length`;
-    `sinusoidal` and `none` act for ever."""
+    timestep_embedding: Literal["learned", "sinusoidal", "none"] = "none"
+    """How a token learns its time in the episode. A learned table ends at `max-episode-length`;
+    with `sinusoidal` or `none` the agent acts in episodes of any length."""
     max_episode_length: int = 1000
     """Rows of the learned timestep table: no longer episode can be trained on or acted in."""
     embedding_start: Literal["default", "original", "gpt2"] = "default"

@@ -48,7 +48,7 @@ def test_it_remembers_the_cue(mixer: str, maze: Path, tmp_path: Path) -> None:
         "memory",
         dataset=str(maze),
         agent=AGENT_OF[mixer],
-        updates=250,
+        updates=200,
         batch_steps=300,
         learning_rate=3e-3,
         environment="none",
