@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class AarenPolicy(Policy):
-    """One forward pass of three tokens (a_{t-1}, R_t, s_t) a step, the state carried between.
+    """One call of the agent's `AarenStep` a step, the state carried between.
 
     Args:
         agent: the agent.
         step: its step.
-        targets: returns to ask for, float64 `[num_envs]`.
+        targets: returns to ask for, float64 `[num_envs]`; not looked at with `max-return`.
         restart_every: start the state afresh every so many steps; `None` carries it to the end.
         run: what to call in `step`'s place, such as `torch.compile(step)`; only without
             `restart_every`.
@@ -68,6 +68,12 @@ class AarenPolicy(Policy):
         self._state = self._begin
 
     @property
+    def returns_to_go(self) -> np.ndarray:
+        """The return-to-go that each environment's last action was taken on, `[num_envs]`."""
+        array: np.ndarray = self._state[1][:, 0].cpu().numpy().copy()
+        return array
+
+    @property
     def state_bytes(self) -> int:
         """Model state, previous action, timestep and return-to-go."""
         return sum(each.nbytes for each in self._state)
@@ -105,7 +111,7 @@ class AarenPolicy(Policy):
             first = due if first is None else first | due
             layers = list(_where(first, self._begin[3:], tuple(layers)))
         returns = returns - reward
-        action, new = self._step.decide(
+        action, returns, new = self._step.decide(
             observation, returns, action, timestep, first, tuple(layers)
         )
         return (action, returns, timestep + 1, *new)

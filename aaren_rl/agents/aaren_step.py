@@ -2,7 +2,7 @@
 
 The same numbers as `DecisionAaren.predict`, to float rounding, with the fewest operations: scales
 and statistics are in the weights, each layer's attention is `aaren_rl.layers.folded`, and the last
-feed-forward part is computed for the observation's token alone. The exported ONNX graph
+feed-forward part is computed for a chunk's last token alone. The exported ONNX graph
 (`aaren_rl.export.onnx_step`) is this module written down in ONNX.
 """
 
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from aaren_rl.agents.step_parts import (
-    TOKENS,
     AffineMap,
     CopiedNorm,
     StepEmbedding,
@@ -22,7 +21,9 @@ from aaren_rl.agents.step_parts import (
     decide,
     head_of,
     part,
+    return_head_of,
 )
+from aaren_rl.agents.conditioning import TokenKind
 from aaren_rl.layers import AarenAttention, Block
 from aaren_rl.layers.folded import (
     ABSENT,
@@ -33,6 +34,7 @@ from aaren_rl.layers.folded import (
     causal,
     fold_attention,
     recency_of_step,
+    to_numpy,
 )
 
 if TYPE_CHECKING:
@@ -46,25 +48,19 @@ class AarenStep(nn.Module):
         agent: a trained agent. Training it further does not change this module.
     """
 
-    absent: Tensor
-    causal: Tensor
-
     def __init__(self, agent: DecisionAaren) -> None:
         super().__init__()
         config = agent.config
         self.width, self.heads = config.width, config.heads
         self.dim = config.width // config.heads
         self.actions = agent.actions
-        self.embedding = StepEmbedding(agent)
+        self.chunks = nn.ModuleList(StepChunk(agent, kinds) for kinds in agent.chunks)
         blocks = [StepBlock(part(block, Block)) for block in agent.sequence_model.blocks]
         self.blocks = nn.ModuleList(blocks)
         self.carries_maximum = any(block.bound > NO_MAXIMUM for block in blocks)
         self.norm = CopiedNorm(agent.sequence_model.norm)
         self.head = head_of(agent)
-        first = torch.zeros(1, 1, TOKENS, 1)
-        first[:, :, 0] = ABSENT  # an episode's first step has no previous action
-        self.register_buffer("absent", first)
-        self.register_buffer("causal", torch.from_numpy(causal(TOKENS)))
+        self.return_head = return_head_of(agent)
         self.to(agent.observation_mean.device)
 
     @property
@@ -76,7 +72,7 @@ class AarenStep(nn.Module):
     def empty_state(self, batch: int) -> tuple[Tensor, ...]:
         """The state before an episode's first step, layer after layer."""
         return tuple(
-            torch.full((batch, self.heads, size), value, device=self.absent.device)
+            torch.full((batch, self.heads, size), value, device=self.head.weight.device)
             for _ in self.blocks
             for _, size, value in self.layer_state
         )
@@ -98,14 +94,15 @@ class AarenStep(nn.Module):
             previous_action: float32 `[batch, action_size]`, or int64 `[batch, 1]`; any valid one
                 at an episode's start.
             return_to_go: float64 `[batch, 1]`, as the last step returned it, or the target return.
+                With the condition `max-return` neither this nor `reward` is looked at.
             timestep: int64 `[batch, 1]`, as the last step returned it, or 0.
             state: as the last step returned it, or `empty_state`.
 
         Returns:
-            Action, next return-to-go, next timestep, next state.
+            Action, the return-to-go that it was taken on, next timestep, next state.
         """
         returns = return_to_go - reward
-        action, new = self.decide(
+        action, returns, new = self.decide(
             observation, returns, previous_action, timestep, timestep == 0, state
         )
         return (action, returns, timestep + 1, *new)
@@ -118,37 +115,87 @@ class AarenStep(nn.Module):
         timestep: Tensor,
         first: Tensor | None,
         state: tuple[Tensor, ...],
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The action and the state after it.
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """The action, the return-to-go that it was taken on, and the state after it.
 
         Args:
             observation: as in `forward`.
-            returns_to_go: of this step.
+            returns_to_go: of this step, float64 `[batch, 1]`; with `max-return` it is predicted.
             previous_action: as in `forward`.
             timestep: as in `forward`.
             first: bool `[batch, 1]`, true where there is no previous action; `None` for nowhere.
             state: as in `forward`.
         """
-        x = self.embedding(observation, returns_to_go, previous_action, timestep)
-        absent = None
-        if first is not None:
-            absent = torch.where(first[:, :, None, None], self.absent, 0.0)
+        for index, module in enumerate(self.chunks):
+            chunk = part(module, StepChunk)
+            x = chunk.embedding(observation, returns_to_go, previous_action, timestep)
+            features, state = self._read(chunk, x, first, state)
+            if index < len(self.chunks) - 1 and self.return_head is not None:
+                returns_to_go = self.return_head(features).double()
+        return decide(self.actions, self.head(features)), returns_to_go, state
+
+    def _read(
+        self, chunk: StepChunk, x: Tensor, first: Tensor | None, state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Features of a chunk's last token, `[batch, width]`, and the state after it."""
+        added = chunk.added_to_scores(first)
         tensors = len(self.layer_state)
         new: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             own = state[index * tensors : (index + 1) * tensors]
             last = index == len(self.blocks) - 1
-            x, *layer = block(x, own, absent, self.causal, last)
+            x, *layer = block(x, own, chunk, added, last)
             new += layer
-        return decide(self.actions, self.head(self.norm(x))), tuple(new)
+        return self.norm(x), tuple(new)
+
+
+class StepChunk(nn.Module):
+    """What differs between the chunks of a step: the embedding, and constants by their length.
+
+    Args:
+        agent: a trained agent; the weights are copied.
+        kinds: the chunk's tokens, one of `agent.chunks`: the previous action and others, or one.
+    """
+
+    absent: Tensor
+    causal: Tensor
+    recency: Tensor | None
+    passed: Tensor | None
+
+    def __init__(self, agent: DecisionAaren, kinds: tuple[TokenKind, ...]) -> None:
+        super().__init__()
+        self.tokens = len(kinds)
+        self.embedding = StepEmbedding(agent, kinds)
+        absent = torch.zeros(1, 1, self.tokens, 1)
+        absent[:, :, 0] = ABSENT  # an episode's first step has no previous action
+        self.register_buffer("absent", absent)
+        self.register_buffer("causal", torch.from_numpy(causal(self.tokens)))
+        recency = passed = None
+        rates = part(part(agent.sequence_model.blocks[0], Block).mixer, AarenAttention).recency
+        if rates is not None:  # the same in all layers
+            parts = recency_of_step(to_numpy(rates), self.tokens)
+            recency, passed = (torch.from_numpy(values) for values in parts)
+        self.register_buffer("recency", recency)  # added to scores, [heads, tokens, 1]
+        self.register_buffer("passed", passed)  # taken from the maximum, [heads, 1]
+
+    def added_to_scores(self, first: Tensor | None) -> Tensor | None:
+        """What is added to the scores, `[batch or 1, heads or 1, tokens, 1]`; `None` for nothing.
+
+        Args:
+            first: bool `[batch, 1]`, true where there is no previous action; `None` for nowhere.
+        """
+        if self.tokens == 1:  # no previous action, and recency counts back from this very token
+            return None
+        if first is None:
+            return self.recency
+        absent = torch.where(first[:, :, None, None], self.absent, 0.0)
+        return absent if self.recency is None else absent + self.recency
 
 
 class StepBlock(nn.Module):
-    """`aaren_rl.layers.Block` for the three tokens of a step."""
+    """`aaren_rl.layers.Block` for the tokens of a chunk."""
 
     out: AffineMap | None
-    recency: Tensor | None
-    passed: Tensor | None
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -158,40 +205,34 @@ class StepBlock(nn.Module):
         self.project = AffineMap(folded.project)
         self.out = None if folded.out is None else AffineMap(folded.out)
         self.feed_forward = StepFeedForward(block)
-        recency = passed = None
-        if folded.recency is not None:
-            parts = recency_of_step(folded.recency, TOKENS)
-            recency, passed = (torch.from_numpy(values) for values in parts)
-        self.register_buffer("recency", recency)  # added to scores, [heads, tokens, 1]
-        self.register_buffer("passed", passed)  # taken from the maximum, [heads, 1]
 
     def forward(
         self,
         x: Tensor,
         state: tuple[Tensor, ...],
-        absent: Tensor | None,
-        mask: Tensor,
+        chunk: StepChunk,
+        added: Tensor | None,
         last: bool,
     ) -> tuple[Tensor, ...]:
         """Tokens and the new state.
 
-        Tokens are `[3 batch, width]`; from the last block the observation's, `[batch, width]`.
+        Tokens are `[tokens batch, width]`; from the last block the last one's, `[batch, width]`.
         """
-        rows = self.project(self.norm(x)).view(-1, TOKENS, self.heads, self.dim + 2).transpose(1, 2)
+        rows = self.project(self.norm(x)).view(-1, chunk.tokens, self.heads, self.dim + 2)
+        rows = rows.transpose(1, 2)
         new: list[Tensor]
-        if self.recency is not None and self.passed is not None:
-            absent = self.recency if absent is None else absent + self.recency
+        if chunk.passed is not None:
             if len(state) == 1:
-                state = (state[0] * (-self.passed).exp(),)
+                state = (state[0] * (-chunk.passed).exp(),)
             else:
-                state = (state[0], state[1] - self.passed)
+                state = (state[0], state[1] - chunk.passed)
         if len(state) == 1:
-            outputs, *new = attend_bounded(rows, state[0], absent, last)
+            outputs, *new = attend_bounded(rows, state[0], added, last)
         else:
-            outputs, *new = attend(rows, state[0], state[1], absent, mask, last)
+            outputs, *new = attend(rows, state[0], state[1], added, chunk.causal, last)
         outputs = outputs.transpose(1, 2).reshape(-1, self.heads * self.dim)
         if self.out is not None:
             outputs = self.out(outputs)
         if last:
-            x = x.view(-1, TOKENS, x.shape[1])[:, -1]
+            x = x.view(-1, chunk.tokens, x.shape[1])[:, -1]
         return self.feed_forward(x + outputs), *new

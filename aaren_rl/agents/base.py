@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from aaren_rl.acting import Policy
 from aaren_rl.agents.actions import action_codec
+from aaren_rl.agents.conditioning import Condition
 from aaren_rl.agents.config import AgentConfig, AgentSpec
 from aaren_rl.data.sampling import Batch
 from aaren_rl.errors import UserError
@@ -58,8 +59,8 @@ class Agent(nn.Module, ABC):
     name: ClassVar[str]
     has_memory: ClassVar[bool] = False
     """Whether an action depends on earlier steps, so that there are modes to choose from."""
-    asks_return: ClassVar[bool] = False
-    """Whether it can be asked for a return."""
+    asks_return: bool = False
+    """Whether it can be asked for a return; of an instance, also by its `config.condition`."""
     tokens_per_step: ClassVar[int] = 1
     """Vectors that its body reads of each environment step."""
     modes: ClassVar[tuple[Mode, ...]] = ("carry", "reset", "window")
@@ -111,19 +112,26 @@ class Agent(nn.Module, ABC):
         """As `predict`, going on from a state; an agent without memory has none."""
         return self.predict(batch), None
 
+    def loss_from(
+        self, batch: Batch, state: SequenceState | None
+    ) -> tuple[Tensor, SequenceState | None]:
+        """The training loss (a scalar), going on from a state, and the state after the batch."""
+        predictions, state = self.predict_from(batch, state)
+        return self.actions.loss(predictions, batch.actions, batch.mask), state
+
     def forward(self, batch: Batch, carry: Carry | None = None) -> Tensor:
         """The training loss (a scalar): squared error, or cross-entropy for discrete actions.
+
+        With the condition `max-return` the loss of the predicted returns is added to it.
 
         Args:
             batch: steps to learn from.
             carry: with a stream's batches, the state before this one; after the call, behind it.
         """
-        if carry is None:
-            predictions = self.predict(batch)
-        else:
-            predictions, state = self.predict_from(batch, carry.state)
+        loss, state = self.loss_from(batch, None if carry is None else carry.state)
+        if carry is not None:
             carry.put(state)
-        return self.actions.loss(predictions, batch.actions, batch.mask)
+        return loss
 
     loss = forward
 
@@ -132,12 +140,14 @@ class Agent(nn.Module, ABC):
         cls,
         mode: Mode | None = None,
         target_return: float | Sequence[float] | None = None,
+        condition: Condition = "target",
     ) -> None:
         """Raise `UserError` for a mode or a target return that means nothing to this agent.
 
         Args:
             mode: as the user gave it; `None` for not at all.
             target_return: likewise; an empty sequence counts as not given.
+            condition: the agent's, see `AgentConfig`.
         """
         known = cls.modes if cls.has_memory else get_args(Mode)
         if mode is not None and mode not in known:
@@ -147,10 +157,11 @@ class Agent(nn.Module, ABC):
                 f"--mode {mode}: {cls.name} has no memory, so it acts in one way only; leave it out"
             )
         empty = target_return is None or (np.ndim(target_return) and not np.size(target_return))
-        if not (empty or cls.asks_return):
+        if not (empty or (cls.asks_return and condition == "target")):
             asked = " ".join(f"{value:g}" for value in np.atleast_1d(np.asarray(target_return)))
+            what = f"{cls.name} with --condition {condition}" if cls.asks_return else cls.name
             raise UserError(
-                f"--target-return {asked}: {cls.name} cannot be asked for a return; leave it out"
+                f"--target-return {asked}: {what} cannot be asked for a return; leave it out"
             )
 
     @abstractmethod

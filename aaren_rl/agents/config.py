@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import gymnasium as gym
 from minari.serialization import deserialize_space, serialize_space
 
+from aaren_rl.agents.conditioning import Condition
 from aaren_rl.errors import UserError
 
 FASTEST_FORGETTING = 5.0  # a token is then 1/150 of the next; more would underflow in acting
@@ -60,6 +61,13 @@ class AgentConfig:
     observation_clip: float = 10.0
     """Standardised observations are clipped at this many standard deviations from the data's mean;
     `inf` for no clipping. Raw observations (`--no-normalize-observations`) are never clipped."""
+    condition: Condition = "target"
+    """What actions are conditioned on. `target`: a return that the user asks for, as in Decision
+    Transformer; `max-return`: the best return that the data support, which the agent predicts
+    itself (Reinformer, arXiv 2405.08740), so that none is asked for."""
+    expectile: float = 0.99
+    """Expectile of the returns-to-go that `max-return` predicts: 0.5 would be their mean, 1 their
+    maximum."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recency", tuple(self.recency))  # JSON knows lists alone
@@ -76,6 +84,11 @@ class AgentConfig:
                 raise UserError(f"{_flag(name)} must be in [0, 1), got {getattr(self, name)}")
         if not 1 <= self.dilution < math.inf:
             raise UserError(f"--dilution must be finite and at least 1, got {self.dilution}")
+        if self.condition not in get_args(Condition):
+            known = " or ".join(get_args(Condition))
+            raise UserError(f"--condition must be {known}, got {self.condition!r}")
+        if not 0.5 < self.expectile < 1:
+            raise UserError(f"--expectile must be in (0.5, 1), got {self.expectile}")
         if self.recency and len(self.recency) != self.heads:
             raise UserError(
                 f"--recency must be one number for each of the {self.heads} --heads, "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aaren_rl.acting import Policy, check_targets
+from aaren_rl.acting import Policy
 from aaren_rl.agents.base import Mode
 from aaren_rl.agents.policy import SteppingPolicy
 from aaren_rl.agents.trajectory_agent import TrajectoryAgent
@@ -34,7 +34,7 @@ class DecisionTransformer(TrajectoryAgent):
         """Start acting in `num_envs` environments; see `Agent.policy`."""
         if mode != "sliding":
             return super().policy(num_envs, target_return, mode)
-        targets = check_targets(target_return, self.spec.target_returns, num_envs)
+        targets = self.targets_for(target_return, num_envs)
         self.eval()
         keep = self.config.context_length
         if keep == 1:  # no past at all: not even the previous action

@@ -49,6 +49,10 @@ class _Episodes:
     def nbytes(self) -> int:
         return self.returns_to_go.nbytes + self.timesteps.nbytes
 
+    def done(self, timesteps: np.ndarray, returns_to_go: np.ndarray) -> None:
+        """The step was taken, on these returns-to-go."""
+        self.timesteps, self.returns_to_go = timesteps, returns_to_go
+
     def advance(
         self, rewards: np.ndarray | None, dones: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -61,9 +65,11 @@ class _Episodes:
 class SteppingPolicy(Policy):
     """One forward pass of three tokens (a_{t-1}, R_t, s_t) a step, the state carried between.
 
+    With the condition `max-return` two: (a_{t-1}, s_t), then R_t, which was predicted from s_t.
+
     Args:
         agent: the agent.
-        targets: returns to ask for, float64 `[num_envs]`.
+        targets: returns to ask for, float64 `[num_envs]`; not looked at with `max-return`.
         restart_every: start the state afresh every so many steps; `None` carries it to the end.
         keep: let a step read the last so many steps' tokens only (its own are one of them), each
             as it was computed when it was new; at least 2, and only for a mixer whose state is a
@@ -86,6 +92,11 @@ class SteppingPolicy(Policy):
         self._actions = _no_actions(agent, (len(targets),))
 
     @property
+    def returns_to_go(self) -> np.ndarray:
+        """The return-to-go that each environment's last action was taken on, `[num_envs]`."""
+        return self._episodes.returns_to_go.copy()
+
+    @property
     def state_bytes(self) -> int:
         """Model state, previous action, timestep and return-to-go."""
         state = 0 if self._state is None else self._state.nbytes
@@ -105,16 +116,18 @@ class SteppingPolicy(Policy):
         agent.check_horizon(int(timesteps.max()) + 1, "the episode that is acted in")
         if self._restart_every is not None:
             starts = starts | (timesteps % self._restart_every == 0)
-        tokens = self._step.embed_step(
-            self._actions,
-            torch.from_numpy(returns_to_go.astype(np.float32))[:, None].to(device),
-            seen,
-            torch.from_numpy(timesteps).to(device),
-        )
+        returns = torch.from_numpy(returns_to_go.astype(np.float32))[:, None].to(device)
+        times = torch.from_numpy(timesteps).to(device)
+        tokens = self._step.embed_step(0, self._actions, returns, seen, times)
         features, state = self._read(tokens, starts)
+        if not agent.asks_return:
+            returns = self._step.predict_return(features[:, -1])
+            returns_to_go = as_doubles(returns)
+            tokens = self._step.embed_step(1, self._actions, returns, seen, times)
+            features, state = self._step.read(tokens, state, read=NEWEST)
         actions = agent.actions.decide(self._step.head(features[:, -1]))
         self._state, self._actions = state, actions
-        self._episodes.timesteps, self._episodes.returns_to_go = timesteps, returns_to_go
+        self._episodes.done(timesteps, returns_to_go)
         return agent.actions.to_numpy(actions)
 
     def _read(self, tokens: Tensor, starts: np.ndarray) -> tuple[Tensor, SequenceState]:
@@ -122,7 +135,7 @@ class SteppingPolicy(Policy):
         if starts.all() or self._state is None:
             return self._step.read(tokens[:, 1:], read=NEWEST)
         if self._keep is not None:
-            # From the first return-to-go of the steps before up to the newest observation.
+            # From the first token of the steps before up to the last one of this step.
             self._state = last_tokens(self._state, 3 * self._keep - 4)
         if not starts.any():
             return self._step.read(tokens, self._state, read=NEWEST)
@@ -130,6 +143,12 @@ class SteppingPolicy(Policy):
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         mask[:, 0] = ~restart
         return self._step.read(tokens, self._state.reset(restart), mask, NEWEST)
+
+
+def as_doubles(returns: Tensor) -> np.ndarray:
+    """Predicted returns `[num_envs, 1]` as float64 `[num_envs]`."""
+    array: np.ndarray = returns[:, 0].double().cpu().numpy()
+    return array
 
 
 def last_tokens(state: SequenceState, count: int) -> SequenceState:
@@ -141,9 +160,12 @@ def last_tokens(state: SequenceState, count: int) -> SequenceState:
 class WindowPolicy(Policy):
     """Recompute the last `context_length` steps at every step, as Decision Transformer code does.
 
+    With the condition `max-return` the window holds the returns on which the past actions were
+    taken.
+
     Args:
         agent: the agent.
-        targets: returns to ask for, float64 `[num_envs]`.
+        targets: returns to ask for, float64 `[num_envs]`; not looked at with `max-return`.
     """
 
     def __init__(self, agent: TrajectoryAgent, targets: np.ndarray) -> None:
@@ -156,6 +178,11 @@ class WindowPolicy(Policy):
         self._observations = torch.zeros(*shape, agent.spec.observation_size, device=device)
         self._actions = _no_actions(agent, shape)
         self._timesteps = torch.zeros(shape, dtype=torch.int64, device=device)
+
+    @property
+    def returns_to_go(self) -> np.ndarray:
+        """The return-to-go that each environment's last action was taken on, `[num_envs]`."""
+        return self._episodes.returns_to_go.copy()
 
     @property
     def state_bytes(self) -> int:
@@ -180,7 +207,9 @@ class WindowPolicy(Policy):
         predictions = self._recompute(torch.from_numpy(lengths).to(device), int(lengths.max()))
         actions = agent.actions.decide(predictions)
         self._actions[:, -1] = actions
-        self._episodes.timesteps, self._episodes.returns_to_go = timesteps, returns_to_go
+        if not agent.asks_return:
+            returns_to_go = as_doubles(self._returns_to_go[:, -1])
+        self._episodes.done(timesteps, returns_to_go)
         return agent.actions.to_numpy(actions)
 
     def _push(self, seen: Tensor, timesteps: np.ndarray, returns_to_go: np.ndarray) -> None:
@@ -197,20 +226,28 @@ class WindowPolicy(Policy):
         self._actions.copy_(self._actions.roll(-1, dims=1))
 
     def _recompute(self, lengths: Tensor, longest: int) -> Tensor:
-        """Predictions for the newest step, `[num_envs, action_size]`."""
-        tokens = self._agent.embed(
+        """Predictions for the newest step, `[num_envs, action_size]`; fills in its return."""
+        agent = self._agent
+        tokens = agent.embed(
             self._returns_to_go[:, -longest:],
             self._observations[:, -longest:],
             self._actions[:, -longest:],
             self._timesteps[:, -longest:],
         )
-        tokens = tokens[:, :-1]  # the newest action is what is asked for
+        # The newest action is what is asked for, and with max-return the newest return before it.
+        unknown = 1 if agent.asks_return else 2
+        tokens = tokens[:, :-unknown]
         mask = None
         if bool((lengths < longest).any()):
             age = torch.arange(longest - 1, -1, -1, device=tokens.device)
-            mask = (age < lengths[:, None]).repeat_interleave(3, dim=1)[:, :-1]
-        features, _ = self._agent.read(tokens, mask=mask, read=NEWEST)
-        out: Tensor = self._agent.head(features[:, -1])
+            mask = (age < lengths[:, None]).repeat_interleave(3, dim=1)[:, :-unknown]
+        features, state = agent.read(tokens, mask=mask, read=NEWEST)
+        if not agent.asks_return:
+            self._returns_to_go[:, -1] = returns = agent.predict_return(features[:, -1])
+            newest = self._actions[:, -1], returns, self._observations[:, -1]
+            token = agent.embed_step(1, *newest, self._timesteps[:, -1])
+            features, _ = agent.read(token, state, read=NEWEST)
+        out: Tensor = agent.head(features[:, -1])
         return out
 
 

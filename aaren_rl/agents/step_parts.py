@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, gelu, layer_norm
 
 from aaren_rl.agents.actions import ContinuousActions, DiscreteActions
+from aaren_rl.agents.conditioning import TokenKind
 from aaren_rl.agents.trajectory_agent import SinusoidalEmbedding
 from aaren_rl.layers import Block
 from aaren_rl.layers.folded import Affine, affine, to_numpy
@@ -21,15 +22,15 @@ from aaren_rl.layers.folded import Affine, affine, to_numpy
 if TYPE_CHECKING:
     from aaren_rl.agents.trajectory_agent import TrajectoryAgent
 
-TOKENS = 3  # (a_{t-1}, R_t, s_t)
 M = TypeVar("M", bound=nn.Module)
 
 
 class StepEmbedding(nn.Module):
-    """The chunk `(a_{t-1}, R_t, s_t)` from raw numbers, embedded and normed.
+    """A chunk of a step's tokens from raw numbers, embedded and normed.
 
     Args:
         agent: a trained agent; the weights are copied.
+        kinds: the chunk's tokens, one of `agent.chunks`.
     """
 
     action_table: Tensor
@@ -39,17 +40,20 @@ class StepEmbedding(nn.Module):
     lowest: Tensor
     highest: Tensor
 
-    def __init__(self, agent: TrajectoryAgent) -> None:
+    def __init__(self, agent: TrajectoryAgent, kinds: tuple[TokenKind, ...]) -> None:
         super().__init__()
         self.width, self.timestep_embedding = agent.config.width, agent.config.timestep_embedding
-        self.actions = agent.actions
-        self.linear = AffineMap(_fold_embedding(agent))
-        bounds = agent.observation_bounds()
+        self.actions, self.tokens = agent.actions, len(kinds)
+        # Discrete actions are looked up; all else is one linear map of the numbers side by side.
+        self.looks_up = isinstance(agent.actions, DiscreteActions) and "action" in kinds
+        self.numbers = kinds[1:] if self.looks_up else kinds
+        self.linear = AffineMap(_fold_embedding(agent, self.numbers))
+        bounds = agent.observation_bounds() if "observation" in kinds else None
         self.clips = bounds is not None
         if bounds is not None:
             self.register_buffer("lowest", bounds[0])
             self.register_buffer("highest", bounds[1])
-        if isinstance(agent.actions, DiscreteActions):
+        if self.looks_up:
             self._keep("action_table", to_numpy(part(agent.embed_action, nn.Embedding).weight))
         if self.timestep_embedding == "learned":
             table = to_numpy(part(agent.embed_timestep, nn.Embedding).weight)
@@ -58,7 +62,7 @@ class StepEmbedding(nn.Module):
         elif self.timestep_embedding == "sinusoidal":
             frequencies = part(agent.embed_timestep, SinusoidalEmbedding).frequencies
             self.register_buffer("frequencies", frequencies.clone())
-        self.register_buffer("time_offsets", torch.tensor([0, 1, 1]))
+        self.register_buffer("time_offsets", torch.tensor([int(k != "action") for k in kinds]))
         self.norm = CopiedNorm(agent.embed_norm)
 
     def _keep(self, name: str, values: np.ndarray) -> None:
@@ -67,7 +71,7 @@ class StepEmbedding(nn.Module):
     def forward(
         self, observation: Tensor, returns: Tensor, previous_action: Tensor, timestep: Tensor
     ) -> Tensor:
-        """Embed a step.
+        """Embed the chunk; what is not part of it is not looked at.
 
         Args:
             observation: float32 `[batch, observation_size]`.
@@ -76,23 +80,21 @@ class StepEmbedding(nn.Module):
             timestep: int64 `[batch, 1]`.
 
         Returns:
-            Tokens `[3 batch, width]`, an environment's three one after the other.
+            Tokens `[tokens batch, width]`, an environment's one after the other.
         """
         if self.clips:  # raw numbers: standardising is part of the linear map
             observation = observation.clamp(self.lowest, self.highest)
-        values = [returns.float(), observation]
-        if isinstance(self.actions, ContinuousActions):
-            values.insert(0, previous_action)
-        x = self.linear(torch.cat(values, dim=1))
-        if isinstance(self.actions, DiscreteActions):
+        given = {"action": previous_action, "return": returns, "observation": observation}
+        x = self.linear(torch.cat([given[kind].float() for kind in self.numbers], dim=1))
+        if isinstance(self.actions, DiscreteActions) and self.looks_up:
             x = torch.cat([self.action_table[previous_action[:, 0] - self.actions.start], x], 1)
         if self.timestep_embedding == "learned":
             times = embedding(timestep + self.time_offsets, self.timestep_table)
-            x = x.view(-1, TOKENS, self.width) + times
+            x = x.view(-1, self.tokens, self.width) + times
         elif self.timestep_embedding == "sinusoidal":
             angles = (timestep + self.time_offsets - 1)[..., None] * self.frequencies
             waves = torch.cat([angles.sin(), angles.cos()], dim=-1).float()
-            x = x.view(-1, TOKENS, self.width) + waves
+            x = x.view(-1, self.tokens, self.width) + waves
         out: Tensor = self.norm(x.view(-1, self.width))
         return out
 
@@ -153,6 +155,15 @@ def head_of(agent: TrajectoryAgent) -> AffineMap:
     return AffineMap(affine(part(head[0] if isinstance(head, nn.Sequential) else head, nn.Linear)))
 
 
+def return_head_of(agent: TrajectoryAgent) -> AffineMap | None:
+    """`TrajectoryAgent.predict_return` as one map; `None` for an agent that is asked for a return."""
+    if agent.return_head is None:
+        return None
+    weight, bias = affine(agent.return_head)
+    scale, shift = agent.spec.returns_scale, agent.spec.returns_shift
+    return AffineMap((weight * scale, bias * scale + shift))
+
+
 def decide(actions: nn.Module, predictions: Tensor) -> Tensor:
     """What `head_of` says, `[batch, size]`, to actions; discrete ones `[batch, 1]`."""
     if isinstance(actions, ContinuousActions):
@@ -167,22 +178,21 @@ def part(module: nn.Module, kind: type[M]) -> M:
     return module
 
 
-def _fold_embedding(agent: TrajectoryAgent) -> Affine:
-    """One map of (previous action, return-to-go, observation), raw, to their tokens side by side.
-
-    Without the action where actions are discrete: those are looked up.
-    """
-    mean, std = to_numpy(agent.observation_mean), to_numpy(agent.observation_std)
-    scale = agent.spec.returns_scale
-    parts = [
-        _scaled(affine(agent.embed_return), 1 / scale, -agent.spec.returns_shift / scale),
-        _scaled(affine(agent.embed_observation), 1 / std, -mean / std),
-    ]
-    codec = agent.actions
-    if isinstance(codec, ContinuousActions):
-        middle, reach = to_numpy(codec.middle), to_numpy(codec.reach)
-        weights = affine(part(agent.embed_action, nn.Linear))
-        parts.insert(0, _scaled(weights, 1 / reach, -middle / reach))
+def _fold_embedding(agent: TrajectoryAgent, kinds: tuple[TokenKind, ...]) -> Affine:
+    """One map of raw numbers (returns-to-go, observations, continuous actions) to their tokens."""
+    parts = []
+    for kind in kinds:
+        if kind == "return":
+            scale, shift = agent.spec.returns_scale, agent.spec.returns_shift
+            parts.append(_scaled(affine(agent.embed_return), 1 / scale, -shift / scale))
+        elif kind == "observation":
+            mean, std = to_numpy(agent.observation_mean), to_numpy(agent.observation_std)
+            parts.append(_scaled(affine(agent.embed_observation), 1 / std, -mean / std))
+        else:
+            codec = part(agent.actions, ContinuousActions)
+            middle, reach = to_numpy(codec.middle), to_numpy(codec.reach)
+            weights = affine(part(agent.embed_action, nn.Linear))
+            parts.append(_scaled(weights, 1 / reach, -middle / reach))
     return _block_diagonal(parts)
 
 

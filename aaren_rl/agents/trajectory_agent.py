@@ -1,8 +1,10 @@
-"""Agents that read a trajectory: tokens of return-to-go, observation and action, in that order.
+"""Agents that read a trajectory: tokens of return-to-go, observation and action.
 
 Decision Transformer's formulation (Chen et al. 2021, arXiv 2106.01345): three tokens a step, each
 with its own linear embedding plus an embedding of the timestep; a layer norm; a sequence model; the
-action is read where the observation stood. The two sequence agents differ in their mixer alone.
+action is read from the features of the step's second token. `AgentConfig.condition` says whether
+the return-to-go or the observation comes first, see `aaren_rl.agents.conditioning`. The sequence
+agents differ in their mixer alone.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from torch.nn.functional import linear
 
 from aaren_rl.acting import Policy, beyond_the_table, check_targets
 from aaren_rl.agents.base import Agent, Mode
+from aaren_rl.agents.conditioning import CHUNKS, TokenKind, expectile_loss
 from aaren_rl.agents.config import AgentConfig, AgentSpec
 from aaren_rl.agents.policy import SteppingPolicy, WindowPolicy
 from aaren_rl.data.sampling import Batch
@@ -26,7 +29,8 @@ from aaren_rl.layers import EVERY_TOKEN, Dropout, SequenceModel, SequenceState
 from aaren_rl.layers.start import STD, start_linear
 
 TOKENS_PER_STEP = 3
-OBSERVATION_TOKEN = 1  # of the three
+FIRST_TOKENS = slice(0, None, TOKENS_PER_STEP)  # with max-return, a return is predicted from each
+ACTING_TOKENS = slice(1, None, TOKENS_PER_STEP)  # an action is predicted from each
 
 
 class TrajectoryAgent(Agent):
@@ -64,6 +68,8 @@ class TrajectoryAgent(Agent):
             recency=config.recency,
         )
         self.head = self.actions.head(width)
+        self.asks_return = config.condition == "target"
+        self.return_head = None if self.asks_return else nn.Linear(width, 1)
         self._start_embeddings()
 
     def _start_embeddings(self) -> None:
@@ -78,6 +84,8 @@ class TrajectoryAgent(Agent):
         if start == "original":
             return
         modules = [*self.head.modules(), self.embed_timestep, self.embed_action]
+        if self.return_head is not None:
+            modules.append(self.return_head)
         if start == "gpt2":
             modules += [self.embed_return, self.embed_observation]
         for module in modules:
@@ -92,6 +100,11 @@ class TrajectoryAgent(Agent):
         """Returns-to-go as they are embedded, of the same shape; see `AgentSpec.returns_scale`."""
         return (returns_to_go - self.spec.returns_shift) / self.spec.returns_scale
 
+    @property
+    def chunks(self) -> tuple[tuple[TokenKind, ...], ...]:
+        """The tokens that a step of acting reads; see `aaren_rl.agents.conditioning.CHUNKS`."""
+        return CHUNKS[self.config.condition]
+
     def embed(
         self, returns_to_go: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor
     ) -> Tensor:
@@ -104,10 +117,14 @@ class TrajectoryAgent(Agent):
             timesteps: `[batch, time]`, int64, 0 at an episode's start.
 
         Returns:
-            `[batch, 3 time, width]`: return-to-go, observation, action of each step in turn.
+            `[batch, 3 time, width]`: return-to-go, observation, action of each step in turn; with
+            the condition `max-return` the observation comes before the return-to-go.
         """
         values = [self.scaled(returns_to_go), self.normalise(observations)]
         embedded = [self.embed_return, self.embed_observation]
+        if self.config.condition == "max-return":
+            values.reverse()
+            embedded.reverse()
         if isinstance(self.embed_action, nn.Linear):
             values.append(self.actions.encode(actions))
             embedded.append(self.embed_action)
@@ -127,23 +144,35 @@ class TrajectoryAgent(Agent):
 
     def embed_step(
         self,
+        chunk: int,
         previous_actions: Tensor,
         returns_to_go: Tensor,
         observations: Tensor,
         timesteps: Tensor,
     ) -> Tensor:
-        """The acting chunk (a_{t-1}, R_t, s_t), `[batch, 3, width]`; arguments `[batch, ...]`."""
-        before = self.embed_timestep((timesteps - 1).clamp(min=0))
+        """One of the chunks that a step of acting reads.
+
+        Args:
+            chunk: which of `chunks`.
+            previous_actions: `[batch, action_size]` or `[batch]`, raw.
+            returns_to_go: `[batch, 1]`, unscaled; not looked at in a chunk without a return.
+            observations: `[batch, observation_size]`, raw.
+            timesteps: `[batch]`, int64.
+
+        Returns:
+            `[batch, tokens of the chunk, width]`.
+        """
         now = self.embed_timestep(timesteps)
-        tokens = torch.stack(
-            [
-                self.embed_action(self.actions.encode(previous_actions)) + before,
-                self.embed_return(self.scaled(returns_to_go)) + now,
-                self.embed_observation(self.normalise(observations)) + now,
-            ],
-            dim=1,
-        )
-        return self._finish(tokens)
+        tokens = []
+        for kind in self.chunks[chunk]:
+            if kind == "action":
+                before = self.embed_timestep((timesteps - 1).clamp(min=0))
+                tokens.append(self.embed_action(self.actions.encode(previous_actions)) + before)
+            elif kind == "return":
+                tokens.append(self.embed_return(self.scaled(returns_to_go)) + now)
+            else:
+                tokens.append(self.embed_observation(self.normalise(observations)) + now)
+        return self._finish(torch.stack(tokens, dim=1))
 
     def _finish(self, tokens: Tensor) -> Tensor:
         out: Tensor = self.embed_dropout(self.embed_norm(tokens))
@@ -171,15 +200,57 @@ class TrajectoryAgent(Agent):
         self, batch: Batch, state: SequenceState | None
     ) -> tuple[Tensor, SequenceState]:
         """As `predict`, going on from a state in the rows that do not start an episode."""
+        features, state = self._features(batch, state, ACTING_TOKENS)
+        return self.head(features), state
+
+    def loss_from(
+        self, batch: Batch, state: SequenceState | None
+    ) -> tuple[Tensor, SequenceState | None]:
+        """As `Agent.loss_from`; with `max-return` plus the loss of the returns, of weight 1.
+
+        That loss is in the unit in which returns are embedded, `AgentSpec.returns_scale`.
+        """
+        if self.return_head is None:
+            return super().loss_from(batch, state)
+        features, state = self._features(batch, state, EVERY_TOKEN)
+        predictions = self.head(features[:, ACTING_TOKENS])
+        errors = expectile_loss(
+            self._scaled_return(features[:, FIRST_TOKENS]),
+            self.scaled(batch.returns_to_go),
+            self.config.expectile,
+        )
+        of_returns = (errors[..., 0] * batch.mask).sum() / batch.mask.sum().clamp(min=1)
+        return self.actions.loss(predictions, batch.actions, batch.mask) + of_returns, state
+
+    def _features(
+        self, batch: Batch, state: SequenceState | None, read: slice
+    ) -> tuple[Tensor, SequenceState]:
+        """Features of the tokens in `read`, going on from a state where no episode starts."""
         if state is not None and batch.starts is not None:
             state = state.reset(batch.starts)
         tokens = self.embed(batch.returns_to_go, batch.observations, batch.actions, batch.timesteps)
-        observed = slice(OBSERVATION_TOKEN, None, TOKENS_PER_STEP)
         lengths = batch.cu_seqlens
         if lengths is not None:
             lengths = lengths * TOKENS_PER_STEP
-        features, state = self.read(tokens, state, read=observed, cu_seqlens=lengths)
-        return self.head(features), state
+        return self.read(tokens, state, read=read, cu_seqlens=lengths)
+
+    def predict_return(self, features: Tensor) -> Tensor:
+        """The return-to-go to act on, unscaled, with the condition `max-return`.
+
+        Args:
+            features: of the observations' tokens, `[..., width]`.
+
+        Returns:
+            `[..., 1]`.
+        """
+        return self._scaled_return(features) * self.spec.returns_scale + self.spec.returns_shift
+
+    def _scaled_return(self, features: Tensor) -> Tensor:
+        """`predict_return` in the unit in which it is embedded, in float32 also under autocast."""
+        head = self.return_head
+        assert head is not None
+        with torch.autocast(features.device.type, enabled=False):
+            return linear(features.to(head.weight.dtype), head.weight, head.bias)
 
     def policy(
         self,
@@ -191,17 +262,30 @@ class TrajectoryAgent(Agent):
 
         Raises:
             UserError: for an unknown mode, or when there is no target return to ask for, or not
-                one (finite) for all or for each environment.
+                one (finite) for all or for each environment, or one for an agent that takes none.
         """
         mode = mode or self.default_mode
         if mode not in self.modes:
             raise UserError(f"mode must be one of {', '.join(self.modes)}, got {mode!r}")
-        targets = check_targets(target_return, self.spec.target_returns, num_envs)
+        targets = self.targets_for(target_return, num_envs)
         self.eval()
         if mode == "window":
             return WindowPolicy(self, targets)
         restart_every = self.config.context_length if mode == "reset" else None
         return self._stepping_policy(targets, restart_every)
+
+    def targets_for(
+        self, target_return: float | Sequence[float] | None, num_envs: int
+    ) -> np.ndarray:
+        """The return to ask each environment for, float64 `[num_envs]`; zeros where none is asked.
+
+        Raises:
+            UserError: as `policy`.
+        """
+        if self.asks_return:
+            return check_targets(target_return, self.spec.target_returns, num_envs)
+        self.check_request(target_return=target_return, condition=self.config.condition)
+        return np.zeros(num_envs)
 
     def _stepping_policy(self, targets: np.ndarray, restart_every: int | None) -> Policy:
         """How this agent carries its state; a subclass may know a faster way."""

@@ -1,7 +1,7 @@
 """Decision Transformer's acting step as lean as Decision Aaren's, so that the two compare fairly.
 
-It has what `SteppingPolicy` uses of an agent (`embed_step`, `read`, `head`), for a cache. Attention
-itself is torch's, over the same `KeyValueCache`.
+It has what `SteppingPolicy` uses of an agent (`embed_step`, `read`, `head`, `predict_return`), for
+a cache. Attention itself is torch's, over the same `KeyValueCache`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from aaren_rl.agents.step_parts import (
     StepFeedForward,
     head_of,
     part,
+    return_head_of,
 )
 from aaren_rl.layers import Block, CausalSelfAttention, KeyValueCache, SequenceState
 from aaren_rl.layers.attention import visible
@@ -37,28 +38,35 @@ class TransformerStep(nn.Module):
     def __init__(self, agent: DecisionTransformer) -> None:
         super().__init__()
         self.width, self.discrete = agent.config.width, agent.spec.discrete
-        self.embedding = StepEmbedding(agent)
+        self.embeddings = nn.ModuleList(StepEmbedding(agent, kinds) for kinds in agent.chunks)
         self.blocks = nn.ModuleList(
             TransformerBlock(part(block, Block)) for block in agent.sequence_model.blocks
         )
         self.norm = CopiedNorm(agent.sequence_model.norm)
         squash = getattr(agent.actions, "bounded", False)
         self.head = nn.Sequential(head_of(agent), nn.Tanh() if squash else nn.Identity())
+        self.return_head = return_head_of(agent)
         self.to(agent.observation_mean.device)
 
     def embed_step(
         self,
+        chunk: int,
         previous_actions: Tensor,
         returns_to_go: Tensor,
         observations: Tensor,
         timesteps: Tensor,
     ) -> Tensor:
-        """The chunk (a_{t-1}, R_t, s_t) as tokens `[batch, 3, width]`; arguments `[batch, ..]`."""
+        """As `TrajectoryAgent.embed_step`."""
         if self.discrete:
             previous_actions = previous_actions[:, None]
         times = timesteps[:, None]
-        tokens: Tensor = self.embedding(observations, returns_to_go, previous_actions, times)
+        tokens: Tensor = self.embeddings[chunk](observations, returns_to_go, previous_actions, times)
         return tokens.view(len(timesteps), -1, self.width)
+
+    def predict_return(self, features: Tensor) -> Tensor:
+        """As `TrajectoryAgent.predict_return`, for features `[batch, width]`."""
+        out: Tensor = part(self.return_head, AffineMap)(features)
+        return out
 
     def read(
         self,

@@ -111,7 +111,8 @@ class BenchmarkSpec:
         contender = self.agents[agent]
         shared = {**self.settings, **self.tasks[task].settings}
         kind = AGENTS[contender.agent]
-        if not kind.asks_return:
+        condition = {**shared, **contender.settings}.get("condition", "target")
+        if not kind.asks_return or condition != "target":
             shared.pop("target_return", None)  # meant for the other agents
         given = {**shared, **contender.settings}
         shape = {field.name for field in dataclasses.fields(AgentConfig)}

@@ -89,12 +89,13 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         The run's name and its rows, as the JSON file holds them.
 
     Raises:
-        UserError: for a folder without an agent, or an environment that does not fit it.
+        UserError: for a folder without an agent, an environment that does not fit it, or target
+            returns for an agent that cannot be asked for one.
     """
     config.check()
     agent = load_agent(checkpoint_folder(config.run, config.checkpoint), config.device)
     for mode in config.mode or (None,):
-        agent.check_request(mode, config.target_return)
+        agent.check_request(mode, config.target_return, agent.config.condition)
     environment = environment_of_agent(agent, config.environment)
     seed = config.seed
     if seed is None:
@@ -203,7 +204,7 @@ def evaluate_agent(
     """
     asked: list[float | None] = list(targets or agent.spec.target_returns)
     if not agent.asks_return:
-        agent.check_request(target_return=targets)
+        agent.check_request(target_return=targets, condition=agent.config.condition)
         asked = [None]
     rows = []
     for mode in modes or (None,):

@@ -30,7 +30,8 @@ class MemoryHorizon:
     """How firmly each layer and head holds its best token of an episode.
 
     Attributes:
-        scores: `[layers, heads, tokens]`; three tokens a step: return-to-go, observation, action.
+        scores: `[layers, heads, tokens]`; three tokens a step, in the order of the agent's
+            condition: return-to-go, observation, action, or observation, return-to-go, action.
         best: int64 `[layers, heads]`, the token with the highest score.
         margin: `[layers, heads]`, how far it stands above the next, in nats.
         horizon: `[layers, heads]`, exp(margin), in tokens: after so many like the next best, half

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
-from aaren_rl.acting import Policy, check_targets
+from aaren_rl.acting import Policy
 from aaren_rl.agents import DecisionAaren
 from aaren_rl.agents.actions import ContinuousActions
 from aaren_rl.agents.policy import SteppingPolicy
@@ -69,7 +69,7 @@ def measure_agreement(
         seed: of the first episode.
     """
     target = None
-    if isinstance(agent, DecisionAaren):
+    if agent.asks_return:
         target = agent.spec.target_returns[0] if agent.spec.target_returns else 0.0
     vector = make_vector_env(environment, NUM_ENVS)
     try:
@@ -115,7 +115,7 @@ def _longest(agent: Exportable) -> int:
 def _reference(agent: Exportable, target: float | None) -> Policy:
     if isinstance(agent, DecisionAaren):
         agent.eval()
-        return SteppingPolicy(agent, check_targets(target, (), NUM_ENVS))
+        return SteppingPolicy(agent, agent.targets_for(target, NUM_ENVS))
     return agent.policy(NUM_ENVS)
 
 

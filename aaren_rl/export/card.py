@@ -46,7 +46,7 @@ def make_card(
         observation_shape=tuple(agent.spec.observation_space.shape),
         action_shape=tuple(space.shape or ()),
         action_dtype=str(space.dtype),
-        target_returns=agent.spec.target_returns if remembers else (),
+        target_returns=agent.spec.target_returns if agent.asks_return else (),
         max_episode_length=agent.config.max_episode_length if learned else None,
         provenance=provenance,
     )

@@ -60,8 +60,11 @@ def interface_of(agent: Exportable) -> Interface:
 def _sequence_interface(agent: DecisionAaren, observation: Tensor, action: Tensor) -> Interface:
     step = AarenStep(agent)
     previous = Tensor("previous_action", action.dtype, action.shape, "the last action")
+    meaning = "return still to be earned, before reward"
+    if not agent.asks_return:
+        meaning = "return on which the last action was taken, predicted by the step; not read"
     clock = (
-        Tensor("return_to_go", "float64", ("batch", 1), "return still to be earned, before reward"),
+        Tensor("return_to_go", "float64", ("batch", 1), meaning),
         Tensor("timestep", "int64", ("batch", 1), "steps taken in this episode"),
     )
     meanings = {
@@ -79,6 +82,6 @@ def _sequence_interface(agent: DecisionAaren, observation: Tensor, action: Tenso
     new = (Tensor(f"new_{t.name}", t.dtype, t.shape, f"next {t.name}") for t in carried)
     state = {"action": "previous_action", **{f"new_{t.name}": t.name for t in carried}}
     begin = float(agent.actions.start) if isinstance(agent.actions, DiscreteActions) else 0.0
-    values: list[float | str] = [begin, "target_return", 0.0, *empty]
+    values: list[float | str] = [begin, "target_return" if agent.asks_return else 0.0, 0.0, *empty]
     reset = dict(zip(state.values(), values, strict=True))
     return Interface((observation, reward, previous, *carried), (action, *new), state, reset)

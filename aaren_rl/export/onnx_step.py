@@ -13,15 +13,17 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from aaren_rl.agents import BehaviorCloning
-from aaren_rl.agents.aaren_step import AarenStep, StepBlock
+from aaren_rl.agents.aaren_step import AarenStep, StepBlock, StepChunk
 from aaren_rl.agents.actions import ActionCodec, DiscreteActions
-from aaren_rl.agents.step_parts import TOKENS, AffineMap, CopiedNorm, part
+from aaren_rl.agents.step_parts import AffineMap, CopiedNorm, StepEmbedding, part
 from aaren_rl.export.graph import DOUBLE, FLOAT, GraphWriter
 from aaren_rl.export.interface import Exportable, interface_of
 from aaren_rl.layers.folded import affine, to_numpy
 
 EMBED, HEAD = "embed", "head"
 """Names of the first and the last linear layer's nodes (and outputs)."""
+EMBED_RETURN, RETURN_HEAD = "embed_return", "return_head"
+"""The same of the return that the agent predicts, with the condition `max-return`."""
 
 
 def onnx_step(agent: Exportable) -> ModelProto:
@@ -45,65 +47,110 @@ class _AarenGraph:
 
     def write(self) -> None:
         g, step = self.g, self.step
-        returns = g.node("Sub", "return_to_go", "reward", name="new_return_to_go")
         g.node("Add", "timestep", g.ints(1), name="new_timestep")
-        x = self._tokens(returns, "timestep")
-        # An episode's first step has no previous action: its row, then that of all other steps.
-        added = torch.stack([step.absent.view(1, TOKENS), torch.zeros(1, TOKENS)])
-        recency = self._blocks()[0].recency  # the same in all
-        if recency is not None:
-            added = added + recency.view(1, step.heads, TOKENS)
-        absent = g.node("Gather", _keep(g, added), g.node("Min", "timestep", g.ints(1)))
-        absent = g.reshape(absent, -1, *added.shape[1 : self.axis], TOKENS, 1)
+        chunks = [part(chunk, StepChunk) for chunk in step.chunks]
+        if step.return_head is None:
+            returns = g.node("Sub", "return_to_go", "reward", name="new_return_to_go")
+            features = self._read(chunks[0], g.node("Cast", returns, to=FLOAT), "", "new_")
+        else:
+            features = self._read(chunks[0], "", "", "observed_")
+            returns = self._affine(step.return_head, features, name=RETURN_HEAD)
+            g.node("Cast", returns, to=DOUBLE, name="new_return_to_go")
+            features = self._read(chunks[1], returns, "observed_", "new_")
+        _write_action(g, step.actions, self._affine(step.head, features, name=HEAD))
+
+    def _read(self, chunk: StepChunk, returns: str, before: str, after: str) -> str:
+        """Features of a chunk's last token, `[batch, width]`.
+
+        Args:
+            chunk: which.
+            returns: the return-to-go, float32, if the chunk has it.
+            before: what the names of the state before the chunk begin with.
+            after: what those of the state after it begin with.
+        """
+        x, added = self._tokens(chunk.embedding, returns), self._added_to_scores(chunk)
         for index, block in enumerate(self._blocks()):
-            x = self._block(index, block, x, absent)
-        predictions = self._affine(step.head, self._norm(step.norm, x), name=HEAD)
-        _write_action(g, step.actions, predictions)
+            x = self._block(index, block, chunk, x, added, before, after)
+        return self._norm(self.step.norm, x)
+
+    def _added_to_scores(self, chunk: StepChunk) -> str | None:
+        """`StepChunk.added_to_scores`."""
+        g, tokens = self.g, chunk.tokens
+        if tokens == 1:
+            return None
+        # An episode's first step has no previous action: its row, then that of all other steps.
+        added = torch.stack([chunk.absent.view(1, tokens), torch.zeros(1, tokens)])
+        if chunk.recency is not None:
+            added = added + chunk.recency.view(1, self.step.heads, tokens)
+        row = g.node("Gather", _keep(g, added), g.node("Min", "timestep", g.ints(1)))
+        return g.reshape(row, -1, *added.shape[1 : self.axis], tokens, 1)
 
     def _blocks(self) -> list[StepBlock]:
         return [part(block, StepBlock) for block in self.step.blocks]
 
-    def _tokens(self, returns: str, timestep: str) -> str:
-        """The chunk `(a_{t-1}, R_t, s_t)`, embedded: `[3 batch, width]`."""
-        g, embedding = self.g, self.step.embedding
-        bounds = (embedding.lowest, embedding.highest) if embedding.clips else None
-        values = [g.node("Cast", returns, to=FLOAT), _clipped(g, bounds)]
-        if not isinstance(embedding.actions, DiscreteActions):
-            values.insert(0, "previous_action")
-        x = self._affine(embedding.linear, g.node("Concat", *values, axis=1), name=EMBED)
-        if isinstance(embedding.actions, DiscreteActions):
+    def _tokens(self, embedding: StepEmbedding, returns: str) -> str:
+        """A chunk, embedded: `[tokens batch, width]`."""
+        g, timestep, tokens = self.g, "timestep", embedding.tokens
+        values = []
+        for kind in embedding.numbers:
+            if kind == "return":
+                values.append(returns)
+            elif kind == "action":
+                values.append("previous_action")
+            else:
+                bounds = (embedding.lowest, embedding.highest) if embedding.clips else None
+                values.append(_clipped(g, bounds))
+        numbers = g.node("Concat", *values, axis=1) if len(values) > 1 else values[0]
+        name = EMBED_RETURN if tokens == 1 else EMBED
+        x = self._affine(embedding.linear, numbers, name=name)
+        offsets = embedding.time_offsets.cpu().numpy()
+        if isinstance(embedding.actions, DiscreteActions) and embedding.looks_up:
             index = "previous_action"
             if embedding.actions.start:
                 index = g.node("Sub", index, g.ints(embedding.actions.start))
             looked_up = g.node("Gather", _keep(g, embedding.action_table, "action_table"), index)
             x = g.node("Concat", g.reshape(looked_up, -1, self.width), x, axis=1)
         if embedding.timestep_embedding == "learned":
-            times = g.node("Add", timestep, g.ints(0, 1, 1))
+            times = g.node("Add", timestep, g.ints(*offsets))
             rows = g.node("Gather", _keep(g, embedding.timestep_table, "timestep_table"), times)
-            x = g.node("Add", g.reshape(x, -1, TOKENS, self.width), rows)
+            x = g.node("Add", g.reshape(x, -1, tokens, self.width), rows)
         elif embedding.timestep_embedding == "sinusoidal":
-            times = g.node("Add", timestep, g.ints(-1, 0, 0))
-            times = g.reshape(g.node("Cast", times, to=DOUBLE), -1, TOKENS, 1)
+            times = g.node("Add", timestep, g.ints(*offsets - 1))
+            times = g.reshape(g.node("Cast", times, to=DOUBLE), -1, tokens, 1)
             angles = g.node("Mul", times, g.constant(embedding.frequencies.cpu().numpy()))
             waves = g.node("Concat", g.node("Sin", angles), g.node("Cos", angles), axis=2)
             rows = g.node("Cast", waves, to=FLOAT)
-            x = g.node("Add", g.reshape(x, -1, TOKENS, self.width), rows)
+            x = g.node("Add", g.reshape(x, -1, tokens, self.width), rows)
         return self._norm(embedding.norm, g.reshape(x, -1, self.width))
 
-    def _block(self, index: int, block: StepBlock, x: str, absent: str) -> str:
-        """`StepBlock`: tokens in, tokens out; the last gives the observation's alone."""
+    def _block(
+        self,
+        index: int,
+        block: StepBlock,
+        chunk: StepChunk,
+        x: str,
+        added: str | None,
+        before: str,
+        after: str,
+    ) -> str:
+        """`StepBlock`: tokens in, tokens out; the last gives the last token alone.
+
+        `before` and `after` as in `_read`.
+        """
         g, heads, last = self.g, self.step.heads, index == len(self.step.blocks) - 1
+        tokens = chunk.tokens
         rows = self._affine(block.project, self._norm(block.norm, x))
         if heads == 1:
-            rows = g.reshape(rows, -1, TOKENS, block.dim + 2)
+            rows = g.reshape(rows, -1, tokens, block.dim + 2)
         else:
-            rows = g.reshape(rows, -1, TOKENS, heads, block.dim + 2)
+            rows = g.reshape(rows, -1, tokens, heads, block.dim + 2)
             rows = g.node("Transpose", rows, perm=[0, 2, 1, 3])
         values, scores = g.nodes("Split", rows, g.ints(block.dim + 1, 1), outputs=2, axis=-1)
-        scores = g.node("Add", scores, absent)
+        if added is not None:
+            scores = g.node("Add", scores, added)
         attend = self._attend if self.step.carries_maximum else self._attend_bounded
-        after = attend(index, block.passed, values, scores, last)
-        weighted, normalizer = g.nodes("Split", after, g.ints(block.dim, 1), outputs=2, axis=-1)
+        sums = attend(index, chunk, values, scores, last, before, after)
+        weighted, normalizer = g.nodes("Split", sums, g.ints(block.dim, 1), outputs=2, axis=-1)
         mixed = g.node("Div", weighted, normalizer)
         if heads > 1 and not last:
             mixed = g.node("Transpose", mixed, perm=[0, 2, 1, 3])
@@ -111,8 +158,8 @@ class _AarenGraph:
         if block.out is not None:
             mixed = self._affine(block.out, mixed)
         if last:
-            x = g.reshape(x, -1, TOKENS, self.width)
-            x = g.node("Gather", x, g.constant(np.array(TOKENS - 1)), axis=1)
+            x = g.reshape(x, -1, tokens, self.width)
+            x = g.node("Gather", x, g.constant(np.array(tokens - 1)), axis=1)
         x = g.node("Add", x, mixed)
         half = block.feed_forward
         hidden = self._affine(half.expand, self._norm(half.norm, x))
@@ -123,41 +170,61 @@ class _AarenGraph:
         return g.node("Add", x, self._affine(half.contract, hidden))
 
     def _attend_bounded(
-        self, index: int, passed: Tensor | None, values: str, scores: str, last: bool
+        self,
+        index: int,
+        chunk: StepChunk,
+        values: str,
+        scores: str,
+        last: bool,
+        before: str,
+        after: str,
     ) -> str:
         """`folded.attend_bounded`: (w, u) after each token, or after the last one."""
-        g, state, new = self.g, f"state_{index}", f"new_state_{index}"
-        if passed is not None:
-            state = g.node("Mul", state, _keep(g, (-passed).exp()))
+        g, state, new, tokens = (
+            self.g,
+            f"{before}state_{index}",
+            f"{after}state_{index}",
+            chunk.tokens,
+        )
+        if chunk.passed is not None:
+            state = g.node("Mul", state, _keep(g, (-chunk.passed).exp()))
         state = self._state(state)
         weights = g.node("Exp", scores)
-        if last:
-            sums = g.node("MatMul", self._across(weights, TOKENS), values)
+        if last or tokens == 1:
+            sums = g.node("MatMul", self._across(weights, tokens), values)
         else:
-            upto = g.constant(np.tril(np.ones((TOKENS, TOKENS), np.float32)))
+            upto = g.constant(np.tril(np.ones((tokens, tokens), np.float32)))
             sums = g.node("MatMul", upto, g.node("Mul", values, weights))
-        after = g.node("Add", sums, state, name=self._name(new, last))
-        self._newest(after, last, new)
-        return after
+        all_sums = g.node("Add", sums, state, name=self._name(new, last))
+        self._newest(all_sums, tokens, last, new)
+        return all_sums
 
     def _attend(
-        self, index: int, passed: Tensor | None, values: str, scores: str, last: bool
+        self,
+        index: int,
+        chunk: StepChunk,
+        values: str,
+        scores: str,
+        last: bool,
+        before: str,
+        after: str,
     ) -> str:
         """`folded.attend`: the same for scores of any size."""
-        g, state, maximum = self.g, self._state(f"state_{index}"), f"maximum_{index}"
-        if passed is not None:
-            maximum = g.node("Sub", maximum, _keep(g, passed))
+        g, tokens = self.g, chunk.tokens
+        state, maximum = self._state(f"{before}state_{index}"), f"{before}maximum_{index}"
+        if chunk.passed is not None:
+            maximum = g.node("Sub", maximum, _keep(g, chunk.passed))
         scores = g.node("Concat", self._state(maximum), scores, axis=self.axis)
-        mask = self.step.causal[-1:] if last else self.step.causal
-        scores = g.node("Add", self._across(scores, TOKENS + 1), _keep(g, mask))
-        new = f"new_state_{index}", f"new_maximum_{index}"
+        mask = chunk.causal[-1:] if last else chunk.causal
+        scores = g.node("Add", self._across(scores, tokens + 1), _keep(g, mask))
+        new = f"{after}state_{index}", f"{after}maximum_{index}"
         highest = g.node("ReduceMax", scores, g.ints(-1), keepdims=1, name=self._name(new[1], last))
         weights = g.node("Exp", g.node("Sub", scores, highest))
         values = g.node("Concat", state, values, axis=self.axis)
-        after = g.node("MatMul", weights, values, name=self._name(new[0], last))
-        self._newest(after, last, new[0])
-        self._newest(highest, last, new[1])
-        return after
+        sums = g.node("MatMul", weights, values, name=self._name(new[0], last))
+        self._newest(sums, tokens, last, new[0])
+        self._newest(highest, tokens, last, new[1])
+        return sums
 
     def _state(self, name: str) -> str:
         """A state tensor `[batch, heads, size]` with an axis for the tokens."""
@@ -174,11 +241,11 @@ class _AarenGraph:
         """The name of what `_newest` need not change."""
         return new if last and self.step.heads == 1 else ""
 
-    def _newest(self, after: str, last: bool, name: str) -> None:
+    def _newest(self, after: str, tokens: int, last: bool, name: str) -> None:
         """What is there after the last token, as a state tensor `[batch, heads, size]`."""
         g, alone = self.g, self.step.heads == 1
         if not last:
-            newest = np.array([TOKENS - 1] if alone else TOKENS - 1)
+            newest = np.array([tokens - 1] if alone else tokens - 1)
             g.node("Gather", after, g.constant(newest), axis=self.axis, name=name)
         elif not alone:
             g.node("Squeeze", after, g.ints(2), name=name)

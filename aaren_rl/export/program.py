@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aaren_rl.acting import Policy, check_targets
+from aaren_rl.acting import Policy
 from aaren_rl.agents import BehaviorCloning, DecisionAaren
 from aaren_rl.agents.aaren_policy import AarenPolicy
 from aaren_rl.agents.aaren_step import AarenStep
@@ -63,7 +63,7 @@ def program_policy(
     run = torch.export.load(file).module()
     if isinstance(agent, BehaviorCloning):
         return _ProgramCloning(agent, run, num_envs)
-    targets = check_targets(target_return, agent.spec.target_returns, num_envs)
+    targets = agent.targets_for(target_return, num_envs)
     return AarenPolicy(agent, AarenStep(agent), targets, run=run)
 
 

@@ -8,14 +8,17 @@ from tempfile import TemporaryDirectory
 
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from aaren_rl.export.onnx_step import EMBED, HEAD
+from aaren_rl.export.onnx_step import EMBED, EMBED_RETURN, HEAD, RETURN_HEAD
+
+FULL_PRECISION = (EMBED, HEAD, EMBED_RETURN, RETURN_HEAD)
 
 
 def quantize_int8(content: bytes) -> bytes:
     """The same graph with its linear layers in 8 bits, activations quantised as they come.
 
     One scale for each output of a layer. The first layer stays in float32, for it sees raw numbers
-    of all sizes, which one scale cannot hold; so do the last one, the norms and the attention.
+    of all sizes, which one scale cannot hold; so do the last one, what embeds and predicts returns,
+    the norms and the attention.
 
     Args:
         content: an ONNX file.
@@ -32,7 +35,7 @@ def quantize_int8(content: bytes) -> bytes:
                 small,
                 op_types_to_quantize=["MatMul", "Gemm"],
                 # It makes MatMuls of Gemms first, and names them so.
-                nodes_to_exclude=[f"{name}_MatMul" for name in (EMBED, HEAD)],
+                nodes_to_exclude=[f"{name}_MatMul" for name in FULL_PRECISION],
                 per_channel=True,
                 weight_type=QuantType.QInt8,
             )

@@ -54,7 +54,7 @@ class Card:
         observation_shape: of one observation, as the environment gives it.
         action_shape: of one action, as the environment takes it.
         action_dtype: numpy's name of the environment's dtype for actions.
-        target_returns: returns to ask for, the agent's own.
+        target_returns: returns to ask for, the agent's own; none where it cannot be asked.
         max_episode_length: steps after which the timestep table ends; `None` for no end.
         provenance: run, checkpoint, dataset, updates, configuration, versions.
         checks: what the export measured: agreement with PyTorch, score of the quantised weights.
@@ -77,6 +77,11 @@ class Card:
     max_episode_length: int | None
     provenance: dict[str, Any] = field(default_factory=dict)
     checks: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def asks_return(self) -> bool:
+        """Whether the agent can be asked for a return."""
+        return "target_return" in self.reset_state.values()
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

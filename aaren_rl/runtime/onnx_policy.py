@@ -37,8 +37,8 @@ class OnnxPolicy(Policy):
         providers: ONNX Runtime's execution providers.
 
     Raises:
-        UserError: when the file or its card is missing, changed or of another kind, or when there
-            is no target return.
+        UserError: when the file or its card is missing, changed or of another kind, when there is
+            no target return, or when one is given for an agent that cannot be asked for it.
     """
 
     def __init__(
@@ -61,8 +61,13 @@ class OnnxPolicy(Policy):
         self._action_dtype = np.dtype(self.card.action_dtype)
         self._remembers = bool(self.card.state)
         targets = np.zeros(num_envs)
-        if self._remembers:
+        if self.card.asks_return:
             targets = check_targets(target_return, self.card.target_returns, num_envs)
+        elif target_return is not None:
+            raise UserError(
+                f"{file}: target_return {target_return}: this {self.card.agent} cannot be asked "
+                "for a return; leave it out"
+            )
         self._inputs = StepInputs(
             self.card.observation_shape, targets, self.card.max_episode_length
         )

@@ -195,7 +195,7 @@ class TrainConfig(TrainSettings):
         agent = AGENTS[self.agent]
         if agent.has_memory and self.mode is not None and self.mode not in agent.modes:
             raise UserError(f"--mode {self.mode}: {self.agent} knows {', '.join(agent.modes)}")
-        agent.check_request(self.mode, self.target_return)
+        agent.check_request(self.mode, self.target_return, self.model.condition)
 
     def to_json(self) -> dict[str, Any]:
         """What makes this run this run, as JSON: all fields but where it lies and `resume`."""

@@ -53,7 +53,10 @@ def make_agent(
 
 @dataclass
 class Played:
-    """What went in and came out at each step, `[steps, envs, ...]`; `starts` begin episodes."""
+    """What went in and came out at each step, `[steps, envs, ...]`; `starts` begin episodes.
+
+    With the condition `max-return` the returns-to-go are those that the policy acted on.
+    """
 
     observations: np.ndarray
     returns_to_go: np.ndarray
@@ -98,7 +101,7 @@ def play(
     rng = np.random.default_rng(seed)
     envs, steps = len(lengths), sum(lengths[0])
     assert {sum(each) for each in lengths} == {steps}
-    asked = np.array(targets or [TARGET] * envs)
+    asked = np.array(targets or [TARGET if agent.asks_return else 0.0] * envs)
     starts = np.zeros((steps + 1, envs), dtype=bool)
     for env, each in enumerate(lengths):
         starts[np.cumsum([0, *each]), env] = True
@@ -119,6 +122,8 @@ def play(
         else:
             actions.append(policy.act(observations[step], rewards[step - 1], starts[step]))
         sizes.append(policy.state_bytes)
+        if not agent.asks_return:
+            returns_to_go[step] = policy.returns_to_go  # type: ignore[attr-defined]
     return Played(observations, returns_to_go, timesteps, starts[:steps], np.stack(actions), sizes)
 
 

@@ -52,10 +52,13 @@ def by_hand(
     return agent.actions.decide(predictions)[0].numpy()
 
 
+@pytest.mark.parametrize("condition", ["target", "max-return"])
 @pytest.mark.parametrize("kind", sorted(SPACES))
 @pytest.mark.parametrize("lengths", [[[60]], [[60], [13, 47], [1, 1, 2, 30, 26]]])
-def test_each_step_reads_the_last_context(kind: str, lengths: list[list[int]]) -> None:
-    agent = transformer(kind)
+def test_each_step_reads_the_last_context(
+    kind: str, lengths: list[list[int]], condition: str
+) -> None:
+    agent = transformer(kind, condition=condition)
     played = play(agent, "sliding", lengths)
     for env in range(len(lengths)):
         for start, stop in played.episodes(env):

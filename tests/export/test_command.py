@@ -147,9 +147,23 @@ def test_int8_is_smaller_and_says_what_it_costs(
     assert OnnxPolicy(small, 5).act(np.zeros((5, 11))).shape == (5, 3)
 
 
-@pytest.mark.parametrize("name", ["decision-aaren", "behavior-cloning"])
+def test_predicted_returns(tmp_path: Path) -> None:
+    """The condition `max-return`, in 8 bits too; `--dynamic-int8` plays whole episodes."""
+    agent, out = make_agent(condition="max-return"), tmp_path / "policy.onnx"
+    flags = ("--dynamic-int8", "--episodes", "1", "--steps", "50")
+    assert export(saved(agent, tmp_path), out, *flags) == 0
+    card = read_card(out)
+    assert card.checks["agreement"]["largest_difference"] <= 1e-5
+    assert card.target_returns == ()
+    assert card.reset_state["return_to_go"] == 0
+    kinds = [node.op_type for node in onnx.load(out).graph.node]
+    assert kinds.count("MatMulInteger") == 2 * 2 * 3  # two chunks, two layers, three maps each
+
+
+@pytest.mark.parametrize("name", ["decision-aaren", "max-return", "behavior-cloning"])
 def test_torch_export(tmp_path: Path, name: str) -> None:
-    agent, out = make_agent(name), tmp_path / "policy.pt2"
+    out = tmp_path / "policy.pt2"
+    agent = make_agent(condition=name) if name == "max-return" else make_agent(name)
     assert export(saved(agent, tmp_path), out, "--format", "torch-export", "--steps", "100") == 0
     assert files(tmp_path) == {"policy.pt2", "policy.pt2.json"}
     card = read_card(out)

@@ -121,6 +121,30 @@ def test_heads_that_forget(tmp_path: Path, recency: tuple[float, ...], query: fl
     assert np.abs(other[0] - other[1]).max() > 1e-2  # forgetting matters
 
 
+@pytest.mark.parametrize("query", [3.0, 30.0])
+@pytest.mark.parametrize("recency", [(0.0,), (0.4,), (0.8, 0.0)])
+@pytest.mark.parametrize("kind", ["hopper", "discrete from 3"])
+def test_predicted_returns(
+    tmp_path: Path, kind: str, recency: tuple[float, ...], query: float
+) -> None:
+    """The condition `max-return`: each policy acts on its own predictions."""
+    shape = {"heads": len(recency), "recency": recency, "query": query}
+    agent = make_aaren(condition="max-return", action_space=SPACES[kind], **shape)
+    file = exported(agent, tmp_path)
+    ends = np.random.default_rng(1).random((100, 3)) < 0.05
+    policies = SteppingPolicy(agent, np.zeros(3)), agent.policy(3), OnnxPolicy(file, 3)
+    by_layers, folded, in_onnx = play(list(policies), 100, ends)
+    for other in (folded, in_onnx):
+        np.testing.assert_allclose(other, by_layers, rtol=0, atol=1e-5 if query < 10 else 1e-4)
+    predicted = policies[0].returns_to_go
+    assert predicted.std() > 1
+    for others in (policies[1].returns_to_go, policies[2].state()["return_to_go"][:, 0]):
+        np.testing.assert_allclose(others, predicted, rtol=1e-4, atol=1e-3)
+    assert not policies[2].card.asks_return
+    with pytest.raises(UserError, match=r"target_return 5.0: this decision-aaren cannot be asked"):
+        OnnxPolicy(file, 1, 5.0)
+
+
 def test_behavior_cloning(tmp_path: Path) -> None:
     agent = make_agent("behavior-cloning")
     policy = OnnxPolicy(exported(agent, tmp_path), 2)

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from run_cases import assert_same_run, deterministic, scalars, signal_at_batch, summary, weights
 
+from aaren_rl.errors import UserError
+from aaren_rl.evaluation import EvaluateConfig, evaluate
 from aaren_rl.training import Interrupted, train
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +86,27 @@ def test_stopped_anywhere_and_resumed_is_not_stopped(
         done = stop
     train(resumed(config))
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_with_predicted_returns(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """The condition `max-return`: the same run to the bit, and no return is asked for anywhere."""
+    whole = tiny(tmp_path / "whole", model={"condition": "max-return"}, held_out=0.05)
+    content = train(whole)
+    config = dataclasses.replace(whole, out=tmp_path / "stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        signal_at_batch(patch, "windows", 13)
+        with pytest.raises(Interrupted):
+            train(config)
+    train(resumed(config))
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+    assert [row["target_return"] for row in content["scores"]] == [None]
+    tags = scalars(tmp_path / "whole")
+    assert [step for step, _ in tags["evaluation/score"]] == [15, 30]
+    assert not [tag for tag in tags if "target" in tag]
+    [row] = evaluate(EvaluateConfig(tmp_path / "whole", episodes=1))["rows"]
+    assert row["target_return"] is None
+    with pytest.raises(UserError, match="--target-return 3600: decision-aaren with --condition"):
+        evaluate(EvaluateConfig(tmp_path / "whole", target_return=(3600.0,)))
 
 
 def test_stopped_in_an_evaluation(tiny: Callable[..., Any], tmp_path: Path) -> None:
