@@ -41,7 +41,7 @@ def make_agent(
         observation_space,
         action_space,  # type: ignore[arg-type]
         returns_scale=100.0,
-        returns_shift=150.0,
+        returns_shift=30.0,
         target_returns=target_returns,
         environment="Hopper-v5",
         reference_scores=(-20.0, 3234.0),

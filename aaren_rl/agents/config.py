@@ -122,8 +122,9 @@ class AgentConfig:
         Raises:
             TypeError: for a field that this version does not know, or content that is no mapping.
         """
-        before = {"observation_clip": math.inf, "embedding_dropout": content.get("dropout", 0.1)}
-        return AgentConfig(**{**before, **content})
+        given = {"observation_clip": math.inf, **content}
+        given.setdefault("embedding_dropout", given.get("dropout", 0.1))
+        return AgentConfig(**given)
 
 
 def _flag(name: str) -> str:
