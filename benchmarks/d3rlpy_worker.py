@@ -97,11 +97,14 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
             curve.append({"update": update, "train_seconds": seconds, "returns": returns})
             since = time.perf_counter()
 
+    start, processor = time.perf_counter(), time.process_time()
     algorithm.fit(dataset, n_steps=job["updates"], callback=after_update, **quiet)
+    share = (time.process_time() - processor) / (time.perf_counter() - start)
     network = algorithm.impl.modules.transformer
     return {
         "curve": curve,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "cpu_share": share,
         "config": json.loads(algorithm.config.serialize()),
     }
 

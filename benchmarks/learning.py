@@ -30,13 +30,12 @@ import numpy as np
 import torch
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from aaren_rl.errors import UserError
 from aaren_rl.storage import locked, read_json, write_json
 from aaren_rl.training import Interrupted
 from benchmarks.learning_peers import Contender, Name, Plan, d3rlpy_versions, make_contender
-from benchmarks.learning_picture import draw
+from benchmarks.learning_picture import draw, report
 from benchmarks.timing import describe_machine, save
 
 SHARE = 0.9  # of the final score, to be reached
@@ -181,6 +180,7 @@ def summarise(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
                 1e3 * total / curve[-1]["update"]
                 for total, curve in zip(totals, curves, strict=True)
             ],
+            "cpu_share": [run["cpu_share"] for run in each],
             "runs": each,
         }
     return {"equal_seconds": equal, "contenders": found}
@@ -246,40 +246,6 @@ def run(config: LearningConfig, console: Console) -> dict[str, Any]:
         "d3rlpy_versions": config.d3rlpy_python and d3rlpy_versions(config.d3rlpy_python),
         "datasets": {dataset: summarise(each) for dataset, each in runs.items()},
     }
-
-
-# ---- reporting
-
-
-def _mean(numbers: list[float | None], digits: int) -> str:
-    """Mean over seeds, `-` where a seed has no number."""
-    known = [number for number in numbers if number is not None]
-    return f"{np.mean(known):.{digits}f}" if len(known) == len(numbers) else "-"
-
-
-def report(results: dict[str, Any], console: Console) -> None:
-    """Print a table for each dataset."""
-    for dataset, result in results["datasets"].items():
-        equal = result["equal_seconds"]
-        table = Table(title=f"{dataset}: means over seeds", title_justify="left")
-        table.add_column("contender")
-        columns = ("final score", "of each seed", f"after {equal:.0f} s", "seconds", "to 90%")
-        for column in (*columns, "ms an update", "parameters"):
-            table.add_column(column, justify="right")
-        for name, each in result["contenders"].items():
-            first = each["first_evaluation_seconds"]
-            bound = each["seconds_to_90_percent"] == first
-            table.add_row(
-                name,
-                _mean(each["final_score"], 1),
-                " ".join(f"{score:.1f}" for score in each["final_score"]),
-                _mean(each["score_at_equal_seconds"], 1),
-                _mean(each["train_seconds"], 1),
-                ("<= " if bound else "") + _mean(each["seconds_to_90_percent"], 1),
-                _mean(each["ms_per_update"], 1),
-                f"{each['parameters']:,}",
-            )
-        console.print(table)
 
 
 def main(config: LearningConfig) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import subprocess
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -43,40 +44,21 @@ LOG_LINES = 15  # of a failed worker's log that the error message shows
 # d3rlpy's published settings: `reproductions/offline/decision_transformer.py` of its repository.
 # What is not named here (1 head, 3 layers, dropout 0.1 everywhere) is a default of its class.
 D3RLPY_PUBLISHED = {
-    "batch_size": 64,
-    "context_length": 20,
-    "width": 128,
-    "learning_rate": 1e-4,
-    "warmup_updates": 10_000,
-    "weight_decay": 1e-4,
-    "gradient_clip": 0.25,
-    "reward_scale": 0.001,
-}
+    "batch_size": 64, "context_length": 20, "width": 128, "learning_rate": 1e-4,
+    "warmup_updates": 10_000, "weight_decay": 1e-4, "gradient_clip": 0.25, "reward_scale": 0.001,
+}  # fmt: skip
 # CORL's published settings: the defaults in `algorithms/offline/dt.py` of its repository, with its
 # warm-up of 10,000 of 100,000 updates as a share of the updates.
 CORL_TRAINING = {
-    "sampling": "windows",
-    "batch_size": 64,
-    "learning_rate": 1e-4,
-    "weight_decay": 1e-4,
-    "warmup": 0.1,
-    "schedule": "constant",
-    "gradient_clip": 0.25,
-    "precision": "32",
-    "normalize_observations": True,
-    "returns_scale": 1000.0,
-}
+    "sampling": "windows", "batch_size": 64, "learning_rate": 1e-4, "weight_decay": 1e-4,
+    "warmup": 0.1, "schedule": "constant", "gradient_clip": 0.25, "precision": "32",
+    "normalize_observations": True, "returns_scale": 1000.0, "mode": "window",
+}  # fmt: skip
 CORL_MODEL = {
-    "context_length": 20,
-    "layers": 3,
-    "width": 128,
-    "heads": 1,
-    "dropout": 0.1,
-    "attention_dropout": 0.1,
-    "activation": "gelu",
-    "timestep_embedding": "learned",
+    "context_length": 20, "layers": 3, "width": 128, "heads": 1, "dropout": 0.1,
+    "attention_dropout": 0.1, "activation": "gelu", "timestep_embedding": "learned",
     "max_episode_length": 1000,
-}
+}  # fmt: skip
 CORL_MUJOCO_RATE = 8e-4  # in its MuJoCo config files, which pair it with a batch size of 4096
 
 
@@ -110,7 +92,9 @@ class Contender(Protocol):
             folder: an empty folder for files that nobody needs later.
 
         Returns:
-            `curve`, a list of evaluations (`update`, `train_seconds`, `score`), and `parameters`.
+            `curve`, a list of evaluations (`update`, `train_seconds`, `score`), `parameters`, and
+            `cpu_share`, processor time over elapsed time from the first update to the last
+            evaluation: less than 1 on one thread where other processes took the core.
         """
 
 
@@ -121,16 +105,20 @@ class Ours:
     config: TrainConfig
 
     def settings(self) -> dict[str, Any]:
+        """See `Contender`."""
         return self.config.to_json()
 
     def run(self, folder: Path) -> dict[str, Any]:
+        """See `Contender`."""
+        start, processor = time.perf_counter(), time.process_time()
         summary = train(dataclasses.replace(self.config, out=folder / "run"))
+        share = (time.process_time() - processor) / (time.perf_counter() - start)
         first_targets = {row["update"]: row for row in reversed(summary["history"])}
         curve = [
             {"update": update, "train_seconds": row["train_seconds"], "score": row["score_mean"]}
             for update, row in sorted(first_targets.items())
         ]
-        return {"curve": curve, "parameters": summary["parameters"]}
+        return {"curve": curve, "parameters": summary["parameters"], "cpu_share": share}
 
 
 @dataclass(frozen=True)
@@ -145,6 +133,7 @@ class D3rlpy:
     """Settings of its config, as `D3RLPY_PUBLISHED`; None for the defaults of its class."""
 
     def settings(self) -> dict[str, Any]:
+        """See `Contender`."""
         return {
             "dataset": self.dataset,
             "environment": plain_environment(self.dataset),
@@ -157,6 +146,7 @@ class D3rlpy:
         }
 
     def run(self, folder: Path) -> dict[str, Any]:
+        """See `Contender`."""
         data, job, out, log = (folder / name for name in ("data.npz", "job", "result", "log"))
         write_episodes(self.dataset, data)
         write_json(job, {**self.settings(), "data": str(data)})

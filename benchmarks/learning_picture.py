@@ -1,4 +1,4 @@
-"""The picture of `benchmarks.learning`."""
+"""The tables and the picture of `benchmarks.learning`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 COLOURS = {
     "decision-aaren": "tab:blue",
@@ -16,6 +18,46 @@ COLOURS = {
     "corl": "tab:red",
     "corl-tuned": "tab:pink",
 }
+
+IDLE = 0.9  # share of a core that a training has on an idle machine, at least
+
+
+def _mean(numbers: list[float | None], digits: int) -> str:
+    """Mean over seeds, `-` where a seed has no number."""
+    known = [number for number in numbers if number is not None]
+    return f"{np.mean(known):.{digits}f}" if len(known) == len(numbers) else "-"
+
+
+def report(results: dict[str, Any], console: Console) -> None:
+    """Print a table for each dataset."""
+    for dataset, result in results["datasets"].items():
+        equal = result["equal_seconds"]
+        table = Table(title=f"{dataset}: means over seeds", title_justify="left")
+        table.add_column("contender")
+        columns = ("final score", "of each seed", f"after {equal:.0f} s", "seconds", "to 90%")
+        for column in (*columns, "ms an update", "core share", "parameters"):
+            table.add_column(column, justify="right")
+        for name, each in result["contenders"].items():
+            first = each["first_evaluation_seconds"]
+            bound = each["seconds_to_90_percent"] == first
+            table.add_row(
+                name,
+                _mean(each["final_score"], 1),
+                " ".join(f"{score:.1f}" for score in each["final_score"]),
+                _mean(each["score_at_equal_seconds"], 1),
+                _mean(each["train_seconds"], 1),
+                ("<= " if bound else "") + _mean(each["seconds_to_90_percent"], 1),
+                _mean(each["ms_per_update"], 1),
+                _mean(each["cpu_share"], 2),
+                f"{each['parameters']:,}",
+            )
+        console.print(table)
+        share = min(min(each["cpu_share"]) for each in result["contenders"].values())
+        if share < IDLE:
+            console.print(
+                f"other processes took the core: one training had it for {share:.0%} of the time; "
+                "seconds compare only on an idle machine"
+            )
 
 
 def draw(datasets: dict[str, dict[str, Any]], path: Path) -> None:
