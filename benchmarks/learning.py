@@ -24,7 +24,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -75,6 +75,10 @@ class LearningConfig:
     `corl-tuned`: with the learning rate of its config files for MuJoCo."""
     threads: int = 1
     """CPU threads."""
+    clock: Literal["wall", "processor"] = "wall"
+    """Seconds as elapsed, for an idle machine; or the processor's, estimated as elapsed seconds
+    times the share of them that the training's process was running, for a busy one (and 1 thread).
+    Both can be had from the same finished trainings."""
     d3rlpy_python: Path | None = None
     """Interpreter of an environment with d3rlpy; d3rlpy is left out if this is not given."""
     out: Path | None = None
@@ -110,6 +114,8 @@ class LearningConfig:
         for name in ("datasets", "seeds", "contenders"):
             if not getattr(self, name):
                 raise UserError(f"--{name}: at least one expected")
+        if self.clock == "processor" and self.threads > 1:
+            raise UserError("--clock processor needs --threads 1")
         if self.updates % self.evaluations:
             raise UserError(
                 f"--updates ({self.updates}) must be a multiple of "
@@ -119,6 +125,13 @@ class LearningConfig:
 
 
 # ---- arithmetic
+
+
+def by_processor(run: dict[str, Any]) -> dict[str, Any]:
+    """The same training with the processor's seconds in place of elapsed ones."""
+    share = run["cpu_share"]
+    rows = [{**row, "train_seconds": share * row["train_seconds"]} for row in run["curve"]]
+    return {**run, "curve": rows}
 
 
 def score_at(curve: list[dict[str, Any]], seconds: float) -> float | None:
@@ -239,7 +252,10 @@ def run(config: LearningConfig, console: Console) -> dict[str, Any]:
             who = {"contender": name, "dataset": dataset, "seed": seed}
             place = dataset.strip("/").replace("/", "-").replace(":", "-")
             file = folder / f"{name}_{place}_seed-{seed}.json"
-            runs[dataset][name].append(trained(contender, who, file, console))
+            record = trained(contender, who, file, console)
+            runs[dataset][name].append(
+                by_processor(record) if config.clock == "processor" else record
+            )
     return {
         "settings": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
         "left_out": left_out,
@@ -254,7 +270,7 @@ def main(config: LearningConfig) -> None:
     config = config.reduced()
     results = run(config, console)
     console.print(describe_machine())
-    report(results, console)
+    report(results, config.clock, console)
     path = save("learning-quick" if config.quick else "learning", results, config.out)
     draw(results["datasets"], path.with_suffix(".png"))
     console.print(f"written to {path}")

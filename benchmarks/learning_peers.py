@@ -39,7 +39,6 @@ Name = Literal[
     "corl-tuned",
 ]
 WORKER = Path(__file__).with_name("d3rlpy_worker.py")
-LOG_LINES = 15  # of a failed worker's log that the error message shows
 
 # d3rlpy's published settings: `reproductions/offline/decision_transformer.py` of its repository.
 # What is not named here (1 head, 3 layers, dropout 0.1 everywhere) is a default of its class.
@@ -156,8 +155,8 @@ class D3rlpy:
         with open(log, "w") as file:
             code = subprocess.run(command, env=environment, stdout=file, stderr=file).returncode
         if code:
-            last = "\n".join(log.read_text().splitlines()[-LOG_LINES:])
-            raise UserError(f"d3rlpy's training ended with exit code {code}:\n{last}")
+            last = log.read_text().strip().splitlines()[-1:]
+            raise UserError(f"d3rlpy's training: exit code {code}, {''.join(last)} (see {log})")
         result: dict[str, Any] = read_json(out)
         for row in result["curve"]:
             scores = normalized_scores(
@@ -179,6 +178,7 @@ def make_contender(
     if name.startswith("d3rlpy"):
         if d3rlpy_python is None:
             raise UserError(f"contender {name} needs --d3rlpy-python")
+        d3rlpy_versions(d3rlpy_python)
         check_for_d3rlpy(dataset)
         return D3rlpy(d3rlpy_python, dataset, seed, plan, d3rlpy_settings(name, plan))
     common: dict[str, Any] = {
