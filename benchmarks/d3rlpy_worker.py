@@ -54,7 +54,7 @@ def make_config(settings: dict[str, Any] | None) -> Any:
 
 def play(algorithm: Any, job: dict[str, Any]) -> list[float]:
     """Returns of the evaluation episodes; episode i is reset with seed `first_seed + i`."""
-    environment = gymnasium.make(**job["environment"], disable_env_checker=True)
+    environment: Any = gymnasium.make(**job["environment"], disable_env_checker=True)
     returns = []
     for episode in range(job["episodes"]):
         actor = algorithm.as_stateful_wrapper(target_return=job["target_return"])

@@ -42,18 +42,18 @@ WORKER = Path(__file__).with_name("d3rlpy_worker.py")
 
 # d3rlpy's published settings: `reproductions/offline/decision_transformer.py` of its repository.
 # What is not named here (1 head, 3 layers, dropout 0.1 everywhere) is a default of its class.
-D3RLPY_PUBLISHED = {
+D3RLPY_PUBLISHED: dict[str, Any] = {
     "batch_size": 64, "context_length": 20, "width": 128, "learning_rate": 1e-4,
     "warmup_updates": 10_000, "weight_decay": 1e-4, "gradient_clip": 0.25, "reward_scale": 0.001,
 }  # fmt: skip
 # CORL's published settings: the defaults in `algorithms/offline/dt.py` of its repository, with its
 # warm-up of 10,000 of 100,000 updates as a share of the updates.
-CORL_TRAINING = {
+CORL_TRAINING: dict[str, Any] = {
     "sampling": "windows", "batch_size": 64, "learning_rate": 1e-4, "weight_decay": 1e-4,
     "warmup": 0.1, "schedule": "constant", "gradient_clip": 0.25, "precision": "32",
     "normalize_observations": True, "returns_scale": 1000.0, "mode": "window",
 }  # fmt: skip
-CORL_MODEL = {
+CORL_MODEL: dict[str, Any] = {
     "context_length": 20, "layers": 3, "width": 128, "heads": 1, "dropout": 0.1,
     "attention_dropout": 0.1, "activation": "gelu", "timestep_embedding": "learned",
     "max_episode_length": 1000,
