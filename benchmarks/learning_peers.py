@@ -282,14 +282,14 @@ def d3rlpy_versions(python: Path) -> dict[str, str]:
         UserError: the interpreter does not start or lacks a package.
     """
     packages = ("d3rlpy", "gymnasium", "mujoco", "numpy", "torch")
-    code = f"import json, {', '.join(packages)}; print()\n"
-    code += f"print(json.dumps({{n: globals()[n].__version__ for n in {packages}}}))"
+    code = "import json, sys; from importlib.metadata import version; "
+    code += "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
     try:
-        done = subprocess.run([str(python), "-c", code], capture_output=True, text=True)
+        done = subprocess.run([str(python), "-c", code, *packages], capture_output=True, text=True)
     except OSError as error:
         raise UserError(f"--d3rlpy-python {python}: {error.strerror}") from None
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it does not start"])[-1]
         raise UserError(f"--d3rlpy-python {python}: {reason}")
-    versions: dict[str, str] = json.loads(done.stdout.strip().splitlines()[-1])
+    versions: dict[str, str] = json.loads(done.stdout)
     return versions

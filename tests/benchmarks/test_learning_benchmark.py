@@ -27,7 +27,6 @@ PLAN = Plan(updates=4, evaluate_every=2, episodes=1, threads=1)
 FAKE_PYTHON = """#!{python}
 import json, sys
 if sys.argv[1] == "-c":
-    print("a warning")
     print(json.dumps({{"d3rlpy": "2.8.1"}}))
     raise SystemExit
 job = json.load(open(sys.argv[2]))
