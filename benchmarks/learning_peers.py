@@ -92,8 +92,8 @@ class Contender(Protocol):
 
         Returns:
             `curve`, a list of evaluations (`update`, `train_seconds`, `score`), `parameters`, and
-            `cpu_share`, processor time over elapsed time from the first update to the last
-            evaluation: less than 1 on one thread where other processes took the core.
+            `cpu_share`, the process's processor time over elapsed time, evaluations included: less
+            than 1 on one thread where other processes took the core.
         """
 
 
