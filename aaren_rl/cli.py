@@ -27,6 +27,8 @@ from aaren_rl.evaluation import EvaluateConfig, evaluate, normalized_scores
 from aaren_rl.export import ExportConfig, export
 from aaren_rl.report import ReportConfig
 from aaren_rl.report import report as write_report
+from aaren_rl.report.tables import status_words
+from aaren_rl.report.verdict import bounded
 from aaren_rl.runtime.card import card_path
 from aaren_rl.storage import read_json
 from aaren_rl.training import (
@@ -217,21 +219,29 @@ def _compare(config: CompareConfig) -> None:
     rows = compare(config)
     if not is_leader():
         return
+    bounds = rows[0]["bounds"] if rows else "range"
+    columns = ["agent", "mode", "target_return", "score_mean", bounds, "difference", "verdict"]
     print_rows(
-        f"{config.dataset}, seeds {' '.join(map(str, config.seeds))}: mean and 95% interval",
-        rows,
-        [
-            "agent",
-            "mode",
-            "target_return",
-            "score_mean",
-            "score_low",
-            "score_high",
-            "parameters",
-            "train_seconds",
-        ],
+        f"{config.dataset}, seeds {' '.join(map(str, config.seeds))}: mean and {bounds}; "
+        f"difference to {config.agents[0]}, paired by seed, margin {config.margin:g}",
+        [_comparison_row(row) for row in rows],
+        [*columns, "parameters", "train_seconds"],
     )
     print(f"look at it: tensorboard --logdir {config.out}")
+
+
+def _comparison_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `comparison.json` with its ends and its difference as text."""
+    ends = f"{row['score_low']:,.1f} to {row['score_high']:,.1f}"
+    difference = row["difference"]
+    if difference is None:
+        return {**row, row["bounds"]: ends, "difference": None, "verdict": None}
+    return {
+        **row,
+        row["bounds"]: ends,
+        "difference": bounded(difference),
+        "verdict": status_words(difference),
+    }
 
 
 def _quickstart(config: QuickstartConfig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import torch
@@ -10,9 +12,11 @@ from torch.nn.functional import cross_entropy
 
 
 class ContinuousActions(nn.Module):
-    """Box actions. Where all bounds are finite, networks see it stretched to [-1, 1], end in tanh.
+    """Box actions as `(action - middle) / reach`.
 
-    Otherwise an action is predicted as it is, and cut at the bounds that there are.
+    Where all bounds are finite, these stretch the space to [-1, 1], and the network ends in tanh.
+    Otherwise they are the data's mean and standard deviation (`standardise`; until then 0 and 1),
+    and predictions are cut at the bounds that there are.
     """
 
     low: Tensor
@@ -32,8 +36,25 @@ class ContinuousActions(nn.Module):
         if self.bounded:
             middle, reach = (low + high) / 2, (high - low) / 2
             reach[reach == 0] = 1.0  # one value only: predictions are cut to it
-        self.register_buffer("middle", middle, persistent=False)
-        self.register_buffer("reach", reach, persistent=False)
+        # Saved where they come from the data; otherwise they follow from the space.
+        self.register_buffer("middle", middle, persistent=not self.bounded)
+        self.register_buffer("reach", reach, persistent=not self.bounded)
+
+    def standardise(self, mean: np.ndarray, std: np.ndarray) -> None:
+        """Take the data's mean and (positive) standard deviation, `[size]`; not for a space with
+        all bounds, which has a scale of its own."""
+        assert not self.bounded
+        for buffer, values in ((self.middle, mean), (self.reach, std)):
+            buffer.copy_(torch.as_tensor(values, dtype=torch.float32))
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any
+    ) -> None:
+        """Agents from before the actions were standardised have neither mean nor deviation."""
+        if not self.bounded:
+            state_dict.setdefault(f"{prefix}middle", torch.zeros(self.size))
+            state_dict.setdefault(f"{prefix}reach", torch.ones(self.size))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def embedding(self, width: int) -> nn.Module:
         """Actions as `encode` gives them to tokens `[..., width]`."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from aaren_rl.acting import Policy
 from aaren_rl.agents.actions import action_codec
 from aaren_rl.agents.config import AgentConfig, AgentSpec
 from aaren_rl.data.sampling import Batch
+from aaren_rl.errors import UserError
 from aaren_rl.layers import SequenceState
 from aaren_rl.storage import write_json, write_tensors
 
@@ -49,10 +51,17 @@ class Agent(nn.Module, ABC):
         config: the agent's shape.
         spec: the task.
         observation_mean: `[observation_size]`; observations are standardised by it.
-        observation_std: `[observation_size]`, positive.
+        observation_std: `[observation_size]`, positive. Without it observations stay as they are,
+            and `config.observation_clip`, which counts standard deviations, becomes infinite.
     """
 
     name: ClassVar[str]
+    has_memory: ClassVar[bool] = False
+    """Whether an action depends on earlier steps, so that there are modes to choose from."""
+    asks_return: ClassVar[bool] = False
+    """Whether it can be asked for a return."""
+    tokens_per_step: ClassVar[int] = 1
+    """Vectors that its body reads of each environment step."""
     modes: ClassVar[tuple[Mode, ...]] = ("carry", "reset", "window")
     default_mode: ClassVar[Mode] = "carry"
     observation_mean: Tensor
@@ -67,6 +76,8 @@ class Agent(nn.Module, ABC):
     ) -> None:
         super().__init__()
         config.check()
+        if observation_std is None:
+            config = dataclasses.replace(config, observation_clip=math.inf)
         self.config, self.spec = config, spec
         size = spec.observation_size
         mean = np.zeros(size) if observation_mean is None else observation_mean
@@ -76,8 +87,19 @@ class Agent(nn.Module, ABC):
         self.actions = action_codec(spec.action_space)
 
     def normalise(self, observations: Tensor) -> Tensor:
-        """Standardise observations `[..., observation_size]`."""
-        return (observations - self.observation_mean) / self.observation_std
+        """Standardise observations `[..., observation_size]`, and clip them."""
+        standardised = (observations - self.observation_mean) / self.observation_std
+        clip = self.config.observation_clip
+        return standardised if math.isinf(clip) else standardised.clamp(-clip, clip)
+
+    def observation_bounds(self) -> tuple[Tensor, Tensor] | None:
+        """Where `normalise` clips, in raw numbers: lowest and highest, float32
+        `[observation_size]` each; `None` where it does not."""
+        clip = self.config.observation_clip
+        if math.isinf(clip):
+            return None
+        reach = clip * self.observation_std
+        return self.observation_mean - reach, self.observation_mean + reach
 
     @abstractmethod
     def predict(self, batch: Batch) -> Tensor:
@@ -105,6 +127,32 @@ class Agent(nn.Module, ABC):
 
     loss = forward
 
+    @classmethod
+    def check_request(
+        cls,
+        mode: Mode | None = None,
+        target_return: float | Sequence[float] | None = None,
+    ) -> None:
+        """Raise `UserError` for a mode or a target return that means nothing to this agent.
+
+        Args:
+            mode: as the user gave it; `None` for not at all.
+            target_return: likewise; an empty sequence counts as not given.
+        """
+        known = cls.modes if cls.has_memory else get_args(Mode)
+        if mode is not None and mode not in known:
+            raise UserError(f"mode must be one of {', '.join(known)}, got {mode!r}")
+        if mode is not None and not cls.has_memory:
+            raise UserError(
+                f"--mode {mode}: {cls.name} has no memory, so it acts in one way only; leave it out"
+            )
+        empty = target_return is None or (np.ndim(target_return) and not np.size(target_return))
+        if not (empty or cls.asks_return):
+            asked = " ".join(f"{value:g}" for value in np.atleast_1d(np.asarray(target_return)))
+            raise UserError(
+                f"--target-return {asked}: {cls.name} cannot be asked for a return; leave it out"
+            )
+
     @abstractmethod
     def policy(
         self,
@@ -122,6 +170,10 @@ class Agent(nn.Module, ABC):
                 every context length), `window` (recompute the last context at every step) or, for
                 a Transformer alone, `sliding` (a cache of the last context, each token as it was
                 computed when it was new); `default_mode` when `None`.
+
+        Raises:
+            UserError: for an unknown mode, or for a mode or a target return where the agent has no
+                memory or cannot be asked for a return.
         """
 
     def check_horizon(self, steps: int, what: str) -> None:
@@ -139,7 +191,7 @@ class Agent(nn.Module, ABC):
         card = {
             "format": FORMAT,
             "agent": self.name,
-            "config": dataclasses.asdict(self.config),
+            "config": self.config.to_json(),
             "spec": self.spec.to_json(),
         }
         write_json(folder / CARD_FILE, card)

@@ -18,9 +18,10 @@ from aaren_rl.data.sampling import Batch
 
 
 class BehaviorCloning(Agent):
-    """`layers` hidden layers of `width` units. It has no memory, so all modes act alike."""
+    """`layers` hidden layers of `width` units. It has no memory and cannot be asked for a return."""
 
     name = "behavior-cloning"
+    modes = ("carry",)  # how its one way of acting is called in tables
 
     def __init__(
         self,
@@ -53,7 +54,12 @@ class BehaviorCloning(Agent):
         target_return: float | Sequence[float] | None = None,
         mode: Mode | None = None,
     ) -> Policy:
-        """Start acting; returns asked for and modes make no difference here."""
+        """Start acting.
+
+        Raises:
+            UserError: for any mode or target return: there are none to choose from.
+        """
+        self.check_request(mode, target_return)
         self.eval()
         return _MemorylessPolicy(self, num_envs)
 

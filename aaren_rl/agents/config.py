@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,7 +32,11 @@ class AgentConfig:
     tokens at that rate (half in 0.69 / rate tokens; three tokens are a step), and 0 keeps for ever.
     Nothing is as in the paper: all keep. See `--preset control`."""
     dropout: float = 0.1
-    """Share of embeddings and of residual branches dropped in training."""
+    """Share of the residual branches' elements dropped in training (of the hidden units in behavior
+    cloning)."""
+    embedding_dropout: float = 0.0
+    """Share of the embedded tokens' elements dropped in training. Decision Transformer drops 0.1:
+    the observation is then never seen whole, which halved every score (docs/learning.md)."""
     attention_dropout: float = 0.1
     """Share of attention weights dropped in training (Transformer only: Aaren never forms them)."""
     dilution: float = 1.0
@@ -45,16 +50,26 @@ class AgentConfig:
     `sinusoidal` and `none` act for ever."""
     max_episode_length: int = 1000
     """Rows of the learned timestep table: no longer episode can be trained on or acted in."""
+    embedding_start: Literal["default", "original", "gpt2"] = "default"
+    """How the embeddings and the head begin. `default`: PyTorch's start of the linear embeddings,
+    tables and head at a standard deviation of 0.02; `original`: PyTorch's start of everything, as
+    in Decision Transformer's code (timestep table at 1); `gpt2`: all weights at 0.02 and biases at
+    zero, as in CORL and Hugging Face."""
+    observation_clip: float = 10.0
+    """Standardised observations are clipped at this many standard deviations from the data's mean;
+    `inf` for no clipping. Raw observations (`--no-normalize-observations`) are never clipped."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recency", tuple(self.recency))  # JSON knows lists alone
+        if self.observation_clip is None:  # JSON has no infinity
+            object.__setattr__(self, "observation_clip", math.inf)
 
     def check(self) -> None:
         """Raise `UserError` for a value that cannot work, naming its flag."""
         for name in ("context_length", "layers", "width", "heads", "max_episode_length"):
             if getattr(self, name) < 1:
                 raise UserError(f"{_flag(name)} must be at least 1, got {getattr(self, name)}")
-        for name in ("dropout", "attention_dropout"):
+        for name in ("dropout", "embedding_dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{_flag(name)} must be in [0, 1), got {getattr(self, name)}")
         if not 1 <= self.dilution < math.inf:
@@ -72,6 +87,27 @@ class AgentConfig:
             raise UserError(f"--heads ({self.heads}) must divide --width ({self.width})")
         if self.timestep_embedding == "sinusoidal" and self.width % 2:
             raise UserError(f"--width must be even for sinusoidal embedding, got {self.width}")
+        if not self.observation_clip > 0:
+            raise UserError(
+                f"--observation-clip must be above 0 (inf for none), got {self.observation_clip}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; no clipping is null, since JSON has no infinity."""
+        content = dataclasses.asdict(self)
+        content["recency"] = list(self.recency)
+        if math.isinf(self.observation_clip):
+            content["observation_clip"] = None
+        return content
+
+    @staticmethod
+    def from_json(content: dict[str, Any]) -> AgentConfig:
+        """The inverse of `to_json`. Configs from before `observation_clip` did not clip.
+
+        Raises:
+            TypeError: for a field that this version does not know, or content that is no mapping.
+        """
+        return AgentConfig(**{"observation_clip": math.inf, **content})
 
 
 def _flag(name: str) -> str:

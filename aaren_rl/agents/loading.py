@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from aaren_rl.agents.base import CARD_FILE, FORMAT, WEIGHTS_FILE, Agent
 from aaren_rl.agents.behavior_cloning import BehaviorCloning
 from aaren_rl.agents.config import AgentConfig, AgentSpec
@@ -41,9 +43,11 @@ def load_agent(folder: Path | str, device: str = "cpu") -> Agent:
     try:
         if card["format"] != FORMAT:
             raise UserError(f"{card_file}: format {card['format']}, this version reads {FORMAT}")
-        agent = AGENTS[card["agent"]](
-            AgentConfig(**card["config"]), AgentSpec.from_json(card["spec"])
-        )
+        spec = AgentSpec.from_json(card["spec"])
+        # Statistics that do nothing: the real ones come with the weights.
+        mean, std = np.zeros(spec.observation_size), np.ones(spec.observation_size)
+        config = AgentConfig.from_json(card["config"])
+        agent = AGENTS[card["agent"]](config, spec, mean, std)
     except UserError:
         raise
     except (KeyError, TypeError, IndexError, ValueError) as error:

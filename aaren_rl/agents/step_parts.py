@@ -36,12 +36,19 @@ class StepEmbedding(nn.Module):
     timestep_table: Tensor
     frequencies: Tensor
     time_offsets: Tensor
+    lowest: Tensor
+    highest: Tensor
 
     def __init__(self, agent: TrajectoryAgent) -> None:
         super().__init__()
         self.width, self.timestep_embedding = agent.config.width, agent.config.timestep_embedding
         self.actions = agent.actions
         self.linear = AffineMap(_fold_embedding(agent))
+        bounds = agent.observation_bounds()
+        self.clips = bounds is not None
+        if bounds is not None:
+            self.register_buffer("lowest", bounds[0])
+            self.register_buffer("highest", bounds[1])
         if isinstance(agent.actions, DiscreteActions):
             self._keep("action_table", to_numpy(part(agent.embed_action, nn.Embedding).weight))
         if self.timestep_embedding == "learned":
@@ -71,6 +78,8 @@ class StepEmbedding(nn.Module):
         Returns:
             Tokens `[3 batch, width]`, an environment's three one after the other.
         """
+        if self.clips:  # raw numbers: standardising is part of the linear map
+            observation = observation.clamp(self.lowest, self.highest)
         values = [returns.float(), observation]
         if isinstance(self.actions, ContinuousActions):
             values.insert(0, previous_action)

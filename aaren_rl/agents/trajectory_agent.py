@@ -23,6 +23,7 @@ from aaren_rl.agents.policy import SteppingPolicy, WindowPolicy
 from aaren_rl.data.sampling import Batch
 from aaren_rl.errors import UserError
 from aaren_rl.layers import EVERY_TOKEN, Dropout, SequenceModel, SequenceState
+from aaren_rl.layers.start import STD, start_linear
 
 TOKENS_PER_STEP = 3
 OBSERVATION_TOKEN = 1  # of the three
@@ -32,6 +33,9 @@ class TrajectoryAgent(Agent):
     """The shared part of the sequence agents; a subclass names its mixer."""
 
     mixer: ClassVar[str]
+    has_memory = True
+    asks_return = True
+    tokens_per_step = TOKENS_PER_STEP
 
     def __init__(
         self,
@@ -47,7 +51,7 @@ class TrajectoryAgent(Agent):
         self.embed_action = self.actions.embedding(width)
         self.embed_timestep = timestep_embedding(config)
         self.embed_norm = nn.LayerNorm(width)
-        self.embed_dropout = Dropout(config.dropout)
+        self.embed_dropout = Dropout(config.embedding_dropout)
         self.sequence_model = SequenceModel(
             self.mixer,
             width,
@@ -60,23 +64,29 @@ class TrajectoryAgent(Agent):
             recency=config.recency,
         )
         self.head = self.actions.head(width)
-        self._initialise()
+        self._start_embeddings()
 
-    def _initialise(self) -> None:
-        """Head and timestep table normal with sd 0.02, as GPT-2; the rest as it is.
+    def _start_embeddings(self) -> None:
+        """Draw the weights outside the sequence model; see `AgentConfig.embedding_start`.
 
-        The timestep table: at PyTorch's default (sd 1) the norm after the sum leaves a token that
-        is nearly all random time and hardly any observation. The three linear embeddings keep
-        PyTorch's start, with biases: the norm divides a token by its length, so that without a bias
-        a return of 1 and one of 3 would look alike.
+        By default the timestep table begins at 0.02: at PyTorch's standard deviation of 1 the norm
+        after the sum leaves a token that is nearly all random time and hardly any observation. The
+        linear embeddings keep PyTorch's start, with biases: the norm divides a token by its length,
+        so that without a bias a return of 1 and one of 3 would look alike.
         """
-        for module in self.head.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
-        for table in (self.embed_timestep, self.embed_action):
-            if isinstance(table, nn.Embedding):
-                nn.init.normal_(table.weight, std=0.02)
+        start = self.config.embedding_start
+        if start == "original":
+            return
+        modules = [*self.head.modules(), self.embed_timestep, self.embed_action]
+        if start == "gpt2":
+            modules += [self.embed_return, self.embed_observation]
+        for module in modules:
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=STD)
+            elif isinstance(module, nn.Linear) and (
+                start == "gpt2" or module is not self.embed_action
+            ):
+                start_linear(module)
 
     def embed(
         self, returns_to_go: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor
@@ -97,10 +107,13 @@ class TrajectoryAgent(Agent):
         if isinstance(self.embed_action, nn.Linear):
             values.append(self.actions.encode(actions))
             embedded.append(self.embed_action)
-        # One product for all, with a block for each: the tokens lie side by side at once.
-        weight = torch.block_diag(*(part.weight for part in embedded))
-        bias = torch.cat([part.bias for part in embedded])
-        tokens = linear(torch.cat(values, dim=-1), weight, bias)
+        # In bfloat16, which has 8 bits, returns-to-go of 3600, 3597 and 3594 are one number, and
+        # acting, in float32, would show the agent numbers that it has not been trained on.
+        with torch.autocast(observations.device.type, enabled=False):
+            # One product for all, with a block for each: the tokens lie side by side at once.
+            weight = torch.block_diag(*(part.weight for part in embedded))
+            bias = torch.cat([part.bias for part in embedded])
+            tokens = linear(torch.cat(values, dim=-1), weight, bias)
         if isinstance(self.embed_action, nn.Embedding):
             chosen = self.embed_action(self.actions.encode(actions))
             tokens = torch.cat([tokens, chosen.to(tokens.dtype)], dim=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -10,6 +11,8 @@ from typing import Any, get_type_hints
 from aaren_rl.agents import AGENTS, AgentConfig, Mode
 from aaren_rl.benchmark.fields import build, checked, read_yaml
 from aaren_rl.errors import UserError
+from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN
+from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK
 from aaren_rl.training import TrainConfig, from_preset
 from aaren_rl.training.config import AgentName, TrainSettings
 
@@ -53,8 +56,10 @@ class EvaluationSpec:
 
     episodes: int = 10
     """For each agent that counts, in each mode, asked for the task's usual return."""
-    seed: int = 20_000
-    """Of the first episode; runs with different seeds see different episodes."""
+    seed: int = 0
+    """How many of a run's evaluation episodes are skipped: another number draws other episodes.
+    Runs with different seeds see different episodes, all agents see the same; see
+    `aaren_rl.evaluation.seeds`."""
     curve_scores: tuple[float, ...] = ()
     """Return-conditioning curve: what to ask for, in normalised scores (0 to 100)."""
     curve_episodes: int = 5
@@ -75,6 +80,8 @@ class Claim:
     ours: str
     mode: Mode
     rival: str
+    margin: float = DEFAULT_MARGIN
+    """How many normalised points `ours` may lie below and still count as not worse."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,11 @@ class BenchmarkSpec:
     def train_config(self, task: str, agent: str, seed: int) -> TrainConfig:
         """The training run of one task, agent and seed; its folder is not set."""
         contender = self.agents[agent]
-        given = {**self.settings, **self.tasks[task].settings, **contender.settings}
+        shared = {**self.settings, **self.tasks[task].settings}
+        kind = AGENTS[contender.agent]
+        if not kind.asks_return:
+            shared.pop("target_return", None)  # meant for the other agents
+        given = {**shared, **contender.settings}
         shape = {field.name for field in dataclasses.fields(AgentConfig)}
         preset = given.get("preset")
         plain = TrainConfig() if preset is None else from_preset(TrainConfig, preset)
@@ -111,7 +122,7 @@ class BenchmarkSpec:
             dataset=self.tasks[task].dataset,
             agent=contender.agent,
             seed=seed,
-            mode=contender.modes[0],
+            mode=contender.modes[0] if kind.has_memory else None,
             keep_evaluated=self.kept,
             model=dataclasses.replace(
                 plain.model, **{name: given[name] for name in given if name in shape}
@@ -120,8 +131,15 @@ class BenchmarkSpec:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return dataclasses.asdict(self)
+        """As plain JSON values; an infinite setting as text, which `parse_spec` reads."""
+        content: dict[str, Any] = _without_infinity(dataclasses.asdict(self))
+        return content
+
+
+def _without_infinity(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_infinity(each) for name, each in value.items()}
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
 def read_spec(file: Path) -> BenchmarkSpec:
@@ -193,8 +211,14 @@ def _check(spec: BenchmarkSpec, where: str) -> None:
     ):
         if value < 1:
             raise UserError(f"{where}: {name}: at least 1 expected, got {value}")
-    if spec.evaluation.seed < 0:
+    evaluation = spec.evaluation
+    if evaluation.seed < 0:
         raise UserError(f"{where}: evaluation: seed: at least 0 expected")
+    if evaluation.seed + max(evaluation.episodes, evaluation.curve_episodes) > EPISODES_PER_BLOCK:
+        raise UserError(
+            f"{where}: evaluation: seed and episodes: together at most {EPISODES_PER_BLOCK} "
+            "expected, so that runs with different seeds share no episodes"
+        )
     _check_agents(spec, where)
     for task in spec.tasks:
         for agent in spec.agents:
@@ -227,3 +251,5 @@ def _check_agents(spec: BenchmarkSpec, where: str) -> None:
             )
     if claim.mode not in spec.agents[claim.ours].modes:
         raise UserError(f"{where}: claim: mode: one of {claim.ours}'s modes expected")
+    if not (math.isfinite(claim.margin) and claim.margin > 0):
+        raise UserError(f"{where}: claim: margin: a positive number expected, got {claim.margin}")

@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 
-from aaren_rl.agents import Agent, Mode, TrajectoryAgent, load_agent
+from aaren_rl.agents import Agent, Mode, load_agent
 from aaren_rl.benchmark.spec import BenchmarkSpec, EvaluationSpec
-from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import acting_cost, evaluate_agent
 from aaren_rl.evaluation.evaluate import environment_of_agent
+from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.storage import locked, read_json, write_json
 from aaren_rl.training import TrainConfig, train
-from aaren_rl.training.run import MAY_CHANGE
+from aaren_rl.training.run import MAY_CHANGE, load_data
 from aaren_rl.training.trainer import kept_folder
 
 RESULT_FILE = "result.json"
@@ -58,6 +58,11 @@ class Unit:
     def folder(self) -> Path:
         """Where all of it lies."""
         return self.config.run_folder
+
+    @property
+    def first_episode(self) -> int:
+        """The seed of its first evaluation episode after training."""
+        return first_episode_seed(self.config.seed, "after training") + self.evaluation.seed
 
     def to_json(self) -> dict[str, Any]:
         """What makes this unit this unit: where it lies and on what it ran left out."""
@@ -164,7 +169,7 @@ def _measurements(
 
 def main_target(agent: Agent) -> float | None:
     """The return that the score is about: the first that the agent was trained to be asked."""
-    return agent.spec.target_returns[0] if isinstance(agent, TrajectoryAgent) else None
+    return agent.spec.target_returns[0] if agent.asks_return else None
 
 
 def curve_targets(unit: Unit, agent: Agent) -> tuple[float, ...]:
@@ -173,7 +178,7 @@ def curve_targets(unit: Unit, agent: Agent) -> tuple[float, ...]:
     Raises:
         UserError: when only scores are given and the task has no reference scores.
     """
-    if not isinstance(agent, TrajectoryAgent):
+    if not agent.asks_return:
         return ()
     if unit.curve_targets is not None:
         return unit.curve_targets
@@ -202,7 +207,7 @@ def _evaluation(
         [row] = evaluate_agent(
             agent,
             environment_of_agent(agent, unit.config.environment),
-            modes=(mode,),
+            modes=(mode,) if agent.has_memory else (),
             targets=() if target is None else (target,),
             episodes=episodes,
             seed=seed,
@@ -216,7 +221,7 @@ def _evaluation(
             "reference_scores": reference and list(reference),
         }
 
-    seed = unit.evaluation.seed + unit.config.seed * unit.evaluation.episodes
+    seed = unit.first_episode
     asked = "none" if target is None else f"{target:.10g}"
     return f"{kind}-{update}-{mode}-{asked}-{episodes}-from-{seed}", measure
 
@@ -229,10 +234,9 @@ def _cost(unit: Unit, agents: dict[int, Agent], mode: Mode) -> Callable[[], dict
         steps = COST_STEPS
         if agent.config.timestep_embedding == "learned":
             steps = min(steps, agent.config.max_episode_length)
-        config = unit.config
-        data = load_trajectories(config.dataset, on=config.data_on, cache=config.data_cache)
-        observations = data.observations[:steps]
-        cost = acting_cost(agent, observations, mode=mode, steps=steps)
+        observations = load_data(unit.config).observations[:steps]
+        own_mode = mode if agent.has_memory else None
+        cost = acting_cost(agent, observations, mode=own_mode, steps=steps)
         return {
             "mode": mode,
             "act_microseconds": cost.act_microseconds,

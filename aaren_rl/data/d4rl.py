@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -44,8 +44,8 @@ def read_d4rl(
 ) -> TrajectoryDataset:
     """Read a file in D4RL's layout.
 
-    Episodes end where `terminals` or `timeouts` is set; steps after the last such end are kept as
-    a truncated episode.
+    Episodes end where `terminals` or `timeouts` is set; steps after the last such end are read as
+    a truncated episode (which `load_trajectories` leaves out by default).
 
     Args:
         path: the file.
@@ -98,6 +98,22 @@ def check_d4rl(path: Path, file: h5py.File) -> int:
             shape = list(file[field].shape)
             raise UserError(f"{path}: {field} of shape {shape}; one value a step expected")
     return steps
+
+
+def unfinished_d4rl(path: Path) -> Literal["last", "only"] | None:
+    """Whether a D4RL file's last episode has no end, and then whether it is the only one.
+
+    Raises:
+        UserError: as `read_d4rl`.
+    """
+    with open_hdf5(path) as file:
+        steps = check_d4rl(path, file)
+        ends = np.zeros(steps, dtype=bool)
+        for field in ("terminals", "timeouts"):
+            ends |= read_array(f"{path}: {field}", file[field]).reshape(-1).astype(bool)
+    if steps == 0 or ends[-1]:
+        return None
+    return "last" if ends.any() else "only"
 
 
 def _episodes(path: Path) -> Iterator[Trajectory]:

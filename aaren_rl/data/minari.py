@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import minari
@@ -77,6 +77,20 @@ def read_minari(
         reference_scores=_reference_scores(metadata),
         source=str(source),
     )
+
+
+def unfinished_minari(folder: Path) -> Literal["last", "only"] | None:
+    """The same as `unfinished_d4rl`, for what `aaren-rl convert` has made of a D4RL file.
+
+    Raises:
+        UserError: metadata missing or broken.
+    """
+    data = folder / "data" if (folder / "data").is_dir() else folder
+    metadata = read_metadata(data / METADATA)
+    form = metadata.get("d4rl")
+    if not (isinstance(form, dict) and form.get("unfinished")):
+        return None
+    return "only" if metadata["total_episodes"] == 1 else "last"
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from aaren_rl.data.d4rl import find_d4rl, is_d4rl_name, read_d4rl
+from aaren_rl.data.d4rl import find_d4rl, is_d4rl_name, read_d4rl, unfinished_d4rl
 from aaren_rl.data.disk import cached, default_cache
 from aaren_rl.data.mask_velocity import PREFIX, mask_velocity
 from aaren_rl.data.minari import (
@@ -17,8 +19,9 @@ from aaren_rl.data.minari import (
     local_ids,
     local_root,
     read_minari,
+    unfinished_minari,
 )
-from aaren_rl.data.trajectory import Builder, TrajectoryDataset
+from aaren_rl.data.trajectory import Builder, TrajectoryDataset, without_last
 from aaren_rl.errors import UserError
 
 SHIPPED_ROOT = Path(__file__).parent / "datasets"  # laid out as a Minari root
@@ -44,6 +47,12 @@ class Source:
             return read_minari(self.path, build=build)
         return read_d4rl(self.path, name=self.name, scores=self.scores, build=build)
 
+    def unfinished(self) -> Literal["last", "only"] | None:
+        """Whether D4RL's recording stopped inside the last episode, and whether it has no other."""
+        if self.path.is_dir():
+            return unfinished_minari(self.path)
+        return unfinished_d4rl(self.path)
+
     def identity(self) -> list[Any]:
         """What changes when the files change, as JSON: names, sizes, times."""
         files = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path]
@@ -57,7 +66,11 @@ class Source:
 
 
 def load_trajectories(
-    source: str | Path, *, on: Literal["memory", "disk"] = "memory", cache: Path | None = None
+    source: str | Path,
+    *,
+    on: Literal["memory", "disk"] = "memory",
+    cache: Path | None = None,
+    keep_unfinished_episode: bool = False,
 ) -> TrajectoryDataset:
     """Read a dataset from wherever it is.
 
@@ -77,17 +90,53 @@ def load_trajectories(
         on: where the steps lie while one works with them; `disk` is for datasets that memory does
             not hold (see `aaren_rl.data.disk`).
         cache: folder of the files for `disk`; by default `disk.default_cache()`.
+        keep_unfinished_episode: D4RL's recordings stop inside an episode, whose returns-to-go are
+            then too low. That last episode is left out, which is logged as a warning once, unless
+            this is set or the file has no other.
 
     Raises:
         UserError: there is no such dataset, or it does not read; one line that says why.
     """
     name = str(source)
     if name.startswith(PREFIX):
-        return mask_velocity(load_trajectories(name.removeprefix(PREFIX), on=on, cache=cache))
+        whole = load_trajectories(
+            name.removeprefix(PREFIX),
+            on=on,
+            cache=cache,
+            keep_unfinished_episode=keep_unfinished_episode,
+        )
+        return mask_velocity(whole)
     found = find_source(name)
+    unfinished = None if keep_unfinished_episode else found.unfinished()
+    if unfinished is not None:
+        _warn_once(f"{found.path}: {UNFINISHED[unfinished]}")
+    drop = unfinished == "last"
     if on == "memory":
-        return found.read()
-    return cached(found.read, found.identity(), cache or default_cache())
+        return _read(found, drop, TrajectoryDataset.from_episodes)
+    identity = [*found.identity(), "without the unfinished episode"] if drop else found.identity()
+    return cached(lambda build: _read(found, drop, build), identity, cache or default_cache())
+
+
+UNFINISHED = {
+    "last": "the last episode is unfinished, so that its returns-to-go would be too low: it is "
+    "left out (--keep-unfinished-episode keeps it)",
+    "only": "the only episode is unfinished, so that its returns-to-go are too low: it is kept, "
+    "since there is no other",
+}
+"""What is said of an unfinished episode."""
+
+
+def _read(source: Source, drop_last: bool, build: Builder) -> TrajectoryDataset:
+    """Read the source, with or without its last episode."""
+    if not drop_last:
+        return source.read(build)
+    return source.read(lambda episodes, **about: build(without_last(episodes), **about))
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    """Log a warning, which goes to stderr by default, once in a process."""
+    logging.getLogger(__name__).warning(message)
 
 
 def find_source(name: str) -> Source:

@@ -19,7 +19,8 @@ from aaren_rl.data.disk_rows import DiskRows
 from aaren_rl.data.spaces import flat_size, flatten_batch, numbers
 from aaren_rl.errors import UserError
 
-SMALLEST_STD = 1e-6  # a constant observation column must not divide by zero
+CONSTANT_STD = 1e-8  # a column counts as constant up to this standard deviation,
+CONSTANT_ROUNDINGS = 4 * float(np.finfo(np.float32).eps)  # or up to this share of its mean
 BLOCK = 1 << 14  # rows that are looked at together where all rows are
 
 
@@ -160,15 +161,14 @@ class TrajectoryDataset:
     def observation_statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mean and standard deviation over all steps, float32 `[observation_size]` each.
 
-        The deviation is at least 1e-6: it is made to be divided by.
+        The deviation is made to be divided by: it is 1 for a column that is constant, see
+        `column_statistics`.
         """
-        starts = range(0, self.num_steps, BLOCK)
-        blocks = (self.observations[start : start + BLOCK] for start in starts)
-        mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / self.num_steps
-        blocks = (self.observations[start : start + BLOCK] for start in starts)
-        square = sum(((block - mean) ** 2).sum(axis=0) for block in blocks) / self.num_steps
-        std = np.maximum(np.sqrt(square), SMALLEST_STD)
-        return mean.astype(np.float32), std.astype(np.float32)
+        return column_statistics(self.observations)
+
+    def action_statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The same of Box actions, float32 `[action_size]` each."""
+        return column_statistics(self.actions)
 
     def normalized_score(self, returns: ArrayLike) -> NDArray[np.float64] | None:
         """D4RL's score, 100 (return - minimum) / (maximum - minimum), or None without references.
@@ -225,8 +225,43 @@ class TrajectoryDataset:
         return self.subset(np.sort(best_first[:count]))
 
 
+def column_statistics(rows: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation of each column, to standardise by.
+
+    A column counts as constant, and gets a deviation of 1, when its deviation is at most 1e-8, or
+    at most four float32 roundings of its mean: that is the noise of a simulator or of float32, not
+    information, and dividing by it would make any other value enormous.
+
+    Args:
+        rows: float32 `[steps, columns]`, an array or a `DiskRows`.
+
+    Returns:
+        Mean and deviation, float32 `[columns]` each.
+    """
+    starts, steps = range(0, len(rows), BLOCK), len(rows)
+    # Deviations from the first row, in float64: they are exactly 0 where a column is constant, and
+    # a large mean costs no digits of the deviation.
+    first = np.asarray(rows[0:1], dtype=np.float64)[0]
+    away = sum((rows[start : start + BLOCK] - first).sum(axis=0) for start in starts) / steps
+    mean = first + away
+    square = sum(
+        ((rows[start : start + BLOCK] - first - away) ** 2).sum(axis=0) for start in starts
+    )
+    std = np.sqrt(square / steps)
+    constant = std <= np.maximum(CONSTANT_STD, CONSTANT_ROUNDINGS * np.abs(mean))
+    return mean.astype(np.float32), np.where(constant, 1.0, std).astype(np.float32)
+
+
 Builder = Callable[..., TrajectoryDataset]
 """Makes a dataset of episodes, with the arguments of `TrajectoryDataset.from_episodes`."""
+
+
+def without_last(episodes: Iterable[Trajectory]) -> Iterator[Trajectory]:
+    """All episodes but the last."""
+    for episode, _ in pairwise(episodes):
+        yield episode
+
+
 STEP_FIELDS = ("observations", "actions", "rewards", "returns_to_go", "timesteps")
 
 

@@ -4,13 +4,13 @@ from aaren_rl.evaluation.cost import ActingCost, acting_cost
 from aaren_rl.evaluation.evaluate import EvaluateConfig, evaluate, evaluate_agent
 from aaren_rl.evaluation.rollout import Episodes, rollout
 from aaren_rl.evaluation.scores import Score, normalized_scores, score
-from aaren_rl.evaluation.statistics import Interval, mean_interval
+from aaren_rl.evaluation.statistics import Estimate, mean_interval
 
 __all__ = [
     "ActingCost",
     "Episodes",
+    "Estimate",
     "EvaluateConfig",
-    "Interval",
     "Score",
     "acting_cost",
     "evaluate",

@@ -2,18 +2,20 @@
 
 Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice", arXiv
 2108.13264. Scores are normalised, 0 to 100, `[runs, tasks]`. Intervals are 95% and from the
-stratified bootstrap: the runs of each task are drawn anew, the tasks stay. All are the same at
-every call.
+stratified bootstrap: the runs of each task are drawn anew, the tasks stay. With fewer than
+`FEWEST_SEEDS` runs of each task there is no interval, but the range of the runs. Comparisons of two
+agents are paired: row i of both tables has the same seed, and both are drawn together. All numbers
+are the same at every call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from aaren_rl.evaluation.statistics import bootstrap
+from aaren_rl.evaluation.statistics import Estimate, as_table, estimates
 
 RESAMPLES = 2000
 GOAL = 100.0
@@ -21,20 +23,11 @@ GOAL = 100.0
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A number with its 95% interval.
-
-    With one run of each task there is nothing to draw anew: `low` and `high` are `None`.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
 class Profile:
-    """The share of runs that score above each threshold, and its interval: `[thresholds]` each."""
+    """The share of runs that score above each threshold, and its interval: `[thresholds]` each.
+
+    `low` and `high` are `None` with fewer than `FEWEST_SEEDS` runs.
+    """
 
     thresholds: list[float]
     share: list[float]
@@ -47,6 +40,10 @@ def aggregates(scores: np.ndarray) -> dict[str, Estimate]:
 
     Args:
         scores: `[runs, tasks]`. The median is over tasks, of each task's mean.
+
+    Returns:
+        The four by name. Where a range takes the interval's place, it is that of the scores, or of
+        each run's gap.
     """
     from rliable import metrics
 
@@ -56,7 +53,12 @@ def aggregates(scores: np.ndarray) -> dict[str, Estimate]:
         "mean": metrics.aggregate_mean,
         "optimality_gap": lambda values: metrics.aggregate_optimality_gap(values, gamma=GOAL),
     }
-    values = _estimates([scores], lambda x: np.array([f(x) for f in functions.values()]))
+    table = as_table(scores)
+    gaps = GOAL - np.minimum(table, GOAL)
+    ranged = [gaps if name == "optimality_gap" else table for name in functions]
+    values = estimates(
+        [table], lambda x: np.array([f(x) for f in functions.values()]), ranged, RESAMPLES
+    )
     return dict(zip(functions, values, strict=True))
 
 
@@ -68,11 +70,24 @@ def iqm(scores: np.ndarray) -> float:
 
 
 def iqm_difference(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
-    """IQM of `ours` less that of `theirs`, each `[runs, tasks]` of the same tasks."""
+    """IQM of `ours` less that of `theirs`, with paired runs.
+
+    Args:
+        ours: `[runs, tasks]`.
+        theirs: of the same shape, with the same seeds and tasks in the same order.
+
+    Returns:
+        The difference; where a range takes the interval's place, it is that of the runs' paired
+        differences, between which the difference in IQM always lies.
+    """
     from rliable.metrics import aggregate_iqm
 
-    [difference] = _estimates(
-        [ours, theirs], lambda x, y: np.array([aggregate_iqm(x) - aggregate_iqm(y)])
+    tables = [as_table(ours), as_table(theirs)]
+    [difference] = estimates(
+        tables,
+        lambda x, y: np.array([aggregate_iqm(x) - aggregate_iqm(y)]),
+        [tables[0] - tables[1]],
+        RESAMPLES,
     )
     return difference
 
@@ -82,20 +97,18 @@ def improvement_probability(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
 
     Args:
         ours: `[runs, tasks]`.
-        theirs: `[runs, tasks]`, the same tasks.
+        theirs: of the same shape, with the same seeds and tasks in the same order.
+
+    Returns:
+        The chance; without ends where there are too few runs for an interval.
     """
     from rliable.metrics import probability_of_improvement
 
-    [chance] = _estimates([ours, theirs], lambda x, y: np.array([probability_of_improvement(x, y)]))
+    tables = [as_table(ours), as_table(theirs)]
+    [chance] = estimates(
+        tables, lambda x, y: np.array([probability_of_improvement(x, y)]), [None], RESAMPLES
+    )
     return chance
-
-
-def _estimates(tables: Sequence[np.ndarray], function: Callable[..., np.ndarray]) -> list[Estimate]:
-    """Each number that `function` gives for the tables, with its interval."""
-    arrays = [np.asarray(table, dtype=np.float64) for table in tables]
-    if any(len(table) == 1 for table in arrays):
-        return [Estimate(float(value), None, None) for value in function(*arrays)]
-    return [Estimate(*numbers) for numbers in bootstrap(arrays, function, RESAMPLES)]
 
 
 def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> Profile:
@@ -105,12 +118,12 @@ def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> Profile:
         scores: `[runs, tasks]`.
         thresholds: `[any number]`.
     """
-    table = np.asarray(scores, dtype=np.float64)
+    table = as_table(scores)
 
     def shares(values: np.ndarray) -> np.ndarray:
         return (values[:, :, None] > thresholds).mean((0, 1))
 
-    points = _estimates([table], shares)
+    points = estimates([table], shares, [None] * len(thresholds), RESAMPLES)
     low = [point.low for point in points if point.low is not None]
     high = [point.high for point in points if point.high is not None]
     return Profile(

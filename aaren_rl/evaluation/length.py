@@ -22,7 +22,8 @@ SAMPLES = 64  # positions a bin for the window's error: each costs a window
 class LengthError:
     """Errors at the steps `first` to `last` (that excluded) of the episodes.
 
-    Continuous actions: mean squared error in units in which an action's range is [-1, 1];
+    Continuous actions: mean squared error in units in which an action's range is [-1, 1]
+    (without bounds: of the data's standard deviation);
     discrete ones: the share of wrong choices. Both at the same, randomly chosen steps.
     """
 

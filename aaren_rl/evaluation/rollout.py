@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
@@ -79,6 +81,36 @@ def rollout(
         return _run(policy, vector, list(range(seed, seed + episodes)), on_step)
     finally:
         vector.close()
+
+
+class _TimedEnough(Exception):
+    """Ends the loop of `rollout` once enough steps have been timed."""
+
+
+def seconds_per_step(
+    agent: Agent, environment: EnvSpec | str, *, steps: int = 20, **how: Any
+) -> float:
+    """Time of one step of acting, all environments together, in seconds.
+
+    Args:
+        agent: who acts. It is left in evaluation mode.
+        environment: where.
+        steps: steps that are timed, after a first one that is not.
+        how: the other arguments of `rollout`, but `on_step`.
+
+    Raises:
+        UserError: as `rollout`.
+    """
+    ends: list[float] = []
+
+    def on_step() -> None:
+        ends.append(time.perf_counter())
+        if len(ends) > steps:
+            raise _TimedEnough
+
+    with contextlib.suppress(_TimedEnough):
+        rollout(agent, environment, on_step=on_step, **how)
+    return (ends[-1] - ends[0]) / max(1, len(ends) - 1)
 
 
 def check_length(agent: Agent, vector: VectorEnv) -> None:

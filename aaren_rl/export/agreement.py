@@ -19,6 +19,7 @@ from aaren_rl.export.interface import Exportable
 
 TOLERANCE = 1e-5
 NUM_ENVS = 4
+ROUNDINGS = 4  # of an action in float32 that count as the same
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,10 @@ class Agreement:
     Attributes:
         steps: steps compared, of each environment.
         episodes: how many episodes began in them, in all environments.
-        largest_difference: of an action's components, in units of half the action's range where
-            that is finite; for discrete actions the share that differs.
+        largest_difference: of an action's components, in units of half the action's range, or,
+            where that is not finite, of the data's standard deviation (of the mean, if that is so
+            large that float32 does not resolve the deviation to the tolerance); for discrete
+            actions the share that differs.
         tolerance: up to which they count as the same.
     """
 
@@ -122,4 +125,8 @@ def _difference(agent: Exportable, actions: np.ndarray, others: np.ndarray) -> f
     codec = agent.actions
     assert isinstance(codec, ContinuousActions)
     apart = np.abs(actions.astype(np.float64) - others).reshape(len(actions), -1)
-    return float((apart / codec.reach.cpu().numpy()).max())
+    unit = codec.reach.cpu().numpy().astype(np.float64)
+    if not codec.bounded:
+        resolution = ROUNDINGS * np.finfo(np.float32).eps / TOLERANCE
+        unit = np.maximum(unit, resolution * np.abs(codec.middle.cpu().numpy()))
+    return float((apart / unit).max())

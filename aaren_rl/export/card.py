@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -71,7 +70,7 @@ def provenance_of(agent: Exportable, run: Path, checkpoint: str) -> dict[str, An
         "update": _optional(folder / "training.json").get("update"),
         "seed": training.get("seed"),
         "training": training,
-        "agent": {"config": dataclasses.asdict(agent.config), "spec": agent.spec.to_json()},
+        "agent": {"config": agent.config.to_json(), "spec": agent.spec.to_json()},
         "parameters": agent.num_parameters,
         "weights_sha256": checksum((folder / WEIGHTS_FILE).read_bytes()),
         "versions": {"python": platform.python_version(), **_versions()},

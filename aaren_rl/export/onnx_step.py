@@ -66,7 +66,8 @@ class _AarenGraph:
     def _tokens(self, returns: str, timestep: str) -> str:
         """The chunk `(a_{t-1}, R_t, s_t)`, embedded: `[3 batch, width]`."""
         g, embedding = self.g, self.step.embedding
-        values = [g.node("Cast", returns, to=FLOAT), "observation"]
+        bounds = (embedding.lowest, embedding.highest) if embedding.clips else None
+        values = [g.node("Cast", returns, to=FLOAT), _clipped(g, bounds)]
         if not isinstance(embedding.actions, DiscreteActions):
             values.insert(0, "previous_action")
         x = self._affine(embedding.linear, g.node("Concat", *values, axis=1), name=EMBED)
@@ -195,7 +196,7 @@ class _AarenGraph:
 def _write_cloning(g: GraphWriter, agent: BehaviorCloning) -> None:
     """An MLP from the observation to the action."""
     mean, std = to_numpy(agent.observation_mean), to_numpy(agent.observation_std)
-    x = "observation"
+    x = observation = _clipped(g, agent.observation_bounds())
     scale: np.ndarray | None = 1 / std
     for module in [*agent.body, agent.head]:
         linear = module[0] if isinstance(module, nn.Sequential) else module
@@ -203,13 +204,21 @@ def _write_cloning(g: GraphWriter, agent: BehaviorCloning) -> None:
             weight, bias = affine(linear)
             if scale is not None:  # the first layer standardises
                 weight, bias, scale = weight * scale[:, None], bias - (mean * scale) @ weight, None
-            name = EMBED if x == "observation" else HEAD if module is agent.head else ""
+            name = EMBED if x == observation else HEAD if module is agent.head else ""
             x = g.node("Gemm", x, _float32(g, weight), _float32(g, bias), name=name)
         elif isinstance(linear, nn.ReLU):
             x = g.node("Relu", x)
         elif isinstance(linear, nn.GELU):
             x = g.node("Gelu", x, approximate="tanh")
     _write_action(g, agent.actions, x)
+
+
+def _clipped(g: GraphWriter, bounds: tuple[Tensor, Tensor] | None) -> str:
+    """The raw observation inside the bounds of `Agent.observation_bounds`."""
+    if bounds is None:
+        return "observation"
+    above = g.node("Max", "observation", _keep(g, bounds[0]))
+    return g.node("Min", above, _keep(g, bounds[1]))
 
 
 def _write_action(g: GraphWriter, codec: ActionCodec, predictions: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from aaren_rl.layers.start import STD, start_linear
 from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 from aaren_rl.ops import PrefixState, prefix_attention
 
@@ -54,6 +55,7 @@ class AarenAttention(nn.Module):
         dilution: N >= 1; in training each token counts as N^u tokens, u uniform in [0, 1) and drawn
             anew for every token and head (u log N is added to its score). A memory that survives
             this survives many more tokens than there were. 1 is off.
+        out_std: standard deviation of the output projection's weights at the start.
     """
 
     state_type = PrefixState
@@ -67,6 +69,7 @@ class AarenAttention(nn.Module):
         backend: str = "auto",
         dilution: float = 1.0,
         recency: Sequence[float] = (),
+        out_std: float = STD,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -80,14 +83,25 @@ class AarenAttention(nn.Module):
         # Not saved: it is part of the shape.
         rates = torch.tensor(recency, dtype=torch.float32) if any(recency) else None
         self.register_buffer("recency", rates, persistent=False)
-        # Drawn at the scale of a normalised token, so that at the start scores differ as much as
-        # between two tokens of the Transformer. Much smaller, and all weights begin equal: then a
-        # cue among hundreds of tokens is seen too faintly to be learned (docs/memory.md).
-        self.query_token = nn.Parameter(torch.randn(width))
+        self.query_token = nn.Parameter(torch.empty(width))
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
+        self.out_std = out_std
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the projections as GPT-2 does, and the query token from N(0, 1).
+
+        The query token has the scale of a normalised token, so that at the start scores differ as
+        much as between two tokens of the Transformer. With a much smaller one all weights begin
+        equal, and a cue among hundreds of tokens is too faint to be learned (docs/memory.md).
+        """
+        nn.init.normal_(self.query_token)
+        for projection in (self.query, self.key, self.value):
+            start_linear(projection)
+        start_linear(self.out, self.out_std)
 
     def score_projection(self) -> tuple[Tensor, Tensor]:
         """The keys and the query folded into one map: weight `[width, heads]`, bias `[heads]`."""

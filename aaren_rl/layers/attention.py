@@ -12,6 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from aaren_rl.errors import UserError
 from aaren_rl.layers.dropout import Dropout
 from aaren_rl.layers.packed import each_sequence
+from aaren_rl.layers.start import STD, start_linear
 from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 
 LARGEST_WRITTEN_OUT = 2**25  # elements of all time x time matrices: 64 MB in bfloat16
@@ -143,12 +144,19 @@ class CausalSelfAttention(nn.Module):
         dropout: share of attention weights dropped in training.
         window: attend to the last `window` tokens only (the token itself is one of them), in
             training and acting alike; `None` is the whole past. Bounds the cache.
+        out_std: standard deviation of the output projection's weights at the start.
     """
 
     state_type = KeyValueCache
 
     def __init__(
-        self, width: int, heads: int = 1, *, dropout: float = 0.0, window: int | None = None
+        self,
+        width: int,
+        heads: int = 1,
+        *,
+        dropout: float = 0.0,
+        window: int | None = None,
+        out_std: float = STD,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -159,6 +167,13 @@ class CausalSelfAttention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.weights_dropout = Dropout(dropout)
+        self.out_std = out_std
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights as GPT-2 does."""
+        start_linear(self.query_key_value)
+        start_linear(self.out, self.out_std)
 
     def forward(
         self,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from aaren_rl.layers.packed import each_sequence
 from aaren_rl.layers.recurrent_state import HiddenState, keep_biases
+from aaren_rl.layers.start import STD, start_linear
 from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 
 
@@ -15,15 +16,24 @@ class LSTMMixer(nn.Module):
 
     Args:
         width: size of a token and of both vectors.
+        out_std: standard deviation of the output projection's weights at the start.
     """
 
     state_type = HiddenState
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, out_std: float = STD) -> None:
         super().__init__()
         self.lstm = nn.LSTM(width, width, batch_first=True)
         self.out = nn.Linear(width, width)
-        with torch.no_grad():  # the gates' order is input, forget, cell, output
+        self.out_std = out_std
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw torch's own weights for the gates, and biases with which they keep for long."""
+        self.lstm.reset_parameters()
+        start_linear(self.out, self.out_std)
+        with torch.no_grad():  # torch orders the gates input, forget, cell, output
+            width = self.lstm.hidden_size
             kept = keep_biases(width)
             self.lstm.get_parameter("bias_hh_l0").zero_()
             bias = self.lstm.get_parameter("bias_ih_l0").zero_()

@@ -14,6 +14,7 @@ from torch.nn.functional import logsigmoid, softplus
 
 from aaren_rl.layers.packed import each_sequence
 from aaren_rl.layers.recurrent_state import HiddenState, keep_biases
+from aaren_rl.layers.start import STD, start_linear
 from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 
 
@@ -27,17 +28,26 @@ class MinGRUMixer(nn.Module):
 
     Args:
         width: size of a token and of the vector.
+        out_std: standard deviation of the output projection's weights at the start.
     """
 
     state_type = HiddenState
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, out_std: float = STD) -> None:
         super().__init__()
         self.gate = nn.Linear(width, width)
         self.candidate = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
-        with torch.no_grad():  # this gate opens to write
-            self.gate.bias.copy_(-keep_biases(width))
+        self.out_std = out_std
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights as GPT-2 does, and gate biases with which the state is kept for long."""
+        start_linear(self.gate)
+        start_linear(self.candidate)
+        start_linear(self.out, self.out_std)
+        with torch.no_grad():  # z_t near 0 keeps, so the biases are negative
+            self.gate.bias.copy_(-keep_biases(self.gate.out_features))
 
     def forward(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,29 +13,42 @@ from aaren_rl.layers.attention import CausalSelfAttention
 from aaren_rl.layers.block import Activation, Block
 from aaren_rl.layers.lstm import LSTMMixer
 from aaren_rl.layers.min_gru import MinGRUMixer
+from aaren_rl.layers.start import residual_std
 from aaren_rl.layers.state import EVERY_TOKEN, SequenceState
 
 
 class MixerOptions(NamedTuple):
-    """What a mixer may be told; each takes what concerns it."""
+    """What a mixer may be told; each takes what concerns it.
+
+    A mixer draws its own weights in its constructor (`reset_parameters`); nobody else touches
+    them. `out_std` is for the weights that write to the residual stream.
+    """
 
     width: int
     heads: int
     attention_dropout: float
     dilution: float
     recency: tuple[float, ...]
+    out_std: float
 
 
 # A new mixer is one file and one line here.
 MIXERS: dict[str, Callable[[MixerOptions], nn.Module]] = {
-    "aaren": lambda its: AarenAttention(
-        its.width, its.heads, dilution=its.dilution, recency=its.recency
+    "aaren": lambda options: AarenAttention(
+        options.width,
+        options.heads,
+        dilution=options.dilution,
+        recency=options.recency,
+        out_std=options.out_std,
     ),
-    "attention": lambda its: CausalSelfAttention(
-        its.width, its.heads, dropout=its.attention_dropout
+    "attention": lambda options: CausalSelfAttention(
+        options.width,
+        options.heads,
+        dropout=options.attention_dropout,
+        out_std=options.out_std,
     ),
-    "lstm": lambda its: LSTMMixer(its.width),
-    "min-gru": lambda its: MinGRUMixer(its.width),
+    "lstm": lambda options: LSTMMixer(options.width, out_std=options.out_std),
+    "min-gru": lambda options: MinGRUMixer(options.width, out_std=options.out_std),
 }
 
 
@@ -75,30 +87,24 @@ class SequenceModel(nn.Module):
         if mixer not in MIXERS:
             raise KeyError(f"unknown mixer {mixer!r}; expected one of {sorted(MIXERS)}")
         self.width = width
-        options = MixerOptions(width, heads, attention_dropout, dilution, recency)
+        out_std = residual_std(layers)
+        options = MixerOptions(width, heads, attention_dropout, dilution, recency, out_std)
         self.blocks = nn.ModuleList(
-            Block(MIXERS[mixer](options), width, dropout=dropout, activation=activation)
+            Block(
+                MIXERS[mixer](options),
+                width,
+                dropout=dropout,
+                activation=activation,
+                out_std=out_std,
+            )
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
-        self._initialise()
 
     @property
     def state_types(self) -> list[type]:
         """The class of each layer's state."""
         return [block.mixer.state_type for block in self.blocks]  # type: ignore[union-attr, misc]
-
-    def _initialise(self) -> None:
-        """GPT-2's: normal with sd 0.02, and smaller where a branch joins the residual stream."""
-        for name, parameter in self.named_parameters():
-            if ".lstm." in name:
-                continue  # it has its own
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif name.endswith(("mixer.out.weight", "contract.weight")):
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * len(self.blocks)))
-            elif parameter.dim() == 2:
-                nn.init.normal_(parameter, std=0.02)
 
     def forward(
         self,

@@ -11,6 +11,7 @@ import tyro
 from aaren_rl.agents import load_agent
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.evaluate import checkpoint_folder, environment_of_agent
+from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.evaluation.video import record_video
 from aaren_rl.report.content import report_content
 from aaren_rl.report.outcome import Outcome, read_outcome
@@ -91,12 +92,12 @@ def _films(outcome: Outcome, config: ReportConfig) -> dict[str, Path]:
             for seed in list(outcome.of(task, agent))[:1]:
                 run = config.runs / task / agent / f"seed-{seed}"
                 folder = config.folder / "videos" / task / agent
-                films[f"{task}/{agent}"] = _film(run, folder, outcome, agent)
+                first = first_episode_seed(seed, "after training") + outcome.spec.evaluation.seed
+                films[f"{task}/{agent}"] = _film(run, folder, outcome, agent, first)
     return films
 
 
-def _film(run: Path, folder: Path, outcome: Outcome, agent: str) -> Path:
+def _film(run: Path, folder: Path, outcome: Outcome, agent: str, seed: int) -> Path:
     actor: Any = load_agent(checkpoint_folder(run, "last"))
     mode = outcome.spec.agents[agent].modes[0]
-    seed = outcome.spec.evaluation.seed
     return record_video(actor, environment_of_agent(actor), folder, mode=mode, seed=seed)

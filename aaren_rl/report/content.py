@@ -15,6 +15,8 @@ from aaren_rl.evaluation.aggregates import (
     iqm_difference,
     performance_profile,
 )
+from aaren_rl.evaluation.noninferiority import judge
+from aaren_rl.evaluation.statistics import paired_difference
 from aaren_rl.report.outcome import Contender, Outcome
 
 PLACES = (0, 1, 10, 100, 1000)  # first steps of the positions that the table of errors shows
@@ -40,6 +42,7 @@ def report_content(outcome: Outcome) -> dict[str, Any]:
         "common_tasks": outcome.common_tasks,
         "scores": score_rows(outcome),
         "aggregates": aggregate_rows(outcome),
+        "claimed": outcome.spec.claim is not None,
         "comparison": versus,
         "profiles": profiles(outcome),
         "learning_curves": learning_curves(outcome),
@@ -103,34 +106,70 @@ def aggregate_rows(outcome: Outcome) -> list[dict[str, Any]]:
 def comparison(outcome: Outcome) -> dict[str, Any] | None:
     """The claim's two sides: difference in IQM and chance of improvement, against each mode.
 
-    `best` is the rival's mode with the highest IQM: the hardest to beat, chosen by its result.
-    `None` when the spec makes no claim or a side has no finished runs.
+    `best` is the rival's mode with the highest IQM: the hardest to beat, chosen by its result. Runs
+    are paired by task and seed. `None` when the spec makes no claim or the sides have no finished
+    runs in common.
     """
     claim = outcome.spec.claim
     if claim is None:
         return None
-    ours = outcome.table(outcome.contender(claim.ours, claim.mode))
-    rivals = {each: outcome.table(each) for each in outcome.contenders if each.agent == claim.rival}
-    tables = {each: table for each, table in rivals.items() if table is not None}
-    if ours is None or not tables:
-        return None
+    ours = outcome.contender(claim.ours, claim.mode)
     rows: list[dict[str, Any]] = []
-    for rival, table in tables.items():
+    for rival in outcome.contenders:
+        pair = outcome.paired([ours, rival], outcome.common_tasks)
+        if rival.agent != claim.rival or rival == ours or pair is None:
+            continue
+        difference = iqm_difference(*pair)
+        seeds = len(pair[0])
+        judged = judge(difference, claim.margin, seeds=seeds, runs=pair[0].size)
         rows.append(
             {
                 "rival": rival.label,
-                "rival_iqm": iqm(table),
-                "iqm_difference": dataclasses.asdict(iqm_difference(ours, table)),
-                "improvement": dataclasses.asdict(improvement_probability(ours, table)),
+                "seeds": seeds,
+                "ours_iqm": iqm(pair[0]),
+                "rival_iqm": iqm(pair[1]),
+                "iqm_difference": dataclasses.asdict(difference),
+                "improvement": dataclasses.asdict(improvement_probability(*pair)),
+                **dataclasses.asdict(judged),
             }
         )
+    if not rows:
+        return None
     best = max(rows, key=lambda row: row["rival_iqm"])
+    [rival] = [each for each in outcome.contenders if each.label == best["rival"]]
     return {
-        "ours": outcome.contender(claim.ours, claim.mode).label,
-        "ours_iqm": iqm(ours),
+        "ours": ours.label,
+        "margin": claim.margin,
         "best": best["rival"],
         "against": rows,
+        "tasks": task_rows(outcome, ours, rival, claim.margin),
     }
+
+
+def task_rows(
+    outcome: Outcome, ours: Contender, rival: Contender, margin: float
+) -> list[dict[str, Any]]:
+    """The claim on each task: means and their paired difference, over the seeds of both."""
+    rows = []
+    for task in outcome.tasks:
+        pair = outcome.paired([ours, rival], [task])
+        if pair is None:
+            continue
+        difference = paired_difference(*pair)
+        normalized = outcome.normalized(task)
+        judged = judge(difference, margin, seeds=len(pair[0]), normalized=normalized)
+        rows.append(
+            {
+                "task": task,
+                "normalized": normalized,
+                "seeds": len(pair[0]),
+                "ours_mean": float(pair[0].mean()),
+                "rival_mean": float(pair[1].mean()),
+                "difference": dataclasses.asdict(difference),
+                **dataclasses.asdict(judged),
+            }
+        )
+    return rows
 
 
 def profiles(outcome: Outcome) -> dict[str, Any]:

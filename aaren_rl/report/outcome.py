@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -126,11 +127,21 @@ class Outcome:
 
         `None` when there are none.
         """
-        columns = [self.scores(task, contender) for task in self.common_tasks]
-        seeds = [seed for seed in self.seeds if all(seed in column for column in columns)]
-        if not columns or not seeds:
+        tables = self.paired([contender], self.common_tasks)
+        return None if tables is None else tables[0]
+
+    def paired(self, contenders: Sequence[Contender], tasks: list[str]) -> list[np.ndarray] | None:
+        """Scores `[runs, tasks]` of each contender, row i of all tables by the same seed.
+
+        The seeds are those that all of the contenders have finished on all of the tasks. `None`
+        when there are none.
+        """
+        columns = [[self.scores(task, each) for task in tasks] for each in contenders]
+        every = [scores for each in columns for scores in each]
+        seeds = [seed for seed in self.seeds if all(seed in scores for scores in every)]
+        if not every or not seeds:
             return None
-        return np.array([[column[seed] for column in columns] for seed in seeds])
+        return [np.array([[scores[seed] for scores in each] for seed in seeds]) for each in columns]
 
 
 def read_outcome(folder: Path) -> Outcome:

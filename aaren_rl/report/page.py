@@ -14,6 +14,7 @@ from aaren_rl.report.tables import (
     cost_table,
     error_table,
     score_table,
+    task_table,
     to_html,
     to_markdown,
 )
@@ -27,8 +28,9 @@ body { margin: 0; font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, s
 main { max-width: 1140px; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
 .verdict { margin: 0 0 1.5rem; padding: .9rem 1.1rem; border-left: 6px solid #8b8d98;
   background: var(--soft); border-radius: 4px; font-size: 1.08rem; font-weight: 600; }
-.verdict.holds { border-color: #2b9a66; } .verdict.fails { border-color: #dc3e42; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .35rem; }
+.verdict.better, .verdict.not-worse { border-color: #2b9a66; }
+.verdict.worse { border-color: #dc3e42; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 1.6rem 0 .35rem; }
 h2 { font-size: 1.25rem; margin: 2.6rem 0 .4rem; padding-top: .8rem;
   border-top: 1px solid var(--line); }
 p { margin: .35rem 0 .8rem; color: var(--dim); max-width: 78ch; overflow-wrap: anywhere; }
@@ -89,13 +91,16 @@ def settings_text(content: dict[str, Any]) -> str:
 def to_page(content: dict[str, Any], groups: list[Group]) -> str:
     """The report as HTML: styles and pictures are inside, nothing is fetched."""
     line, standing = verdict(content)
+    by_task = task_table(content)
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{html.escape(content['name'])}: report</title><style>{CSS}</style></head>",
-        f'<body><main><p class="verdict {standing}" style="color: inherit; max-width: none">'
+        f'<body><main><p class="verdict {standing.replace(" ", "-")}" '
+        'style="color: inherit; max-width: none">'
         f"{html.escape(line)}</p>",
+        "" if by_task is None else to_html(by_task),
         f"<h1>{html.escape(content['name'])}</h1><p>{html.escape(intro(content))}</p>",
     ]
     for title, table in tables(content):
@@ -131,7 +136,10 @@ def _figures(group: Group) -> str:
 
 def to_markdown_page(content: dict[str, Any], groups: list[Group]) -> str:
     """The report as Markdown; pictures are in `pictures/NAME.png`."""
-    parts = [verdict(content)[0], "", f"# {content['name']}", "", intro(content), ""]
+    by_task = task_table(content)
+    parts = [verdict(content)[0], ""]
+    parts += [] if by_task is None else [to_markdown(by_task)]
+    parts += [f"# {content['name']}", "", intro(content), ""]
     for title, table in tables(content):
         parts += [f"## {title}", "", to_markdown(table)]
         for group in groups:

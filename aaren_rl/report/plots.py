@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aaren_rl.evaluation.statistics import FEWEST_SEEDS
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -62,22 +64,22 @@ def groups(content: dict[str, Any]) -> list[Group]:
         Group(
             "learning_curves",
             "Learning curves",
-            "Score by gradient update, acting in each agent's first mode; bands reach from the "
-            "lowest to the highest seed.",
+            "Score by gradient update, acting in each agent's first mode; bands are the range "
+            "over seeds, lowest to highest.",
             _panels(content["learning_curves"], looks, "update", "update"),
         ),
         Group(
             "conditioning",
             "Asked-for and achieved return",
             "Score achieved by the score asked for; an agent that does what it is told is on the "
-            "dotted line. Bands reach from the lowest to the highest seed.",
+            "dotted line. Bands are the range over seeds, lowest to highest.",
             _panels(content["conditioning"], looks, "asked", "score asked for", diagonal=True),
         ),
         Group(
             "profiles",
             "Performance profile",
-            "Share of runs, over all common tasks and seeds, that score above a threshold, with "
-            "95% bootstrap bands: higher is better.",
+            "Share of runs, over all common tasks and seeds, that score above a threshold: higher "
+            f"is better. {_profile_bands(content['profiles'])}",
             [Panel("all common tasks", _profile(content["profiles"], looks))]
             if content["profiles"]
             else [],
@@ -136,6 +138,12 @@ def _panels(
         return draw
 
     return [Panel(task, panel(lines)) for task, lines in tasks.items()]
+
+
+def _profile_bands(profiles: dict[str, Any]) -> str:
+    if any(profile["low"] is not None for profile in profiles.values()):
+        return "Bands are 95% intervals by the stratified bootstrap."
+    return f"Without bands: fewer than {FEWEST_SEEDS} seeds have no interval."
 
 
 def _profile(profiles: dict[str, Any], looks: dict[str, Any]) -> Callable[[Any], None]:

@@ -6,7 +6,11 @@ import html
 from dataclasses import dataclass
 from typing import Any
 
+from aaren_rl.evaluation.noninferiority import MOST_SEEDS
+from aaren_rl.evaluation.statistics import FEWEST_SEEDS
 from aaren_rl.report.content import PLACES
+
+RANGE = "range"
 
 
 @dataclass(frozen=True)
@@ -62,19 +66,48 @@ def score_table(content: dict[str, Any]) -> Table:
 
 
 def aggregate_table(content: dict[str, Any]) -> Table:
-    """IQM, median, mean and optimality gap with their intervals."""
+    """IQM, median, mean and optimality gap with their intervals or ranges."""
     names = ("iqm", "median", "mean", "optimality_gap")
     rows = [
         [row["contender"], str(row["runs"]), *(_estimate(row[name]) for name in names)]
         for row in content["aggregates"]
     ]
     tasks = len(content["common_tasks"])
+    every = [row[name] for row in content["aggregates"] for name in names]
     caption = (
-        f"Over {tasks} task{'s' if tasks != 1 else ''}, with 95% stratified bootstrap intervals "
-        "(rliable). IQM is the mean of the middle half of all runs; the optimality gap, how far "
-        "runs stay below 100, is better when small."
+        f"Over {tasks} task{'s' if tasks != 1 else ''}. {_bounds(every)} IQM is the mean of the "
+        "middle half of all runs; the optimality gap, how far runs stay below 100, is better when "
+        "small."
     )
     heads = ["agent", "seeds", "IQM", "median", "mean", "optimality gap"]
+    return Table(heads, rows, set(), caption)
+
+
+def task_table(content: dict[str, Any]) -> Table | None:
+    """The claim on each task, in numbers and words; `None` without a comparison."""
+    compared = content["comparison"]
+    if compared is None:
+        return None
+    rows = [
+        [
+            row["task"] + ("" if row["normalized"] else " (return)"),
+            str(row["seeds"]),
+            _number(row["ours_mean"]),
+            _number(row["rival_mean"]),
+            _estimate(row["difference"], "+.1f"),
+            status_words(row),
+        ]
+        for row in compared["tasks"]
+    ]
+    margin = f"{compared['margin']:g}"
+    caption = (
+        f"{compared['ours']} against {compared['best']} on each task. The rule, with a margin of "
+        f"{margin} normalised points fixed in the spec: better, when the interval of the "
+        f"difference lies above 0; not worse, when its lower end lies above -{margin}; worse, when "
+        f"it lies below 0 and reaches to -{margin} or below; else not decided. Differences are "
+        f"paired by seed. {_bounds([row['difference'] for row in compared['tasks']])}"
+    )
+    heads = ["task", "seeds", compared["ours"], compared["best"], "difference of means", "verdict"]
     return Table(heads, rows, set(), caption)
 
 
@@ -86,19 +119,37 @@ def comparison_table(content: dict[str, Any]) -> Table | None:
     rows = [
         [
             row["rival"],
+            str(row["seeds"]),
             _estimate(row["iqm_difference"], "+.1f"),
             _estimate(row["improvement"], ".2f"),
+            status_words(row),
         ]
         for row in compared["against"]
     ]
     strong = {(i, 0) for i, row in enumerate(rows) if row[0] == compared["best"]}
+    every = [row[name] for row in compared["against"] for name in ("iqm_difference", "improvement")]
     caption = (
-        f"{compared['ours']} against each mode of its rival (the one with the highest IQM is "
-        "bold): difference in IQM, and the chance that a run of ours scores higher on a random "
-        "task (0.5: equal)."
+        f"{compared['ours']} against each mode of its rival: difference in IQM, and the chance "
+        "that a run of ours scores higher on a random task (0.5: equal). The first line is about "
+        "the rival's mode with the highest IQM (bold), which was chosen by its result: that "
+        f"favours the rival. Runs are paired by task and seed. {_bounds(every)}"
     )
-    heads = ["rival", "difference in IQM", "probability of improvement"]
+    heads = ["rival", "seeds", "difference in IQM", "probability of improvement", "verdict"]
     return Table(heads, rows, strong, caption)
+
+
+def status_words(row: dict[str, Any]) -> str:
+    """A verdict for a table: its status, with what is missing for a decision.
+
+    Args:
+        row: has the fields of `Verdict`.
+    """
+    if row["status"] == "no verdict":
+        return f"no verdict: {row['reason']}"
+    if row["status"] != "not decided":
+        return str(row["status"])
+    needed = row["seeds_needed"]
+    return f"not decided: {'about' if needed else 'more than'} {needed or MOST_SEEDS:,} seeds would"
 
 
 def cost_table(content: dict[str, Any]) -> Table:
@@ -161,9 +212,27 @@ def _mean(cell: dict[str, Any] | None) -> str:
 
 def _estimate(value: dict[str, Any], style: str = ".1f") -> str:
     text = format(value["value"], style)
-    if value["low"] is None:
+    if value["bounds"] is None:
         return text
-    return f"{text} [{format(value['low'], style)}, {format(value['high'], style)}]"
+    low, high = format(value["low"], style), format(value["high"], style)
+    return f"{text} ({RANGE} {low} to {high})" if _is_range(value) else f"{text} [{low}, {high}]"
+
+
+def _is_range(value: dict[str, Any]) -> bool:
+    return bool(value["bounds"] == RANGE)
+
+
+def _bounds(values: list[dict[str, Any]]) -> str:
+    """What stands behind the numbers of a table, as a sentence or two of its caption."""
+    words = []
+    if any(value["bounds"] is not None and not _is_range(value) for value in values):
+        words.append("In brackets: 95% intervals by the stratified bootstrap (rliable).")
+    if any(map(_is_range, values)):
+        words.append(
+            f"Of fewer than {FEWEST_SEEDS} seeds there is no interval: the smallest and the "
+            "largest run are given as their range."
+        )
+    return " ".join(words)
 
 
 def to_markdown(table: Table) -> str:

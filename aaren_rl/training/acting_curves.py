@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from aaren_rl.agents import Mode, TrajectoryAgent, load_agent
+from aaren_rl.agents import Mode, load_agent
 from aaren_rl.evaluation import acting_cost
 
 STEPS = 1000
@@ -31,7 +31,7 @@ def write_acting_curves(folder: Path, checkpoint: Path, observations: np.ndarray
         observations: real ones, `[any number, observation_size]`.
     """
     agent = load_agent(checkpoint)
-    if not isinstance(agent, TrajectoryAgent):
+    if not agent.has_memory:
         return  # it has no past to carry
     steps = STEPS
     if agent.config.timestep_embedding == "learned":

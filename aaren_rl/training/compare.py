@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,17 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from aaren_rl.data import load_trajectories
+from aaren_rl.agents import AGENTS
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import mean_interval
+from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN, judge
+from aaren_rl.evaluation.statistics import paired_difference
 from aaren_rl.storage import write_bytes, write_json
 from aaren_rl.training.acting_curves import STEPS, write_acting_curves
 from aaren_rl.training.comparison_plots import plot_length_errors
 from aaren_rl.training.config import AgentName, TrainConfig, TrainSettings
-from aaren_rl.training.logging import custom_layout, target_tag
-from aaren_rl.training.run import is_leader, train
+from aaren_rl.training.logging import mean_layout, target_tag
+from aaren_rl.training.run import is_leader, load_data, train
 
 COMPARISON_FILE = "comparison.json"
 
@@ -29,9 +32,10 @@ class CompareConfig(TrainSettings):
     """Train several agents with several seeds on one dataset and compare them in TensorBoard.
 
     Each run is a folder OUT/AGENT/seed-N as `train` makes it; OUT/AGENT/mean holds the mean over
-    seeds with its 95% interval, OUT/AGENT/acting-* what acting costs by environment step,
-    OUT/comparison.json the table. Example: aaren-rl compare --dataset
-    aaren-rl/hopper-small-v0 --seeds 0 1 2 --updates 1500 --out runs/comparison
+    seeds with its 95% interval (with fewer than 5 seeds, their range), OUT/AGENT/acting-* what
+    acting costs by environment step, OUT/comparison.json the table, in which each agent is compared
+    with the first, seed by seed. Example: aaren-rl compare --dataset aaren-rl/hopper-small-v0
+    --seeds 0 1 2 3 4 --updates 1500 --out runs/comparison
     """
 
     agents: tuple[AgentName, ...] = ("decision-aaren", "decision-transformer")
@@ -40,6 +44,9 @@ class CompareConfig(TrainSettings):
     """Seeds to train each agent with."""
     out: Path = Path("runs/comparison")
     """Folder of the comparison: point TensorBoard here."""
+    margin: float = DEFAULT_MARGIN
+    """How many normalised points an agent may lie below the first and still be called not worse;
+    words are given from 5 seeds, and only where scores are normalised."""
     resume: bool = False
     """Go on with a comparison that was stopped; finished runs are kept as they are."""
 
@@ -50,14 +57,30 @@ class CompareConfig(TrainSettings):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise UserError(f"--{name} must be at least one, each once, got {values}")
-        for seed in self.seeds:
-            self.run(self.agents[0], seed).check()
+        if not (math.isfinite(self.margin) and self.margin > 0):
+            raise UserError(f"--margin must be positive and finite, got {self.margin}")
+        # What no agent can use is a mistake, and is said as `train` says it.
+        agents = [AGENTS[agent] for agent in self.agents]
+        if not any(agent.has_memory for agent in agents):
+            agents[0].check_request(mode=self.mode)
+        if not any(agent.asks_return for agent in agents):
+            agents[0].check_request(target_return=self.target_return)
+        for each in self.agents:
+            for seed in self.seeds:
+                self.run(each, seed).check()
 
     def run(self, agent: AgentName, seed: int) -> TrainConfig:
-        """The config of one of the runs."""
+        """The config of one of the runs.
+
+        A mode or target returns go to the agents that they mean something to.
+        """
         shared = {
             field.name: getattr(self, field.name) for field in dataclasses.fields(TrainSettings)
         }
+        if not AGENTS[agent].has_memory:
+            shared["mode"] = None
+        if not AGENTS[agent].asks_return:
+            shared["target_return"] = ()
         folder = self.out / agent / f"seed-{seed}"
         return TrainConfig(**shared, agent=agent, seed=seed, out=folder, resume=self.resume)
 
@@ -74,7 +97,7 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
         Interrupted: after Ctrl-C; what is done is kept, and `--resume` goes on.
     """
     config.check()
-    dataset = load_trajectories(config.dataset, on=config.data_on, cache=config.data_cache)
+    dataset = load_data(config)
     observations = dataset.observations[:STEPS]
     rows: list[dict[str, Any]] = []
     summaries: dict[str, list[dict[str, Any]]] = {}
@@ -87,6 +110,7 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
             write_acting_curves(config.out / agent, checkpoint, observations)
     if not is_leader():
         return []
+    rows = with_differences(rows, config.margin)
     write_json(config.out / COMPARISON_FILE, rows)
     write_picture(config.out, summaries)
     return rows
@@ -97,15 +121,17 @@ def summarise(agent: str, summaries: list[dict[str, Any]]) -> list[dict[str, Any
     rows = []
     for number, first in enumerate(summaries[0]["scores"]):
         scores = np.array([summary["scores"][number]["score_mean"] for summary in summaries])
-        interval = mean_interval(scores)
+        mean = mean_interval(scores)
         rows.append(
             {
                 "agent": agent,
                 "mode": summaries[0]["mode"],
                 "target_return": first["target_return"],
-                "score_mean": interval.mean,
-                "score_low": interval.low,
-                "score_high": interval.high,
+                "normalized": first["normalized"],
+                "score_mean": mean.value,
+                "score_low": mean.low,
+                "score_high": mean.high,
+                "bounds": mean.bounds,
                 "scores": scores.tolist(),
                 "seeds": [summary["seed"] for summary in summaries],
                 "parameters": summaries[0]["parameters"],
@@ -115,21 +141,56 @@ def summarise(agent: str, summaries: list[dict[str, Any]]) -> list[dict[str, Any
     return rows
 
 
+def with_differences(rows: list[dict[str, Any]], margin: float) -> list[dict[str, Any]]:
+    """Each row with `difference`: its scores less the first agent's, paired by seed.
+
+    The other row is the first agent's that was asked for the same return, or its first when there
+    is none (an agent that cannot be asked for a return has one row). `difference` is `None` in the
+    first agent's own rows; else it has `to`, `to_target_return` and `margin` beside the fields of
+    `Estimate` and of `Verdict`.
+    """
+    if not rows:
+        return rows
+    own = [row for row in rows if row["agent"] == rows[0]["agent"]]
+    every = []
+    for row in rows:
+        same = [first for first in own if first["target_return"] == row["target_return"]]
+        other = (same or own)[0]
+        judged = None
+        if row["agent"] != other["agent"]:
+            difference = paired_difference(np.array(row["scores"]), np.array(other["scores"]))
+            normalized = row["normalized"] and other["normalized"]
+            verdict = judge(difference, margin, seeds=len(row["seeds"]), normalized=normalized)
+            judged = {
+                "to": other["agent"],
+                "to_target_return": other["target_return"],
+                "margin": margin,
+                **dataclasses.asdict(difference),
+                **dataclasses.asdict(verdict),
+            }
+        every.append({**row, "difference": judged})
+    return every
+
+
 def write_mean(folder: Path, summaries: list[dict[str, Any]]) -> None:
-    """TensorBoard curves of the mean over seeds, with its 95% interval as low and high."""
+    """TensorBoard curves of the mean over seeds, with its 95% interval or range.
+
+    The ends are `score_interval_low` and `score_interval_high`; with fewer than 5 seeds,
+    `score_range_low` and `score_range_high`.
+    """
     for old in folder.glob("events.*"):
         old.unlink()
     writer = SummaryWriter(str(folder))
-    tags = []
+    tags, bounds = [], "interval"
     for entries in zip(*(summary["history"] for summary in summaries), strict=True):
         tag = target_tag(entries[0]["target_return"])
         tags.append(tag)
-        interval = mean_interval(np.array([entry["score_mean"] for entry in entries]))
-        update = entries[0]["update"]
-        for name, value in dataclasses.asdict(interval).items():
-            short = "score" if name == "mean" else f"score_{name}"
-            writer.add_scalar(f"{tag}/{short}", value, update)
-    writer.add_custom_scalars(custom_layout(list(dict.fromkeys(tags))))
+        mean = mean_interval(np.array([entry["score_mean"] for entry in entries]))
+        bounds = "range" if mean.bounds == "range" else "interval"
+        names = ("score", f"score_{bounds}_low", f"score_{bounds}_high")
+        for name, value in zip(names, (mean.value, mean.low, mean.high), strict=True):
+            writer.add_scalar(f"{tag}/{name}", value, entries[0]["update"])
+    writer.add_custom_scalars(mean_layout(list(dict.fromkeys(tags)), bounds))
     writer.close()
 
 

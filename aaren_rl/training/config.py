@@ -12,6 +12,7 @@ import tyro
 
 from aaren_rl.agents import AGENTS, AgentConfig, Mode
 from aaren_rl.errors import UserError
+from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK
 
 AgentName = Literal[
     "decision-aaren",
@@ -40,6 +41,9 @@ class TrainSettings:
     data_cache: Path | None = None
     """Folder of the files for `--data-on disk`. By default AAREN_RL_CACHE, else
     ~/.cache/aaren-rl."""
+    keep_unfinished_episode: bool = False
+    """Train on the last episode of D4RL data too when the recording stopped inside it, though its
+    returns-to-go are too low. By default it is left out."""
     updates: int = 100_000
     """Gradient updates."""
     sampling: Literal["windows", "episodes", "streams"] = "windows"
@@ -60,8 +64,9 @@ class TrainSettings:
     """Learning rate after the warm-up: a cosine down to a tenth of the peak, or constant."""
     gradient_clip: float = 0.25
     """Largest norm of the gradient."""
-    precision: Literal["32", "bf16"] = "32"
-    """Arithmetic in training: float32, or bfloat16 autocast (weights stay float32)."""
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    """Arithmetic in training: float32, or bfloat16 autocast (weights, embeddings, scores and states
+    stay float32). `auto` is bfloat16 where the hardware multiplies it faster."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto is a GPU when there is one."""
     devices: int = 1
@@ -119,6 +124,8 @@ class TrainSettings:
         for name in ("updates", "batch_size", "devices", "episodes", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{_flag(name)} must be at least 1, got {getattr(self, name)}")
+        if self.episodes > EPISODES_PER_BLOCK:
+            raise UserError(f"--episodes must be at most {EPISODES_PER_BLOCK}, got {self.episodes}")
         for name in ("evaluate_every", "checkpoint_every", "batch_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -182,9 +189,10 @@ class TrainConfig(TrainSettings):
         super().check()
         if not 0 <= self.seed < 2**32:
             raise UserError(f"--seed must be in [0, 2^32), got {self.seed}")
-        modes = AGENTS[self.agent].modes
-        if self.mode is not None and self.mode not in modes:
-            raise UserError(f"--mode {self.mode}: {self.agent} knows {', '.join(modes)}")
+        agent = AGENTS[self.agent]
+        if agent.has_memory and self.mode is not None and self.mode not in agent.modes:
+            raise UserError(f"--mode {self.mode}: {self.agent} knows {', '.join(agent.modes)}")
+        agent.check_request(self.mode, self.target_return)
 
     def to_json(self) -> dict[str, Any]:
         """What makes this run this run, as JSON: all fields but where it lies and `resume`."""
@@ -192,7 +200,7 @@ class TrainConfig(TrainSettings):
         del content["out"], content["resume"]
         content["target_return"] = list(self.target_return)
         content["data_cache"] = None if self.data_cache is None else str(self.data_cache)
-        content["model"]["recency"] = list(self.model.recency)
+        content["model"] = self.model.to_json()
         return content
 
     @staticmethod
@@ -203,8 +211,14 @@ class TrainConfig(TrainSettings):
             UserError: for a field that this version does not know; names `file`.
         """
         try:
-            fields = dict(content)
-            model = AgentConfig(**fields.pop("model"))
+            # What versions without these fields did, so that their runs go on as they began.
+            fields = {"keep_unfinished_episode": True, **content}
+            agent = AGENTS.get(fields.get("agent", TrainConfig.agent))
+            if agent is not None and not agent.has_memory:
+                fields["mode"] = None  # they took any and did nothing with it
+            if agent is not None and not agent.asks_return and fields.get("target_return"):
+                fields["target_return"] = []
+            model = AgentConfig.from_json(fields.pop("model"))
             targets = tuple(fields.pop("target_return"))
             cache = fields.pop("data_cache", None)
             fields["data_cache"] = None if cache is None else Path(cache)

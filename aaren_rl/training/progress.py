@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -14,19 +16,42 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+LINE_SECONDS = 30.0
+"""Time between two lines where there is no terminal to draw a bar on."""
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `40 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
 
 class TrainingProgress:
-    """A progress bar on standard error.
+    """A progress bar on standard error, or a line every half minute where there is no terminal.
 
     Args:
         title: what is being trained.
         total: updates in all.
         done: updates done before.
         quiet: show nothing (all processes but the first).
+        clock: gives the time in seconds.
     """
 
-    def __init__(self, title: str, total: int, done: int, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        done: int,
+        quiet: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._console = Console(stderr=True, quiet=quiet)
+        self._clock, self._started = clock, (clock(), done)
+        self._last_line = self._started[0]
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -58,13 +83,26 @@ class TrainingProgress:
         if loss is not None:
             self._loss = f"loss {loss:.4f}"
         self._bar.update(self._task, completed=done, note=f"{self._loss} {self._score}".strip())
+        if self._bar.disable and self._clock() - self._last_line >= LINE_SECONDS:
+            self._line(done)
+
+    def say(self, text: str) -> None:
+        """Print a line of its own, above the bar where there is one."""
+        self._console.print(f"{self._title}: {text}", soft_wrap=True, highlight=False)
+
+    def _line(self, done: int) -> None:
+        """Where the run stands; the time left is at the pace of this process so far."""
+        self._last_line = self._clock()
+        elapsed, finished = self._last_line - self._started[0], done - self._started[1]
+        parts = [f"update {done}/{self._total}", f"{self._loss} {self._score}".strip()]
+        if finished and done < self._total:
+            left = duration(elapsed / finished * (self._total - done))
+            parts.append(f"{left} left")
+        self.say(", ".join(part for part in parts if part))
 
     def evaluated(self, done: int, score: float, spread: float) -> None:
         """Show an evaluation's score; a line of its own where there is no bar."""
         self._score = f"score {score:.1f} ± {spread:.1f}"
         if self._bar.disable:
-            note = f"{self._loss} {self._score}".strip()
-            self._console.print(
-                f"{self._title}: update {done}/{self._total}, {note}", soft_wrap=True
-            )
+            self._line(done)
         self.update(done)

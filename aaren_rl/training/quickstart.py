@@ -12,6 +12,7 @@ from aaren_rl.agents import Agent, Mode, load_agent
 from aaren_rl.data import load_trajectories
 from aaren_rl.evaluation import acting_cost, evaluate_agent
 from aaren_rl.evaluation.evaluate import checkpoint_folder, environment_of_agent
+from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.storage import write_json
 from aaren_rl.training.compare import CompareConfig
 from aaren_rl.training.precision import fast_precision
@@ -94,7 +95,13 @@ def _row(
     agent: Agent, mode: Mode, config: QuickstartConfig, train_seconds: float, observations: Any
 ) -> dict[str, Any]:
     environment = environment_of_agent(agent)
-    [score] = evaluate_agent(agent, environment, modes=(mode,), episodes=config.episodes)
+    [score] = evaluate_agent(
+        agent,
+        environment,
+        modes=(mode,),
+        episodes=config.episodes,
+        seed=first_episode_seed(config.seed, "after training"),
+    )
     cost = acting_cost(agent, observations, mode=mode, steps=1000)
     measured = {
         **score,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 from lightning_fabric import Fabric
 
 from aaren_rl.agents import AGENTS, Agent, AgentSpec
+from aaren_rl.agents.actions import ContinuousActions
 from aaren_rl.data import (
     EpisodeSampler,
     Sampler,
@@ -34,8 +36,9 @@ from aaren_rl.storage import (
     write_json,
 )
 from aaren_rl.training.allocator import keep_freed_memory
-from aaren_rl.training.config import TrainConfig
+from aaren_rl.training.config import TrainConfig, TrainSettings
 from aaren_rl.training.offline import split
+from aaren_rl.training.precision import resolved_precision
 from aaren_rl.training.trainer import Trainer
 
 CONFIG_FILE, SUMMARY_FILE = "config.json", "summary.json"
@@ -57,6 +60,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
         Interrupted: after Ctrl-C; the run can be resumed.
     """
     config.check()
+    # From here on the run is in one arithmetic, which its folder remembers.
+    config = dataclasses.replace(config, precision=resolved_precision(config))
     processes(config)
     if not is_leader():
         return _train(config)
@@ -76,8 +81,7 @@ def _train(config: TrainConfig) -> dict[str, Any]:
     if config.resume and (folder / SUMMARY_FILE).exists():
         summary: dict[str, Any] = read_json(folder / SUMMARY_FILE)
         return summary if is_leader() else {}
-    dataset = load_trajectories(config.dataset, on=config.data_on, cache=config.data_cache)
-    dataset = dataset.top_percent(config.top_percent)
+    dataset = load_data(config).top_percent(config.top_percent)
     environment = evaluation_environment(config, dataset)
     training, held_out = dataset, None
     if config.held_out > 0 and dataset.num_episodes > 1:
@@ -95,9 +99,28 @@ def _train(config: TrainConfig) -> dict[str, Any]:
         keep_freed_memory()
     if is_leader():  # not before: what fails above leaves a folder that a corrected call can use
         write_json(folder / CONFIG_FILE, config.to_json())
-    trainer = Trainer(config, agent, sampler, fabric, environment, held_out, folder)
+    trainer = Trainer(
+        config,
+        agent,
+        sampler,
+        fabric,
+        environment,
+        held_out,
+        folder,
+        longest_episode=dataset.max_episode_length,
+    )
     trainer.fit(resume=config.resume and recover_folder(folder / "last").is_dir())
     return finish(trainer, dataset)
+
+
+def load_data(config: TrainSettings) -> TrajectoryDataset:
+    """The data that the settings name, where they say; all episodes."""
+    return load_trajectories(
+        config.dataset,
+        on=config.data_on,
+        cache=config.data_cache,
+        keep_unfinished_episode=config.keep_unfinished_episode,
+    )
 
 
 def make_sampler(
@@ -187,7 +210,10 @@ def claim_folder(folder: Path, config: TrainConfig) -> None:
 def check_same_run(folder: Path, config: TrainConfig) -> None:
     """Raise `UserError` when the folder holds another run than the config's; names the flags."""
     file = folder / CONFIG_FILE
-    differing = _differences(read_json(file), config.to_json()) if file.exists() else []
+    differing: list[str] = []
+    if file.exists():
+        before = TrainConfig.from_json(read_json(file), file)
+        differing = _differences(before.to_json(), config.to_json())
     if differing:
         raise UserError(
             f"--out {folder}: already holds a different run ({'; '.join(differing)}); "
@@ -233,7 +259,10 @@ def build_agent(
     std: np.ndarray | None = None
     if config.normalize_observations:
         mean, std = dataset.observation_statistics()
-    return AGENTS[config.agent](config.model, spec, mean, std)
+    agent = AGENTS[config.agent](config.model, spec, mean, std)
+    if isinstance(agent.actions, ContinuousActions) and not agent.actions.bounded:
+        agent.actions.standardise(*dataset.action_statistics())
+    return agent
 
 
 def _target(dataset: TrajectoryDataset) -> float:

@@ -12,10 +12,11 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from aaren_rl.agents import Agent, Carry, TrajectoryAgent, load_agent
-from aaren_rl.agents.trajectory_agent import TOKENS_PER_STEP
 from aaren_rl.data import Sampler, TrajectoryDataset
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Score, rollout, score
+from aaren_rl.evaluation.rollout import LARGEST_BATCH, seconds_per_step
+from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.layers import SequenceState
 from aaren_rl.storage import write_json
 from aaren_rl.training.checkpoint import (
@@ -30,10 +31,11 @@ from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.interrupt import Interrupted, StopRequest
 from aaren_rl.training.logging import RunLog, flat_settings
 from aaren_rl.training.offline import offline_metrics
-from aaren_rl.training.progress import TrainingProgress
+from aaren_rl.training.optimizer import make_optimizer
+from aaren_rl.training.progress import TrainingProgress, duration
 from aaren_rl.training.schedule import learning_rate_factor
 
-EVALUATION_SEED = 10_000  # added to the run's seed: not the seeds that data are often made with
+TIMED_UPDATES = 10  # after which the expected duration is said
 
 
 def kept_folder(run: Path, update: int) -> Path:
@@ -52,6 +54,7 @@ class Trainer:
         environment: where to evaluate; `None` for nowhere.
         held_out: episodes to measure on without acting; `None` for none.
         folder: the run's folder.
+        longest_episode: steps of the data's longest episode, for the expected duration.
     """
 
     def __init__(
@@ -63,24 +66,22 @@ class Trainer:
         environment: Any,
         held_out: TrajectoryDataset | None,
         folder: Path,
+        longest_episode: int,
     ) -> None:
         self.config, self.agent, self.sampler = config, agent, sampler
         self.fabric, self.environment, self.folder = fabric, environment, folder
-        self.held_out = held_out
-        self.names = [name for name, _ in agent.named_parameters()]
-        self.optimizer = torch.optim.AdamW(
-            agent.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=True,
+        self.held_out, self.longest_episode = held_out, longest_episode
+        self.optimizer, self.names = make_optimizer(
+            agent, config.learning_rate, config.weight_decay
         )
         self.module, self.wrapped = fabric.setup(agent, self.optimizer)
         self.targets: list[float | None] = list(config.target_return or agent.spec.target_returns)
-        if not isinstance(agent, TrajectoryAgent):
-            self.targets = [None]  # it cannot be asked for a return
+        if not agent.asks_return:
+            self.targets = [None]
         self.carry = Carry() if config.sampling == "streams" else None
         self.update = 0
         self.train_seconds = 0.0
+        self._timed_from = (0, 0.0)  # update and training seconds at which this process began
         self.evaluated_at = -1
         self.scores: list[Score] = []
         self.best: dict[str, Any] | None = None
@@ -105,6 +106,7 @@ class Trainer:
         bar = TrainingProgress(title, self.config.updates, self.update, quiet=not leader)
         try:
             with StopRequest() as stop, bar:
+                self._timed_from = (self.update, self.train_seconds)
                 self._loop(stop, bar, log)
             if log is not None:
                 log.final(flat_settings(self.config.to_json()), self._metrics(), self.update)
@@ -124,6 +126,8 @@ class Trainer:
             if at_end:
                 return
             self._step(bar, log)
+            if self.update - self._timed_from[0] == TIMED_UPDATES:
+                bar.say(f"about {duration(self._expected_seconds())} in all")
             if self._agreed(stop.requested):
                 self._stop()
 
@@ -131,6 +135,29 @@ class Trainer:
         at_end = self.update == self.config.updates
         due = at_end or self.update % self.config.evaluation_interval == 0
         return bool(self.update and due and self.evaluated_at != self.update)
+
+    def _expected_seconds(self) -> float:
+        """How long all updates and evaluations take, from the first updates and steps of acting.
+
+        The very first update is slower than the others and counts too, so that this is rather too
+        long than too short. Episodes are taken to be as long as the longest one of the data.
+        """
+        config, (first, before) = self.config, self._timed_from
+        updates = config.updates * (self.train_seconds - before) / (self.update - first)
+        if self.environment is None:
+            return updates
+        batches = math.ceil(config.episodes / LARGEST_BATCH) * len(self.targets)
+        step = seconds_per_step(
+            self.agent,
+            self.environment,
+            episodes=min(config.episodes, LARGEST_BATCH),
+            target_return=self.targets[0],
+            mode=config.mode,
+            seed=first_episode_seed(config.seed, "during training"),
+        )
+        self.agent.train()
+        evaluations = math.ceil(config.updates / config.evaluation_interval)
+        return updates + evaluations * batches * self.longest_episode * step
 
     def _agreed(self, requested: bool) -> bool:
         """Whether any process was asked to stop: all must stop at the same update."""
@@ -156,7 +183,7 @@ class Trainer:
             group["lr"] = rate
         batch = self.sampler.sample()
         steps = int(batch.mask.sum())  # before it moves: no waiting
-        self._tokens += TOKENS_PER_STEP * steps
+        self._tokens += self.agent.tokens_per_step * steps
         batch = batch.to(self.fabric.device)
         loss = self.module(batch) if self.carry is None else self.module(batch, self.carry)
         loss = self._weighted(loss, steps)
@@ -261,7 +288,7 @@ class Trainer:
             episodes=self.config.episodes,
             target_return=target,
             mode=self.config.mode,
-            seed=EVALUATION_SEED + self.config.seed,
+            seed=first_episode_seed(self.config.seed, "during training"),
             on_step=check,
         )
         return score(self.agent, episodes, target)

@@ -11,9 +11,9 @@ from agent_cases import SEQUENCE_AGENTS, make_agent
 from aaren_rl.agents import Mode
 from aaren_rl.errors import UserError
 
-WAYS: list[tuple[str, Mode]] = [
+WAYS: list[tuple[str, Mode | None]] = [
     (name, mode) for name in SEQUENCE_AGENTS for mode in ("carry", "reset", "window")
-] + [("decision-transformer", "sliding"), ("behavior-cloning", "carry")]
+] + [("decision-transformer", "sliding"), ("behavior-cloning", None)]
 ways = pytest.mark.parametrize(("name", "mode"), WAYS)
 
 GOOD = {"observations": np.ones((2, 4)), "rewards": np.ones(2), "dones": np.zeros(2, bool)}
@@ -46,7 +46,7 @@ BAD_OUTCOMES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def check_refusal(name: str, mode: Mode, bad: dict[str, Any], message: str) -> None:
+def check_refusal(name: str, mode: Mode | None, bad: dict[str, Any], message: str) -> None:
     """The bad call raises; what comes after is as with a policy that never saw it."""
     agent = make_agent(name)
     asked, twin = agent.policy(2, mode=mode), agent.policy(2, mode=mode)
@@ -63,18 +63,18 @@ def check_refusal(name: str, mode: Mode, bad: dict[str, Any], message: str) -> N
 
 @ways
 @pytest.mark.parametrize(("observations", "message"), BAD_OBSERVATIONS)
-def test_bad_observations(name: str, mode: Mode, observations: Any, message: str) -> None:
+def test_bad_observations(name: str, mode: Mode | None, observations: Any, message: str) -> None:
     check_refusal(name, mode, {"observations": observations}, message)
 
 
 @pytest.mark.parametrize(("name", "mode"), WAYS[:-1])
 @pytest.mark.parametrize(("bad", "message"), BAD_OUTCOMES)
-def test_bad_rewards_and_dones(name: str, mode: Mode, bad: dict[str, Any], message: str) -> None:
+def test_bad_rewards_and_dones(name: str, mode: Mode | None, bad: dict[str, Any], message: str) -> None:
     check_refusal(name, mode, bad, message)
 
 
 @ways
-def test_a_bad_first_call_is_no_call(name: str, mode: Mode) -> None:
+def test_a_bad_first_call_is_no_call(name: str, mode: Mode | None) -> None:
     agent = make_agent(name)
     asked, twin = agent.policy(2, mode=mode), agent.policy(2, mode=mode)
     with pytest.raises(ValueError, match="not finite"):
@@ -83,7 +83,7 @@ def test_a_bad_first_call_is_no_call(name: str, mode: Mode) -> None:
 
 
 @pytest.mark.parametrize(("name", "mode"), WAYS[:-1])
-def test_what_is_said_at_an_episodes_start_is_not_read(name: str, mode: Mode) -> None:
+def test_what_is_said_at_an_episodes_start_is_not_read(name: str, mode: Mode | None) -> None:
     """The reward that comes with `done` belongs to the episode that is over."""
     agent = make_agent(name)
     one, other = agent.policy(1, mode=mode), agent.policy(1, mode=mode)
@@ -119,3 +119,28 @@ def test_as_many_targets_as_environments(name: str, targets: list[float]) -> Non
 def test_targets_are_finite(name: str, target: float | list[float]) -> None:
     with pytest.raises(UserError, match="target"):
         make_agent(name).policy(2, target)
+
+
+@pytest.mark.parametrize("mode", ["carry", "reset", "window", "sliding"])
+def test_behavior_cloning_has_no_modes(mode: Mode) -> None:
+    """A known one means nothing to it, and is not ignored; an unknown one is unknown."""
+    agent = make_agent("behavior-cloning")
+    with pytest.raises(UserError, match=f"--mode {mode}: behavior-cloning has no memory"):
+        agent.policy(1, mode=mode)
+    with pytest.raises(UserError, match="mode must be one of carry, .*, got 'walking'"):
+        agent.policy(1, mode="walking")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("target", [3.0, 0.0, [1.0, 2.0]])
+def test_behavior_cloning_cannot_be_asked_for_a_return(target: Any) -> None:
+    agent = make_agent("behavior-cloning")
+    with pytest.raises(UserError, match=r"--target-return .*: behavior-cloning cannot be asked"):
+        agent.policy(2, target)
+
+
+def test_agents_say_what_they_are_able_to_do() -> None:
+    for name in (*SEQUENCE_AGENTS, "behavior-cloning"):
+        agent = make_agent(name)
+        cloning = name == "behavior-cloning"
+        assert agent.has_memory == agent.asks_return == (not cloning)
+        assert agent.tokens_per_step == (1 if cloning else 3)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sweep_cases import SPEC, spec, write_spec
 
-from aaren_rl.benchmark import read_spec
+from aaren_rl.benchmark import read_spec, units
 from aaren_rl.benchmark.spec import parse_spec
 from aaren_rl.envs.tasks import PAPER_TASKS
 from aaren_rl.errors import UserError
+from aaren_rl.evaluation.seeds import first_episode_seed
 
 SPECS = Path(__file__).parents[2] / "benchmarks" / "specs"
 
@@ -24,6 +27,26 @@ def test_read_back(tmp_path: Path) -> None:
     assert read.agents["bc"].modes == ("carry",)
     assert read.agents["decision-transformer"].modes == ("window", "sliding")
     assert parse_spec(read.to_json(), "again") == read
+    assert read.claim is not None
+    assert read.claim.margin == 5.0
+    wide = parse_spec(spec(claim={**SPEC["claim"], "margin": 8}), "wide")
+    assert wide.claim is not None
+    assert wide.claim.margin == 8.0
+
+
+def test_agents_of_a_seed_share_episodes_and_seeds_share_none(tmp_path: Path) -> None:
+    """However many episodes are asked for, later too."""
+    for episodes in (20, 50_000):
+        evaluation = {"episodes": episodes, "curve_episodes": 10, "seed": 30}
+        read = parse_spec(spec(seeds=[0, 1, 2, 41], evaluation=evaluation), "x")
+        first: dict[int, set[int]] = {}
+        for unit in units(read, tmp_path):
+            first.setdefault(unit.config.seed, set()).add(unit.first_episode)
+        assert all(len(found) == 1 for found in first.values())  # for every task and agent
+        ranges = sorted(min(found) for found in first.values())
+        assert all(b - a >= episodes for a, b in itertools.pairwise(ranges))
+        for seed, [found] in ((seed, found) for seed, found in first.items()):
+            assert found == first_episode_seed(seed, "after training") + 30
 
 
 def test_the_papers_table() -> None:
@@ -73,6 +96,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "decision-aaren knows carry, reset, window, got sliding",
     ),
     "episodes": ({"evaluation": {"episodes": 0}}, "evaluation: episodes: at least 1"),
+    "too many episodes": (
+        {"evaluation": {"episodes": 100_000, "seed": 1}},
+        "evaluation: seed and episodes: together at most 100000",
+    ),
     "claim": (
         {"claim": {"ours": "x", "mode": "carry", "rival": "bc"}},
         "claim: ours: one of the agents decision-aaren, decision-transformer, bc expected",
@@ -81,6 +108,19 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"claim": {"ours": "decision-aaren", "mode": "reset", "rival": "bc"}},
         "claim: mode: one of decision-aaren's modes",
     ),
+    **{
+        f"margin {margin}": (
+            {"claim": {**SPEC["claim"], "margin": margin}},
+            f"claim: margin: a {words}",
+        )
+        for margin, words in (
+            (0, "positive number expected, got 0.0"),
+            (-5.0, "positive number expected, got -5.0"),
+            (float("inf"), "positive number expected, got inf"),
+            (float("nan"), "positive number expected, got nan"),
+            ("wide", "number expected, got 'wide'"),
+        )
+    },
 }
 
 
@@ -115,3 +155,26 @@ def test_numbers_as_yaml_reads_them() -> None:
     """YAML takes 1e-3 for text."""
     read = parse_spec(spec(settings={**SETTINGS, "learning_rate": "1e-3"}), "x")
     assert read.settings["learning_rate"] == 1e-3
+
+
+def test_no_clipping_goes_to_json_and_back() -> None:
+    read = parse_spec(spec(settings={**SETTINGS, "observation_clip": float("inf")}), "x")
+    text = json.dumps(read.to_json(), allow_nan=False)
+    assert parse_spec(json.loads(text), "x") == read
+    config = read.train_config(next(iter(read.tasks)), next(iter(read.agents)), 0)
+    assert config.model.observation_clip == float("inf")
+
+
+def test_a_shared_target_is_not_for_behavior_cloning() -> None:
+    """But one of its own settings is a mistake."""
+    read = parse_spec(spec(settings={**SETTINGS, "target_return": [3000.0]}), "x")
+    task = next(iter(read.tasks))
+    assert read.train_config(task, "bc", 0).target_return == ()
+    assert read.train_config(task, "bc", 0).mode is None
+    assert read.train_config(task, "decision-aaren", 0).target_return == (3000.0,)
+    own = {**AGENTS, "bc": {"agent": "behavior-cloning", "settings": {"target_return": [1.0]}}}
+    with pytest.raises(UserError, match="bc: --target-return 1: behavior-cloning cannot be asked"):
+        parse_spec(spec(agents=own), "x")
+    own = {**AGENTS, "bc": {"agent": "behavior-cloning", "modes": ["window"]}}
+    with pytest.raises(UserError, match="agents: bc: modes: behavior-cloning knows carry"):
+        parse_spec(spec(agents=own), "x")

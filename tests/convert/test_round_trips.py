@@ -103,7 +103,8 @@ def test_what_minari_sees_of_a_d4rl_file(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     convert(ConvertConfig(str(source), "d4rl/hopper/medium-v2", environment="Hopper-v5"))
     theirs = minari.load_dataset("d4rl/hopper/medium-v2")
-    wanted, arrays = load_trajectories(source), content(source)
+    wanted = load_trajectories(source, keep_unfinished_episode=True)
+    arrays = content(source)
     assert (theirs.total_episodes, theirs.total_steps) == (8, wanted.num_steps)
     assert theirs.env_spec.id == "Hopper-v5"
     assert list(minari.list_local_datasets()) == ["d4rl/hopper/medium-v2"]
@@ -118,10 +119,14 @@ def test_what_minari_sees_of_a_d4rl_file(tmp_path: Path, monkeypatch: pytest.Mon
         assert episode.terminations[-1] == wanted.terminated[index]
         assert episode.truncations[-1] == wanted.truncated[index]
         assert not (episode.terminations[:-1] | episode.truncations[:-1]).any()
-    ours = load_trajectories("d4rl/hopper/medium-v2")
-    for field in ("observations", "actions", "rewards", "returns_to_go", "offsets", "truncated"):
-        np.testing.assert_array_equal(getattr(ours, field), getattr(wanted, field))
-    assert ours.reference_scores == wanted.reference_scores
+    for keep, episodes in ((True, 8), (False, 7)):  # the unfinished one
+        ours = load_trajectories("d4rl/hopper/medium-v2", keep_unfinished_episode=keep)
+        wanted = load_trajectories(source, keep_unfinished_episode=keep)
+        assert ours.num_episodes == episodes
+        for field in ("observations", "actions", "rewards", "returns_to_go", "offsets"):
+            np.testing.assert_array_equal(getattr(ours, field), getattr(wanted, field))
+        np.testing.assert_array_equal(ours.truncated, wanted.truncated)
+        assert ours.reference_scores == wanted.reference_scores
 
 
 def with_infos(root: Path) -> Path:

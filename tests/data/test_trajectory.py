@@ -79,13 +79,48 @@ def test_discrete_actions_are_integers_a_step() -> None:
     assert data.actions.tolist() == [0, 2, 1]
 
 
-def test_statistics_match_numpy_and_never_give_zero(shipped: TrajectoryDataset) -> None:
+def test_statistics_match_numpy(shipped: TrajectoryDataset) -> None:
     mean, std = shipped.observation_statistics()
     exact = shipped.observations.astype(np.float64)
     np.testing.assert_allclose(mean, exact.mean(0), rtol=1e-6)
     np.testing.assert_allclose(std, exact.std(0), rtol=1e-6)
-    constant = build(episode(3, observations=np.full((4, 2), 7.0)))
-    np.testing.assert_array_equal(constant.observation_statistics()[1], np.float32([1e-6, 1e-6]))
+
+
+STEPS = 40_000  # several blocks
+NOISE = np.random.default_rng(0).normal(size=STEPS)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.zeros(STEPS),
+        np.full(STEPS, 7.0),
+        np.full(STEPS, 0.1),
+        np.full(STEPS, -123456.789),
+        np.full(STEPS, 3e30),
+        np.where(NOISE > 0, 1e6, np.nextafter(np.float32(1e6), np.float32(2e6))),
+        1e6 * (1 + 1e-7 * NOISE),
+        1e-12 * NOISE,
+    ],
+)
+def test_a_constant_column_has_unit_scale(column: np.ndarray) -> None:
+    """Also where it varies by the rounding of float32, or by a simulator's."""
+    data = build(episode(STEPS, observations=np.stack([column, NOISE], 1)))
+    mean, std = data.observation_statistics()
+    assert std[0] == 1
+    np.testing.assert_allclose(mean[0], column.mean(), rtol=2e-7, atol=1e-12)
+    assert std[1] == pytest.approx(NOISE.std(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0, 1e-6), (1e6, 10), (1e4, 0.1), (-5, 1e-4), (0, 1e9)])
+def test_a_column_that_varies_keeps_its_scale(mean: float, std: float) -> None:
+    """However large its mean; the deviation has no more error than the numbers in float32."""
+    column = (mean + std * NOISE).astype(np.float32)
+    data = build(episode(STEPS, observations=np.stack([column, NOISE], 1)))
+    exact = column.astype(np.float64)
+    found = data.observation_statistics()
+    np.testing.assert_allclose(found[0][0], exact.mean(), rtol=2e-7, atol=1e-6 * std)
+    np.testing.assert_allclose(found[1][0], exact.std(), rtol=1e-6)
 
 
 def test_top_percent_keeps_the_best_episodes_in_their_order() -> None:

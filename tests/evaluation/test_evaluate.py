@@ -80,10 +80,11 @@ def test_defaults_are_the_agents_own(hopper_runs: dict[str, Path]) -> None:
 
 
 def test_behavior_cloning_cannot_be_asked_for_a_return(hopper_runs: dict[str, Path]) -> None:
-    config = EvaluateConfig(
-        run=hopper_runs["behavior-cloning"], episodes=1, target_return=(100.0, 200.0)
-    )
-    assert [row["target_return"] for row in evaluate(config)["rows"]] == [None]
+    run = hopper_runs["behavior-cloning"]
+    refused(run, "--target-return 100 200: behavior-cloning", target_return=(100.0, 200.0))
+    refused(run, "--mode window: behavior-cloning has no memory", mode=("window",))
+    [row] = evaluate(EvaluateConfig(run=run, episodes=1))["rows"]
+    assert row["target_return"] is None
 
 
 def test_best_and_last_and_a_checkpoints_own_folder(hopper_runs: dict[str, Path]) -> None:

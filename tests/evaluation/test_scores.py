@@ -14,7 +14,7 @@ from evaluation_cases import agent_for
 from aaren_rl.agents import AGENTS, AgentConfig, AgentSpec, Mode
 from aaren_rl.evaluation import (
     Episodes,
-    Interval,
+    Estimate,
     acting_cost,
     mean_interval,
     normalized_scores,
@@ -65,14 +65,17 @@ def test_without_reference_scores_the_return_is_the_score() -> None:
     assert (row.score_mean, row.score_std) == (row.return_mean, row.return_std) == (2.0, 1.0)
 
 
-@pytest.mark.parametrize("runs", [2, 3, 4, 5])
+@pytest.mark.parametrize("runs", [5, 6])
 def test_intervals_are_the_bootstraps_own_quantiles(runs: int) -> None:
     """For so few seeds every resample can be listed: the exact distribution of the mean."""
     scores = np.random.default_rng(runs).uniform(50, 90, runs)
     means = np.sort([np.mean(each) for each in itertools.product(scores, repeat=runs)])
     shares = np.arange(1, len(means) + 1) / len(means)
     interval = mean_interval(scores)
-    assert interval.mean == pytest.approx(scores.mean(), rel=1e-12)
+    assert interval.bounds == "95% interval"
+    assert interval.low is not None
+    assert interval.high is not None
+    assert interval.value == pytest.approx(scores.mean(), rel=1e-12)
     # 5,000 resamples: the share below a bound is off by less than 0.01 (four deviations)
     low, high = (means[np.searchsorted(shares, q)] for q in (0.015, 0.965))
     low_end, high_end = (means[np.searchsorted(shares, q)] for q in (0.035, 0.985))
@@ -91,15 +94,22 @@ def test_an_interval_of_many_runs_is_a_normal_one() -> None:
 def test_an_interval_over_tasks_resamples_within_each_task() -> None:
     """With equal runs in each task there is nothing to vary, however far apart the tasks are."""
     table = np.array([[10.0, 90.0]] * 5)
-    assert mean_interval(table) == Interval(50.0, 50.0, 50.0)
+    assert mean_interval(table) == Estimate(50.0, 50.0, 50.0, "95% interval")
 
 
-def test_one_run_is_its_own_interval() -> None:
-    assert mean_interval(np.array([61.5])) == Interval(61.5, 61.5, 61.5)
+def test_of_fewer_than_five_runs_the_range_is_given() -> None:
+    assert mean_interval(np.array([61.5])) == Estimate(61.5, 61.5, 61.5, "range")
+    assert mean_interval(np.array([70.0, 50.0])) == Estimate(60.0, 50.0, 70.0, "range")
+    four = np.array([60.0, 70.0, 75.0, 71.0])
+    assert mean_interval(four) == Estimate(69.0, 60.0, 75.0, "range")
+    five = mean_interval(np.array([*four, 69.0]))
+    assert five.bounds == "95% interval"
+    assert five.low is not None
+    assert five.low > 60.0
 
 
 def test_the_interval_is_the_same_at_every_call() -> None:
-    scores = np.array([60.0, 70.0, 75.0, 71.0])
+    scores = np.array([60.0, 70.0, 75.0, 71.0, 58.0])
     np.random.seed(1)  # noqa: NPY002  (it must not matter)
     first = mean_interval(scores)
     np.random.seed(2)  # noqa: NPY002

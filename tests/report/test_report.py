@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -13,10 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 from report_cases import write_results
+from sweep_cases import SPEC
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from aaren_rl.cli import main
 from aaren_rl.errors import UserError
+from aaren_rl.evaluation import Estimate
+from aaren_rl.evaluation.noninferiority import judge
 from aaren_rl.report.content import report_content
 from aaren_rl.report.outcome import read_outcome
 from aaren_rl.report.tensorboard import write_videos
@@ -57,31 +61,155 @@ def test_the_claim_is_judged_against_the_rivals_best_mode(written: dict[str, Any
     assert window["iqm_difference"]["value"] == pytest.approx(14.0)
     assert sliding["iqm_difference"]["value"] == pytest.approx(19.0)
     assert window["improvement"]["value"] == 1.0
-    assert written["standing"] == "holds"
-    assert written["verdict"].startswith(
-        "decision-aaren (carry) is at least equal to decision-transformer (window), its rival's "
-        "best mode: IQM 75.5 against 61.5, difference +14.0, 95% interval +11"
+    assert written["standing"] == "no verdict"  # of two seeds, however far apart
+    assert written["verdict"] == (
+        "No verdict on decision-aaren (carry) against decision-transformer (window), its rival's "
+        "best mode (chosen by its result): IQM 75.5 against 61.5, difference +14.0, range +14.0 to "
+        "+14.0, paired over 2 seeds of 2 tasks; 2 seeds and 4 runs of each agent, at least 5 and "
+        "10 needed."
     )
-    assert "all above 0: better" in written["verdict"]
 
 
-def changed(content: dict[str, Any], low: float | None, high: float | None) -> dict[str, Any]:
+FIVE = {"seeds": [0, 1, 2, 3, 4]}
+
+
+@pytest.fixture(scope="module")
+def five(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The report of five seeds."""
+    outcome = read_outcome(write_results(tmp_path_factory.mktemp("five") / "runs", **FIVE))
+    return report_content(outcome)
+
+
+def test_five_seeds_and_ten_runs_have_words(five: dict[str, Any]) -> None:
+    """The seeds differ by three points each and the agents by fourteen in all: nothing is open."""
+    line, standing = verdict(five)
+    assert standing == "better"
+    assert line.startswith(
+        "decision-aaren (carry) is better than decision-transformer (window), its rival's best "
+        "mode (chosen by its result): IQM 80.0 against 66.0, difference +14.0, 95% interval +14.0 "
+        "to +14.0, paired over 5 seeds of 2 tasks; the interval lies above 0."
+    )
+    assert [row["status"] for row in five["comparison"]["tasks"]] == ["better", "better"]
+    for row in five["aggregates"]:
+        assert row["iqm"]["bounds"] == "95% interval"
+
+
+def test_a_task_has_words_from_five_seeds_and_all_tasks_from_ten_runs(tmp_path: Path) -> None:
+    one = {"hopper-all": SPEC["tasks"]["hopper-all"]}
+    content = report_content(read_outcome(write_results(tmp_path / "one", tasks=one, **FIVE)))
+    line, standing = verdict(content)
+    assert standing == "no verdict"
+    assert "5 seeds and 5 runs of each agent, at least 5 and 10 needed" in line
+    assert [row["status"] for row in content["comparison"]["tasks"]] == ["better"]
+    seeds = list(range(10))
+    content = report_content(read_outcome(write_results(tmp_path / "ten", tasks=one, seeds=seeds)))
+    assert verdict(content)[1] == "better"
+
+
+def test_the_verdict_of_each_task_stands_below_the_first_line(tmp_path: Path) -> None:
+    """One task of five seeds, one of three; the sides differ by noise on the first alone."""
+    skip = [f"hopper-best/decision-aaren/seed-{seed}" for seed in (3, 4)]
+    folder = write_results(tmp_path / "runs", tuple(skip), **FIVE)
+    for seed, extra in enumerate((-30.0, 15.0, -20.0, 30.0, -60.0)):
+        file = folder / "hopper-all" / "decision-aaren" / f"seed-{seed}" / "result.json"
+        result = json.loads(file.read_text())
+        for row in result["rows"]:
+            row["score_mean"] += extra
+        file.write_text(json.dumps(result))
+    assert main(["report", str(folder)]) == 0
+    content = json.loads((folder / "report" / "report.json").read_text())
+    noisy, short = content["comparison"]["tasks"]
+    assert (noisy["task"], noisy["seeds"], noisy["status"]) == ("hopper-all", 5, "not decided")
+    assert noisy["difference"]["value"] == pytest.approx(14 - 13)
+    assert noisy["difference"]["bounds"] == "95% interval"
+    assert (short["task"], short["seeds"], short["status"]) == ("hopper-best", 3, "no verdict")
+    assert short["difference"]["bounds"] == "range"
+    # Over all tasks the seeds count that both have on both: the first three.
+    assert content["standing"] == "no verdict"
+    assert content["comparison"]["against"][0]["seeds"] == 3
+    lines = (folder / "report" / "report.md").read_text().splitlines()
+    title = lines.index("# tiny")
+    needed = noisy["seeds_needed"]
+    low, high = noisy["difference"]["low"], noisy["difference"]["high"]
+    wanted = (
+        f"| hopper-all | 5 | 62.0 | 61.0 | +1.0 [{low:+.1f}, {high:+.1f}] | "
+        f"not decided: about {needed} seeds would |",
+        "| hopper-best | 3 | 82.0 | 68.0 | +14.0 (range +14.0 to +14.0) | "
+        "no verdict: 3 seeds, 5 needed |",
+    )
+    for row in wanted:
+        assert 0 < lines.index(row) < title
+    page = (folder / "report" / "report.html").read_text()
+    assert page.index('class="verdict no-verdict"') < page.index("about") < page.index("<h1>")
+    rule = "a margin of 5 normalised points"
+    assert page.index(rule) < page.index("<h1>")
+    assert any(rule in line for line in lines[:title])
+
+
+def test_plain_returns_have_numbers_and_no_words(tmp_path: Path) -> None:
+    folder = write_results(tmp_path / "runs", **FIVE)
+    for file in folder.glob("hopper-best/*/*/result.json"):
+        result = json.loads(file.read_text())
+        for row in result["rows"]:
+            row["normalized"] = False
+        file.write_text(json.dumps(result))
+    content = report_content(read_outcome(folder))
+    first, second = content["comparison"]["tasks"]
+    assert first["status"] == "better"
+    assert second["status"] == "no verdict"
+    assert second["difference"]["value"] == pytest.approx(14.0)
+    assert "plain returns" in second["reason"]
+
+
+def test_the_margin_is_the_specs(tmp_path: Path) -> None:
+    for margin, status, words in (
+        (3.0, "worse", "reaches to -3 or below"),
+        (20.0, "not worse", "less than the margin"),
+    ):
+        claim = {"ours": "bc", "mode": "carry", "rival": "decision-transformer", "margin": margin}
+        folder = write_results(tmp_path / f"{margin}", claim=claim, **FIVE)
+        content = report_content(read_outcome(folder))
+        line, standing = verdict(content)
+        assert standing == status
+        assert words in line
+        assert content["comparison"]["margin"] == margin
+
+
+def changed(content: dict[str, Any], low: float, value: float, high: float) -> dict[str, Any]:
+    """The content with another difference over all tasks, judged by the rule."""
     copy: dict[str, Any] = json.loads(json.dumps(content))
-    copy["comparison"]["against"][0]["iqm_difference"] |= {"low": low, "high": high}
+    difference = Estimate(value, low, high, "95% interval")
+    copy["comparison"]["against"][0] |= {
+        "iqm_difference": dataclasses.asdict(difference),
+        **dataclasses.asdict(judge(difference, 5.0, seeds=5, runs=10)),
+    }
     return copy
 
 
-def test_the_first_line_says_how_it_stands(written: dict[str, Any]) -> None:
-    for low, high, standing, words in (
-        (-3.0, 2.0, "holds", "which includes 0: no difference seen"),
-        (0.0, 2.0, "holds", "which includes 0"),
-        (-3.0, 0.0, "holds", "which includes 0"),
-        (-3.0, -1.0, "fails", "is NOT at least equal to"),
-        (None, None, "open", "Not decided: one seed has no interval"),
+def test_the_first_line_says_how_it_stands(five: dict[str, Any]) -> None:
+    aaren, rival = "decision-aaren (carry)", "decision-transformer (window), its rival's best mode"
+    for low, value, high, standing, words in (
+        (0.5, 1.0, 2.0, "better", f"{aaren} is better than {rival}"),
+        (-3.0, 0.0, 2.0, "not worse", f"{aaren} is not worse (margin 5 points) than {rival}"),
+        (-9.0, -5.0, -1.0, "worse", f"{aaren} is WORSE than {rival}"),
+        (-9.0, 1.0, 12.0, "not decided", "Not decided (margin 5 points) whether decision-aaren"),
+        (-9.0, 1.0, 12.0, "not decided", "about 14 seeds would decide it if the observed"),
     ):
-        line, found = verdict(changed(written, low, high))
+        line, found = verdict(changed(five, low, value, high))
         assert found == standing
         assert words in line
+        assert f"difference {value:+.1f}, 95% interval {low:+.1f} to {high:+.1f}" in line
+
+
+def test_every_range_is_called_so(folder: Path, written: dict[str, Any]) -> None:
+    """Of two seeds nothing is called an interval but what says that there is none."""
+    text = (folder / "report" / "report.md").read_text()
+    assert "95%" not in text
+    assert "(range " in text
+    assert "Of fewer than 5 seeds there is no interval" in text
+    assert "Without bands: fewer than 5 seeds have no interval." in text
+    assert all(row["iqm"]["bounds"] == "range" for row in written["aggregates"])
+    assert all(profile["low"] is None for profile in written["profiles"].values())
 
 
 def test_unfinished_and_without_a_claim(tmp_path: Path) -> None:
@@ -90,13 +218,18 @@ def test_unfinished_and_without_a_claim(tmp_path: Path) -> None:
     assert content["runs"]["missing"] == list(skip)
     line, _ = verdict(content)
     assert line.endswith("UNFINISHED: 1 of 12 runs are missing.")
-    assert "one seed has no interval" in line  # seed 1 is not whole, so that seed 0 is left
+    assert "1 seed and 2 runs of each agent" in line  # seed 1 is not whole, so that 0 is left
     rows = {row["contender"]: row["runs"] for row in content["aggregates"]}
     assert rows["decision-transformer (window)"] == 1
     assert rows["decision-aaren (carry)"] == 2
     content = report_content(read_outcome(write_results(tmp_path / "none", claim=None)))
     assert content["comparison"] is None
     assert verdict(content)[0].startswith("No claim to decide; the highest IQM is decision-aaren")
+    assert verdict(content)[1] == "no verdict"
+    skip = tuple(name for name in _all_units() if "decision-transformer" in name)
+    content = report_content(read_outcome(write_results(tmp_path / "alone", skip)))
+    assert content["comparison"] is None
+    assert verdict(content)[0].startswith("No verdict: the claim's two sides have no task")
     with pytest.raises(UserError, match="no run is finished yet"):
         read_outcome(write_results(tmp_path / "empty", tuple(_all_units())))
 

@@ -381,3 +381,17 @@ def test_both_agents_evaluate_in_every_mode(
     output = capfd.readouterr().out
     assert name in output
     assert f"{row['score_mean']:,.1f}" in output
+
+
+@pytest.mark.parametrize("flags", [("--mode", "carry"), ("--target-return", "3000")])
+def test_flags_that_mean_nothing_to_behavior_cloning(
+    flags: tuple[str, str], hopper_runs: dict[str, Path], tmp_path: Path, capfd: Capture
+) -> None:
+    """Refused by the commands for one agent, and where no agent of several has a use for them."""
+    words = f"{' '.join(flags)}: behavior-cloning"
+    out = ("--out", str(tmp_path / "run"))
+    cloning = ("--agent", "behavior-cloning")
+    assert words in error_of(capfd, "train", *out, *TINY, *cloning, *flags)
+    assert words in error_of(capfd, "evaluate", str(hopper_runs["behavior-cloning"]), *flags)
+    assert words in error_of(capfd, "compare", *out, *TINY, "--agents", cloning[1], *flags)
+    assert not (tmp_path / "run").exists()

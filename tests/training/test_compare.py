@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from run_cases import assert_same_run, scalars, signal_at_batch, summary, weights
 
+from aaren_rl import cli
 from aaren_rl.agents import load_agent
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import mean_interval
 from aaren_rl.training import CompareConfig, Interrupted, compare, train
+from aaren_rl.training.compare import summarise, with_differences, write_mean
 
 AGENTS = ("decision-aaren", "decision-transformer")
 SEEDS = (3, 4, 5)
@@ -65,15 +67,23 @@ def test_rows_summarise_the_seeds(done: Any) -> None:
         scores = [summary(run)["scores"][0]["score_mean"] for run in runs]
         assert row["scores"] == scores
         assert row["seeds"] == list(SEEDS)
-        interval = mean_interval(np.array(scores))
         assert row["score_mean"] == pytest.approx(np.mean(scores))
-        assert (row["score_low"], row["score_high"]) == (interval.low, interval.high)
+        assert (row["score_low"], row["score_high"]) == (min(scores), max(scores))
+        assert row["bounds"] == "range"  # of three seeds
         assert row["score_low"] < row["score_mean"] < row["score_high"]
         assert row["target_return"] == 3600.0
         assert row["parameters"] == load_agent(runs[0] / "last").num_parameters
         seconds = [json.loads((run / "summary.json").read_text())["train_seconds"] for run in runs]
         assert row["train_seconds"] == pytest.approx(np.mean(seconds))
     assert rows[0]["parameters"] == rows[1]["parameters"] + 16  # one layer's query token
+    assert rows[0]["difference"] is None
+    pairs = np.subtract(rows[1]["scores"], rows[0]["scores"])
+    found = rows[1]["difference"]
+    assert (found["to"], found["to_target_return"], found["margin"]) == (AGENTS[0], 3600.0, 5.0)
+    assert found["value"] == pytest.approx(pairs.mean())
+    assert (found["low"], found["high"]) == (pairs.min(), pairs.max())
+    assert (found["bounds"], found["status"]) == ("range", "no verdict")
+    assert found["reason"] == "3 seeds, 5 needed"
 
 
 def test_the_mean_over_seeds_is_a_curve_of_its_own(done: Any) -> None:
@@ -81,19 +91,93 @@ def test_the_mean_over_seeds_is_a_curve_of_its_own(done: Any) -> None:
     for agent in AGENTS:
         curves = scalars(config.out / agent / "mean")
         assert set(curves) == {
-            f"evaluation/target_3600/{name}" for name in ("score", "score_low", "score_high")
+            f"evaluation/target_3600/{name}"
+            for name in ("score", "score_range_low", "score_range_high")
         }
         histories = [summary(config.out / agent / f"seed-{seed}")["history"] for seed in SEEDS]
         for number, update in enumerate((15, 30)):
-            interval = mean_interval(np.array([each[number]["score_mean"] for each in histories]))
+            scores = [each[number]["score_mean"] for each in histories]
             for name, value in (
-                ("score", interval.mean),
-                ("score_low", interval.low),
-                ("score_high", interval.high),
+                ("score", np.mean(scores)),
+                ("score_range_low", min(scores)),
+                ("score_range_high", max(scores)),
             ):
                 step, logged = curves[f"evaluation/target_3600/{name}"][number]
                 assert step == update
                 assert logged == pytest.approx(value, rel=1e-6)
+
+
+def summaries(scores: list[float], target: float | None = 3600.0, normalized: bool = True) -> Any:
+    """What the runs of an agent leave, as far as a comparison reads it."""
+    rows = [
+        {"target_return": target, "score_mean": score, "normalized": normalized} for score in scores
+    ]
+    plain = {"mode": "carry", "parameters": 7, "train_seconds": 1.0}
+    return [
+        {**plain, "seed": seed, "scores": [row], "history": [{"update": 15, **row}]}
+        for seed, row in enumerate(rows)
+    ]
+
+
+def test_five_seeds_have_an_interval_and_words(tmp_path: Path) -> None:
+    first = [10.0, 90.0, 40.0, 70.0, 25.0, 55.0]
+    for second, margin, status in (
+        ([score + 1 for score in first], 5.0, "better"),
+        ([score - 1 for score in first], 5.0, "not worse"),
+        ([score - 6 for score in first], 5.0, "worse"),
+        ([score - 6 for score in first], 7.0, "not worse"),
+        (first[::-1], 5.0, "not decided"),
+    ):
+        rows = summarise("one", summaries(first)) + summarise("two", summaries(second))
+        [own, other] = with_differences(rows, margin)
+        assert own["bounds"] == other["bounds"] == "95% interval"
+        assert own["difference"] is None
+        assert other["difference"]["status"] == status
+        interval = mean_interval(np.subtract(second, first))
+        found = other["difference"]
+        assert (found["low"], found["high"]) == (interval.low, interval.high)
+        if status == "not decided":
+            assert found["seeds_needed"] > 6
+    write_mean(tmp_path, summaries(first))
+    curves = scalars(tmp_path)
+    interval = mean_interval(np.array(first))
+    for name, value in (("low", interval.low), ("high", interval.high)):
+        [(step, logged)] = curves[f"evaluation/target_3600/score_interval_{name}"]
+        assert (step, logged) == (15, pytest.approx(value, rel=1e-6))
+
+
+def test_returns_without_a_reference_have_no_words() -> None:
+    rows = summarise("one", summaries([1.0, 2.0, 3.0, 4.0, 5.0], normalized=False))
+    rows += summarise("two", summaries([2.0, 3.0, 4.0, 5.0, 6.0], target=None, normalized=False))
+    found = with_differences(rows, 5.0)[1]["difference"]
+    assert (found["value"], found["to_target_return"]) == (1.0, 3600.0)
+    assert (found["bounds"], found["status"]) == ("95% interval", "no verdict")
+
+
+def test_the_table_names_ranges_and_intervals(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = [10.0, 90.0, 40.0, 70.0, 25.0, 55.0]
+    for seeds, words in (
+        (3, ("mean and range", "10.0 to 90.0", "+1.0, range +1.0 to +1.0", "3 seeds, 5")),
+        (6, ("mean and 95% interval", "+1.0, 95% interval +1.0 to +1.0", "better")),
+    ):
+        rows = summarise("one", summaries(scores[:seeds]))
+        rows += summarise("two", summaries([score + 1 for score in scores[:seeds]]))
+        done_rows = with_differences(rows, 5.0)
+        monkeypatch.setattr(cli, "compare", lambda _, rows=done_rows: rows)
+        cli.ACTIONS[CompareConfig](CompareConfig(agents=AGENTS, seeds=tuple(range(seeds))))
+        output = " ".join(capsys.readouterr().out.split())
+        for each in words:
+            assert each in output
+        assert ("range" in output) == (seeds < 5)
+        assert ("interval" in output) == (seeds >= 5)
+
+
+@pytest.mark.parametrize("margin", [0.0, -1.0, float("inf"), float("nan")])
+def test_bad_margins(margin: float, tiny: Callable[..., Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--margin must be positive and finite, got"):
+        comparison(tiny, tmp_path, margin=margin).check()
 
 
 def test_again_it_trains_nothing(done: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +218,31 @@ def test_agents_without_memory_or_evaluation(tiny: Callable[..., Any], tmp_path:
     first, second = compare(config)
     assert (first["agent"], first["target_return"]) == ("behavior-cloning", None)
     assert first["score_low"] == first["score_mean"] == first["score_high"]
+    assert second["difference"]["to_target_return"] is None
     assert second["target_return"] == 3600.0
     config = comparison(tiny, tmp_path / "two", environment="none", seeds=(0,))
     assert compare(config) == []
+
+
+def test_shared_flags_go_to_the_agents_that_have_a_use_for_them(
+    tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    agents = ("behavior-cloning", "decision-aaren")
+    settings = {"agents": agents, "seeds": (0,), "mode": "reset", "target_return": (7.0, 9.0)}
+    config = comparison(tiny, tmp_path, **settings, updates=2, evaluate_every=2)
+    rows = compare(config)
+    assert [(row["agent"], row["mode"], row["target_return"]) for row in rows] == [
+        ("behavior-cloning", "carry", None),
+        ("decision-aaren", "reset", 7.0),
+        ("decision-aaren", "reset", 9.0),
+    ]
+
+
+def test_a_mode_that_one_of_the_agents_lacks_is_refused_before_any_work(
+    tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    agents = ("decision-transformer", "decision-aaren")
+    config = comparison(tiny, tmp_path / "all", agents=agents, seeds=(0,), mode="sliding")
+    with pytest.raises(UserError, match="--mode sliding: decision-aaren knows carry"):
+        compare(config)
+    assert not (tmp_path / "all").exists()

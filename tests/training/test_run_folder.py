@@ -136,6 +136,29 @@ def test_a_different_run_is_refused_and_the_flags_named(finished: Any) -> None:
     assert train(again)["updates"] == 30
 
 
+def test_a_run_from_before_goes_on_as_it_began(
+    tiny: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its config has no clip and no unfinished episode; `--resume` takes what it did then."""
+    from aaren_rl.cli import run
+
+    shape = {"observation_clip": float("inf")}
+    config = tiny(tmp_path, environment="none", keep_unfinished_episode=True, model=shape)
+    train(config)
+    before = weights(tmp_path)
+    (tmp_path / "summary.json").unlink()
+    file = tmp_path / "config.json"
+    content = json.loads(file.read_text())
+    del content["keep_unfinished_episode"], content["model"]["observation_clip"]
+    file.write_text(json.dumps(content))
+    again = TrainConfig.from_json(content, file)
+    assert again == dataclasses.replace(config, out=None)
+    assert run(TrainConfig, ["--resume", "--out", str(tmp_path)]) == 0, capsys.readouterr().err
+    assert weights(tmp_path) == before
+    today = dataclasses.replace(config, resume=True, keep_unfinished_episode=False)
+    refused(today, "--keep-unfinished-episode True there, False here")
+
+
 def test_two_processes_do_not_train_in_one_folder(finished: Any) -> None:
     before = weights(finished.out)
     resumed = dataclasses.replace(finished, resume=True)

@@ -21,7 +21,7 @@ def changed() -> TrainConfig:
     """No field at its default."""
     return TrainConfig(
         dataset="hopper-medium-v2",
-        agent="behavior-cloning",
+        agent="decision-transformer",
         seed=7,
         updates=123,
         batch_size=32,
@@ -196,3 +196,19 @@ def test_the_rate_rises_linearly_then_stays() -> None:
 @pytest.mark.parametrize(("updates", "warmup"), [(1, 0.1), (1, 1.0), (7, 0.0), (7, 1.0), (2, 0.1)])
 def test_no_rate_is_zero_or_above_the_peak(updates: int, warmup: float, schedule: str) -> None:
     assert all(0 < rate <= 1 for rate in factors(updates, warmup, schedule))
+
+
+@pytest.mark.parametrize("clip", [10.0, INF])
+def test_the_clip_goes_to_json_and_back(clip: float) -> None:
+    config = TrainConfig(model=AgentConfig(observation_clip=clip))
+    text = json.dumps(config.to_json(), allow_nan=False)
+    assert TrainConfig.from_json(json.loads(text), FILE) == config
+
+
+def test_what_behavior_cloning_ignored_is_left_out_of_old_configs() -> None:
+    """So that a run from when it took a mode and targets can go on."""
+    content = TrainConfig(agent="behavior-cloning").to_json()
+    old = {**content, "mode": "window", "target_return": [3.0]}
+    assert TrainConfig.from_json(old, FILE) == TrainConfig(agent="behavior-cloning")
+    kept = TrainConfig(mode="window", target_return=(3.0,))
+    assert TrainConfig.from_json(kept.to_json(), FILE) == kept

@@ -1,0 +1,141 @@
+"""The rule that turns a difference between two agents into words: non-inferiority with a margin.
+
+The margin is fixed before the experiment. A difference is `ours` less `theirs`, with the 95%
+interval of paired runs:
+
+- `better`: the interval lies above 0.
+- `not worse`: its lower end lies above -margin. (Should all of it lie below 0 as well, `ours` is
+  lower, but by less than the margin; the words say so.)
+- `worse`: the interval lies below 0, and reaches to -margin or beyond.
+- `not decided`: anything else, with the number of seeds that would decide it.
+- `no verdict`: too few runs for words, or scores to which the margin does not apply.
+
+More noise makes the interval wider and with it each of the first three statements harder to reach.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from aaren_rl.evaluation.statistics import FEWEST_SEEDS, Estimate
+
+DEFAULT_MARGIN = 5.0
+"""Normalised points."""
+FEWEST_RUNS = 10
+"""The fewest runs of each agent for a verdict over all tasks, whose IQM counts half of them."""
+MOST_SEEDS = 1000
+"""Numbers of seeds above this are not named: no such experiment would be run."""
+
+Status = Literal["better", "not worse", "worse", "not decided", "no verdict"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What may be said of a difference.
+
+    Attributes:
+        status: see the module's text.
+        reason: why, as a clause that can end a sentence.
+        seeds_needed: for `not decided`, about how many seeds would decide it; `None` otherwise, and
+            when it would take more than `MOST_SEEDS`.
+    """
+
+    status: Status
+    reason: str
+    seeds_needed: int | None = None
+
+
+def judge(
+    difference: Estimate,
+    margin: float,
+    *,
+    seeds: int,
+    runs: int | None = None,
+    normalized: bool = True,
+) -> Verdict:
+    """Apply the rule to a difference of paired runs.
+
+    Words about a task need at least `FEWEST_SEEDS` seeds. Words about all tasks need as many, and
+    at least `FEWEST_RUNS` runs of each agent. Many tasks do not make up for few seeds: runs are
+    resampled within each task, where the interval of few seeds is too narrow however many tasks
+    there are.
+
+    Args:
+        difference: `ours` less `theirs`.
+        margin: positive, in the scores' points.
+        seeds: paired runs of each task.
+        runs: for a difference over all of a benchmark's tasks, the paired runs of each agent on all
+            of them together; `None` for a single task.
+        normalized: whether scores are normalised, as the margin is.
+
+    Raises:
+        ValueError: for enough runs and a difference without an interval.
+    """
+    if not normalized:
+        return Verdict("no verdict", "scores are plain returns, to which the margin does not apply")
+    few_runs = runs is not None and runs < FEWEST_RUNS
+    if seeds < FEWEST_SEEDS or few_runs:
+        had, needed = f"{seeds} seed{_s(seeds)}", f"{FEWEST_SEEDS} needed"
+        if runs is not None:
+            had += f" and {runs} run{_s(runs)} of each agent"
+            needed = f"at least {FEWEST_SEEDS} and {FEWEST_RUNS} needed"
+        return Verdict("no verdict", f"{had}, {needed}")
+    if difference.bounds != "95% interval":
+        raise ValueError("a verdict needs the difference's interval")
+    assert difference.low is not None
+    assert difference.high is not None
+    if difference.low > 0:
+        return Verdict("better", "the interval lies above 0")
+    if difference.low > -margin:
+        reason = f"the interval's lower end lies above {-margin:g}"
+        if difference.high < 0:
+            reason += "; all of it lies below 0: lower, but by less than the margin"
+        return Verdict("not worse", reason)
+    if difference.high < 0:
+        return Verdict("worse", f"the interval lies below 0 and reaches to {-margin:g} or below")
+    wanted = seeds_to_decide(difference, margin, seeds)
+    count = f"about {wanted:,}" if wanted is not None else f"more than {MOST_SEEDS:,}"
+    reason = f"{count} seeds would decide it if the observed difference is the true one"
+    return Verdict("not decided", reason, wanted)
+
+
+def seeds_to_decide(difference: Estimate, margin: float, seeds: int) -> int | None:
+    """About how many seeds would end in `not worse` or `worse`.
+
+    Assumes that the observed difference D is the true one, that further seeds vary as those seen,
+    and hence that each half of the interval, [low, D] and [D, high], shrinks with 1 / sqrt(seeds).
+    With n seeds seen and N seeds,
+
+    - the lower end, D - (D - low) sqrt(n / N), lies above -margin when D > -margin and
+      N > n ((D - low) / (D + margin))^2;
+    - the upper end, D + (high - D) sqrt(n / N), lies below 0 when D < 0 and
+      N > n ((high - D) / D)^2.
+
+    The smaller of these numbers, and at least one seed more than were seen, is returned. It is a
+    rough number: D itself is only known to its interval.
+
+    Args:
+        difference: an undecided one, with its interval.
+        margin: positive.
+        seeds: n.
+
+    Returns:
+        N, or `None` when it is more than `MOST_SEEDS`: D is then too near to both limits for the
+        interval's width.
+    """
+    assert difference.low is not None
+    assert difference.high is not None
+    value, wanted = difference.value, math.inf
+    if value > -margin:
+        wanted = seeds * ((value - difference.low) / (value + margin)) ** 2
+    if value < 0:
+        wanted = min(wanted, seeds * ((difference.high - value) / value) ** 2)
+    if wanted >= MOST_SEEDS:
+        return None
+    return max(seeds + 1, math.floor(wanted) + 1)
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"

@@ -1,0 +1,35 @@
+"""Seeds of evaluation episodes: disjoint between training seeds, equal between agents.
+
+Each training seed owns two blocks of `EPISODES_PER_BLOCK` episode seeds, one for evaluations during
+training and one for evaluations after it:
+
+    FIRST_SEED + 2 * EPISODES_PER_BLOCK * training_seed + (0 or EPISODES_PER_BLOCK) + episode
+
+The agent does not enter. Two agents trained with the same seed therefore act from the same start
+states, and their scores are compared in pairs; runs with different training seeds share no episode,
+so that their scores are independent. Asking for more episodes extends a block and never reaches the
+next one. `FIRST_SEED` lies above the seeds with which this library collects data. Training seeds
+below 10,000 give episode seeds below 2^31.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+FIRST_SEED = 100_000_000
+EPISODES_PER_BLOCK = 100_000
+"""The most evaluation episodes of one run during training, and again after it."""
+
+
+def first_episode_seed(
+    training_seed: int, when: Literal["during training", "after training"]
+) -> int:
+    """The seed of a run's first evaluation episode; the next episodes count up from it.
+
+    Args:
+        training_seed: the seed that the agent was trained with, at least 0.
+        when: evaluations during and after training share no episodes, so that an agent chosen by
+            its score in training is not judged on the episodes that chose it.
+    """
+    block = 2 * training_seed + (when == "after training")
+    return FIRST_SEED + EPISODES_PER_BLOCK * block

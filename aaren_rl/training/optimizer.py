@@ -1,0 +1,47 @@
+"""AdamW with weight decay on the weights that it helps, and on no others."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def decayed(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay pulls a parameter towards zero.
+
+    It does for the matrices of the blocks and of the head. Biases, the gains of norms and Aaren's
+    query token are vectors whose size carries meaning; the embeddings are followed by a norm, so
+    that a smaller embedding is the same token to the blocks.
+
+    Args:
+        name: as `Module.named_parameters` of an agent gives it.
+        parameter: of that name.
+    """
+    return parameter.dim() >= 2 and not name.startswith("embed_")
+
+
+def make_optimizer(
+    agent: nn.Module, learning_rate: float, weight_decay: float
+) -> tuple[torch.optim.AdamW, list[str]]:
+    """AdamW in two groups, with and without weight decay.
+
+    Args:
+        agent: whose parameters are trained.
+        learning_rate: peak learning rate.
+        weight_decay: decoupled weight decay of the group that has it.
+
+    Returns:
+        The optimiser, and the parameters' names in the order in which it numbers them.
+    """
+    named = list(agent.named_parameters())
+    groups = [[(n, p) for n, p in named if decayed(n, p) is wanted] for wanted in (True, False)]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for _, p in group], "weight_decay": decay}
+            for group, decay in zip(groups, (weight_decay, 0.0), strict=True)
+            if group
+        ],
+        lr=learning_rate,
+        fused=True,
+    )
+    return optimizer, [name for group in groups for name, _ in group]
