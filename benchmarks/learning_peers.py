@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import time
@@ -24,9 +25,9 @@ from aaren_rl.envs import environment_of, target_return
 from aaren_rl.envs.vector import environment_spec
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.scores import normalized_scores
+from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.storage import read_json, write_json
 from aaren_rl.training import TrainConfig, from_preset, train
-from aaren_rl.training.trainer import EVALUATION_SEED
 
 OurName = Literal["decision-aaren", "decision-transformer"]
 Name = Literal[
@@ -55,8 +56,9 @@ CORL_TRAINING: dict[str, Any] = {
 }  # fmt: skip
 CORL_MODEL: dict[str, Any] = {
     "context_length": 20, "layers": 3, "width": 128, "heads": 1, "dropout": 0.1,
-    "attention_dropout": 0.1, "activation": "gelu", "timestep_embedding": "learned",
-    "max_episode_length": 1000,
+    "embedding_dropout": 0.1, "attention_dropout": 0.1, "activation": "gelu", "recency": (),
+    "timestep_embedding": "learned", "max_episode_length": 1000, "embedding_start": "gpt2",
+    "observation_clip": math.inf,
 }  # fmt: skip
 CORL_MUJOCO_RATE = 8e-4  # in its MuJoCo config files, which pair it with a batch size of 4096
 
@@ -82,13 +84,10 @@ class Contender(Protocol):
     """One training that can be described before it is done."""
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the result, as JSON: a stored result with other settings is stale."""
+        """All that decides the result, as JSON; a stored result with other settings is stale."""
 
     def run(self, folder: Path) -> dict[str, Any]:
-        """Train and evaluate.
-
-        Args:
-            folder: an empty folder for files that nobody needs later.
+        """Train and evaluate; `folder` is empty and for files that nobody needs later.
 
         Returns:
             `curve`, a list of evaluations (`update`, `train_seconds`, `score`), `parameters`, and
@@ -138,7 +137,7 @@ class D3rlpy:
             "environment": plain_environment(self.dataset),
             "target_return": published_target(self.dataset),
             "seed": self.seed,
-            "first_seed": EVALUATION_SEED + self.seed,
+            "first_seed": first_episode_seed(self.seed, "during training"),
             **dataclasses.asdict(self.plan),
             "settings": self.algorithm,
             "versions": d3rlpy_versions(self.python),
@@ -199,7 +198,11 @@ def make_contender(
 
 
 def corl_config(name: Name, dataset: str, common: dict[str, Any]) -> TrainConfig:
-    """CORL's recipe: Chen et al.'s start and dropout (the preset), and what CORL does otherwise."""
+    """CORL's recipe: the preset of Chen et al.'s settings, and what CORL does otherwise.
+
+    Unlike CORL's, our weights that write to the residual stream start below 0.02 (as GPT-2's do),
+    and the loss is a mean over real steps only.
+    """
     settings = {**CORL_TRAINING, "target_return": (published_target(dataset),), **common}
     if name == "corl-tuned":
         settings["learning_rate"] = CORL_MUJOCO_RATE

@@ -178,6 +178,7 @@ def test_rivals_have_their_published_settings(fake_python: Path) -> None:
     assert settings("corl-tuned")["learning_rate"] == 8e-4
     model = corl_config("corl", HOPPER, {}).model
     assert (model.activation, model.heads, model.recency) == ("gelu", 1, ())
+    assert (model.embedding_dropout, model.embedding_start) == (0.1, "gpt2")
 
 
 def test_episodes_for_the_rival(tmp_path: Path) -> None:
