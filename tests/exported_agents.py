@@ -35,11 +35,13 @@ def make_agent(
     acting state has to carry their maximum.
     """
     torch.manual_seed(seed)
-    settings = {"width": 32, "layers": 2, "heads": 1, "context_length": 5, **config}
+    small = {"width": 32, "layers": 2, "heads": 1, "context_length": 5}
+    settings = {**small, "timestep_embedding": "learned", **config}
     spec = AgentSpec(
         observation_space,
         action_space,  # type: ignore[arg-type]
         returns_scale=100.0,
+        returns_shift=30.0,
         target_returns=target_returns,
         environment="Hopper-v5",
         reference_scores=(-20.0, 3234.0),

@@ -18,7 +18,9 @@ FASTEST_FORGETTING = 5.0  # a token is then 1/150 of the next; more would underf
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """The shape of an agent. Defaults are Decision Transformer's for MuJoCo."""
+    """The shape of an agent. The sizes are Decision Transformer's for MuJoCo; docs/learning.md has
+    what differs from it, and the measurements.
+    """
 
     context_length: int = 20
     """Environment steps in a training window, in `window` mode and between two resets."""
@@ -46,9 +48,9 @@ class AgentConfig:
     is off; see docs/memory.md)."""
     activation: Literal["relu", "gelu"] = "relu"
     """Activation of the feed-forward layers."""
-    timestep_embedding: Literal["learned", "sinusoidal", "none"] = "learned"
-    """How a token learns its time in the episode: a learned table ends at `max-episode-length`;
-    `sinusoidal` and `none` act for ever."""
+    timestep_embedding: Literal["learned", "sinusoidal", "none"] = "none"
+    """How a token learns its time in the episode. A learned table ends at `max-episode-length`;
+    with `sinusoidal` or `none` the agent acts in episodes of any length."""
     max_episode_length: int = 1000
     """Rows of the learned timestep table: no longer episode can be trained on or acted in."""
     embedding_start: Literal["default", "original", "gpt2"] = "default"
@@ -115,12 +117,14 @@ class AgentConfig:
 
     @staticmethod
     def from_json(content: dict[str, Any]) -> AgentConfig:
-        """The inverse of `to_json`. Configs from before `observation_clip` did not clip.
+        """The inverse of `to_json`. What older configs do not say stays as it was then.
 
         Raises:
             TypeError: for a field that this version does not know, or content that is no mapping.
         """
-        return AgentConfig(**{"observation_clip": math.inf, **content})
+        given = {"observation_clip": math.inf, **content}
+        given.setdefault("embedding_dropout", given.get("dropout", 0.1))
+        return AgentConfig(**given)
 
 
 def _flag(name: str) -> str:
@@ -135,6 +139,8 @@ class AgentSpec:
     action_space: gym.spaces.Box | gym.spaces.Discrete
     returns_scale: float = 1000.0
     """Returns-to-go are divided by this before they are embedded."""
+    returns_shift: float = 0.0
+    """This is taken from returns-to-go before they are divided by `returns_scale`."""
     target_returns: tuple[float, ...] = ()
     """What to ask for when the user does not say."""
     reference_scores: tuple[float, float] | None = None
@@ -171,6 +177,7 @@ class AgentSpec:
             "observation_space": serialize_space(self.observation_space),
             "action_space": serialize_space(self.action_space),
             "returns_scale": self.returns_scale,
+            "returns_shift": self.returns_shift,
             "target_returns": list(self.target_returns),
             "reference_scores": self.reference_scores and list(self.reference_scores),
             "environment": self.environment,
@@ -185,6 +192,7 @@ class AgentSpec:
             observation_space=deserialize_space(content["observation_space"]),
             action_space=deserialize_space(content["action_space"]),
             returns_scale=content["returns_scale"],
+            returns_shift=content.get("returns_shift", 0.0),  # older cards have none
             target_returns=tuple(content["target_returns"]),
             reference_scores=None if reference is None else (reference[0], reference[1]),
             environment=content["environment"],

@@ -160,7 +160,8 @@ def return_head_of(agent: TrajectoryAgent) -> AffineMap | None:
     if agent.return_head is None:
         return None
     weight, bias = affine(agent.return_head)
-    return AffineMap((weight * agent.spec.returns_scale, bias * agent.spec.returns_scale))
+    scale, shift = agent.spec.returns_scale, agent.spec.returns_shift
+    return AffineMap((weight * scale, bias * scale + shift))
 
 
 def decide(actions: nn.Module, predictions: Tensor) -> Tensor:
@@ -182,8 +183,8 @@ def _fold_embedding(agent: TrajectoryAgent, kinds: tuple[TokenKind, ...]) -> Aff
     parts = []
     for kind in kinds:
         if kind == "return":
-            scale = 1 / agent.spec.returns_scale
-            parts.append(_scaled(affine(agent.embed_return), scale, 0.0))
+            scale, shift = agent.spec.returns_scale, agent.spec.returns_shift
+            parts.append(_scaled(affine(agent.embed_return), 1 / scale, -shift / scale))
         elif kind == "observation":
             mean, std = to_numpy(agent.observation_mean), to_numpy(agent.observation_std)
             parts.append(_scaled(affine(agent.embed_observation), 1 / std, -mean / std))

@@ -96,6 +96,10 @@ class TrajectoryAgent(Agent):
             ):
                 start_linear(module)
 
+    def scaled(self, returns_to_go: Tensor) -> Tensor:
+        """Returns-to-go as they are embedded, of the same shape; see `AgentSpec.returns_scale`."""
+        return (returns_to_go - self.spec.returns_shift) / self.spec.returns_scale
+
     @property
     def chunks(self) -> tuple[tuple[TokenKind, ...], ...]:
         """The tokens that a step of acting reads; see `aaren_rl.agents.conditioning.CHUNKS`."""
@@ -116,7 +120,7 @@ class TrajectoryAgent(Agent):
             `[batch, 3 time, width]`: return-to-go, observation, action of each step in turn; with
             the condition `max-return` the observation comes before the return-to-go.
         """
-        values = [returns_to_go / self.spec.returns_scale, self.normalise(observations)]
+        values = [self.scaled(returns_to_go), self.normalise(observations)]
         embedded = [self.embed_return, self.embed_observation]
         if self.config.condition == "max-return":
             values.reverse()
@@ -165,7 +169,7 @@ class TrajectoryAgent(Agent):
                 before = self.embed_timestep((timesteps - 1).clamp(min=0))
                 tokens.append(self.embed_action(self.actions.encode(previous_actions)) + before)
             elif kind == "return":
-                tokens.append(self.embed_return(returns_to_go / self.spec.returns_scale) + now)
+                tokens.append(self.embed_return(self.scaled(returns_to_go)) + now)
             else:
                 tokens.append(self.embed_observation(self.normalise(observations)) + now)
         return self._finish(torch.stack(tokens, dim=1))
@@ -212,7 +216,7 @@ class TrajectoryAgent(Agent):
         predictions = self.head(features[:, ACTING_TOKENS])
         errors = expectile_loss(
             self._scaled_return(features[:, FIRST_TOKENS]),
-            batch.returns_to_go / self.spec.returns_scale,
+            self.scaled(batch.returns_to_go),
             self.config.expectile,
         )
         of_returns = (errors[..., 0] * batch.mask).sum() / batch.mask.sum().clamp(min=1)
@@ -239,7 +243,7 @@ class TrajectoryAgent(Agent):
         Returns:
             `[..., 1]`.
         """
-        return self._scaled_return(features) * self.spec.returns_scale
+        return self._scaled_return(features) * self.spec.returns_scale + self.spec.returns_shift
 
     def _scaled_return(self, features: Tensor) -> Tensor:
         """`predict_return` in the unit in which it is embedded, in float32 also under autocast."""

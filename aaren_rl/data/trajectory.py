@@ -170,6 +170,11 @@ class TrajectoryDataset:
         """The same of Box actions, float32 `[action_size]` each."""
         return column_statistics(self.actions)
 
+    def returns_to_go_statistics(self) -> tuple[float, float]:
+        """The same of the returns-to-go of all steps."""
+        mean, std = column_statistics(self.returns_to_go)
+        return float(mean), float(std)
+
     def normalized_score(self, returns: ArrayLike) -> NDArray[np.float64] | None:
         """D4RL's score, 100 (return - minimum) / (maximum - minimum), or None without references.
 
@@ -233,10 +238,10 @@ def column_statistics(rows: Any) -> tuple[NDArray[np.float32], NDArray[np.float3
     information, and dividing by it would make any other value enormous.
 
     Args:
-        rows: float32 `[steps, columns]`, an array or a `DiskRows`.
+        rows: float32 `[steps, columns]` or `[steps]`, an array or a `DiskRows`.
 
     Returns:
-        Mean and deviation, float32 `[columns]` each.
+        Mean and deviation, float32 `[columns]` or `[]` each.
     """
     starts, steps = range(0, len(rows), BLOCK), len(rows)
     # Deviations from the first row, in float64: they are exactly 0 where a column is constant, and

@@ -31,10 +31,10 @@ class TrainSettings:
     """Minari id (local, or downloaded), D4RL name such as hopper-medium-v2, or path of an HDF5 file
     in D4RL's layout or of a Minari dataset's folder; `mask-velocity:` before it hides the
     velocities."""
-    preset: Literal["control", "memory"] | None = None
-    """Start from settings that were measured to work for a kind of task in place of the defaults;
-    other flags still count. `control`: robots, Aaren's heads forget at several rates
-    (docs/control.md); `memory`: something must be kept for long (docs/memory.md)."""
+    preset: Literal["control", "memory", "chen2021"] | None = None
+    """Start from other settings than the defaults; flags that are given still count. `control`:
+    Aaren's heads forget at several rates (docs/control.md); `memory`: something must be kept for
+    long (docs/memory.md); `chen2021`: as Decision Transformer's own code (docs/learning.md)."""
     data_on: Literal["memory", "disk"] = "memory"
     """Where the steps lie in training; disk is for datasets that memory does not hold: on first use
     they are written to data-cache, and batches are read from there. The batches are the same."""
@@ -44,7 +44,7 @@ class TrainSettings:
     keep_unfinished_episode: bool = False
     """Train on the last episode of D4RL data too when the recording stopped inside it, though its
     returns-to-go are too low. By default it is left out."""
-    updates: int = 100_000
+    updates: int = 3_000
     """Gradient updates."""
     sampling: Literal["windows", "episodes", "streams"] = "windows"
     """What a batch is: slices of `context-length` steps from anywhere; whole episodes; or segments
@@ -54,10 +54,10 @@ class TrainSettings:
     batch_steps: int | None = None
     """Steps per update and process with whole episodes, which are packed without padding. By
     default batch-size x context-length."""
-    learning_rate: float = 1e-4
+    learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
     weight_decay: float = 1e-4
-    """Decoupled weight decay of AdamW."""
+    """Decoupled weight decay of AdamW, on the matrices of the blocks and of the head."""
     warmup: float = 0.1
     """Share of the updates over which the learning rate rises linearly."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -78,9 +78,12 @@ class TrainSettings:
     """Share of the episodes kept out of training, to measure action errors by position."""
     normalize_observations: bool = True
     """Standardise observations by the data's mean and standard deviation."""
+    standardize_returns: bool = True
+    """Standardise returns-to-go by the data's mean and standard deviation. Without it, and without
+    `returns-scale`, they are divided by 1000 for the known MuJoCo tasks (as Decision Transformer
+    does), else by the largest absolute return in the data (docs/learning.md)."""
     returns_scale: float | None = None
-    """Returns-to-go are divided by this. By default 1000 for the known MuJoCo tasks, else the
-    largest absolute return in the data."""
+    """Divide returns-to-go by this number, in place of standardising them."""
     environment: str | None = None
     """Gymnasium id to evaluate in; by default the dataset's own; `none` for no evaluation.
     Options go behind it: 'aaren/PassiveTMaze-v0?length=1000&noise=0.5'."""
@@ -212,7 +215,8 @@ class TrainConfig(TrainSettings):
         """
         try:
             # What versions without these fields did, so that their runs go on as they began.
-            fields = {"keep_unfinished_episode": True, **content}
+            before = {"keep_unfinished_episode": True, "standardize_returns": False}
+            fields = {**before, **content}
             agent = AGENTS.get(fields.get("agent", TrainConfig.agent))
             if agent is not None and not agent.has_memory:
                 fields["mode"] = None  # they took any and did nothing with it

@@ -7,6 +7,7 @@ A preset only changes defaults: what the user says still counts. From Python:
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 from aaren_rl.agents import AgentConfig
@@ -16,6 +17,28 @@ from aaren_rl.training.config import TrainSettings
 S = TypeVar("S", bound=TrainSettings)
 
 PRESETS: dict[str, dict[str, Any]] = {
+    # Decision Transformer as its authors' code trains it (Chen et al. 2021, arXiv 2106.01345), for
+    # any of our agents. What still differs is listed in docs/learning.md.
+    "chen2021": {
+        "updates": 100_000,
+        "learning_rate": 1e-4,
+        "warmup": 0.1,  # 10,000 updates of 100,000
+        "schedule": "constant",
+        "weight_decay": 1e-4,
+        "precision": "32",
+        "held_out": 0.0,
+        "standardize_returns": False,
+        "model": AgentConfig(
+            heads=1,
+            dropout=0.1,
+            embedding_dropout=0.1,
+            attention_dropout=0.1,
+            activation="relu",
+            timestep_embedding="learned",
+            embedding_start="original",
+            observation_clip=math.inf,
+        ),
+    },
     # Robots: what was just seen matters most. Three heads forget half in 1, 4 and 15 steps, so that
     # the carried state weighs the past as a window does, and one keeps all (docs/control.md).
     "control": {
@@ -28,7 +51,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_steps": 1000,
         "updates": 2400,
         "learning_rate": 1e-3,
+        "precision": "32",
         "normalize_observations": False,
+        "standardize_returns": False,
         "model": AgentConfig(
             layers=2,
             width=64,
@@ -54,5 +79,6 @@ def from_preset(kind: type[S], name: str, **settings: Any) -> S:
         UserError: for an unknown preset.
     """
     if name not in PRESETS:
-        raise UserError(f"--preset {name!r}: {' or '.join(PRESETS)} expected")
+        *some, last = sorted(PRESETS)
+        raise UserError(f"--preset {name!r}: {', '.join(some)} or {last} expected")
     return kind(**{**PRESETS[name], "preset": name, **settings})

@@ -246,10 +246,12 @@ def build_agent(
 ) -> Agent:
     """A new agent for the dataset's task, with the dataset's statistics."""
     name = environment.to_json() if isinstance(environment, EnvSpec) else environment
+    shift, scale = _returns_scale(config, dataset)
     spec = AgentSpec(
         observation_space=dataset.observation_space,  # type: ignore[arg-type]
         action_space=dataset.action_space,  # type: ignore[arg-type]
-        returns_scale=_returns_scale(config, dataset),
+        returns_scale=scale,
+        returns_shift=shift,
         target_returns=config.target_return or (_target(dataset),),
         reference_scores=dataset.reference_scores,
         environment=name,
@@ -271,13 +273,19 @@ def _target(dataset: TrajectoryDataset) -> float:
     return float(dataset.episode_returns.max()) if usual is None else usual
 
 
-def _returns_scale(config: TrainConfig, dataset: TrajectoryDataset) -> float:
-    """The field's 1000 for the paper's robots, else the largest absolute return."""
+def _returns_scale(config: TrainConfig, dataset: TrajectoryDataset) -> tuple[float, float]:
+    """What is taken from returns-to-go, and what the rest is divided by, before the embedding.
+
+    Standardised returns-to-go lie around zero. Divided alone, those of a good episode are all far
+    from it, where the layer norm behind the embedding turns them into nearly the same token.
+    """
     if config.returns_scale is not None:
-        return config.returns_scale
+        return 0.0, config.returns_scale
+    if config.standardize_returns:
+        return dataset.returns_to_go_statistics()
     if robot_of(dataset.name) is not None:
-        return 1000.0
-    return float(np.abs(dataset.episode_returns).max()) or 1.0
+        return 0.0, 1000.0
+    return 0.0, float(np.abs(dataset.episode_returns).max()) or 1.0
 
 
 def check_task(agent: Agent, environment: EnvSpec | str | None) -> None:

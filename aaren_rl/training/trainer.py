@@ -269,7 +269,8 @@ class Trainer:
     def _record_scores(self, bar: TrainingProgress, log: RunLog | None) -> None:
         best = max(self.scores, key=lambda row: row.score_mean)
         bar.evaluated(self.update, best.score_mean, best.score_std)
-        self.history += [{"update": self.update, **row.brief()} for row in self.scores]
+        at = {"update": self.update, "train_seconds": self.train_seconds}
+        self.history += [{**at, **row.brief()} for row in self.scores]
         if log is not None:
             log.evaluation(self.scores, self.update)
         self._keep_best(best)

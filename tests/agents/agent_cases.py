@@ -33,9 +33,14 @@ def make_agent(
 ) -> Agent:
     """An agent of this name whose every weight is random, in evaluation mode."""
     torch.manual_seed(seed)
-    settings = {"width": 16, "layers": 2, "heads": 2, "context_length": CONTEXT, **config}
+    small = {"width": 16, "layers": 2, "heads": 2, "context_length": CONTEXT}
+    settings = {**small, "timestep_embedding": "learned", **config}
     spec = AgentSpec(
-        observation_space, action_space, returns_scale=10.0, target_returns=target_returns
+        observation_space,
+        action_space,
+        returns_scale=10.0,
+        returns_shift=15.0,
+        target_returns=target_returns,
     )
     size = spec.observation_size
     mean, std = np.linspace(-1, 1, size), np.linspace(0.5, 2, size)

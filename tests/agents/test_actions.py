@@ -46,7 +46,7 @@ def test_actions_are_inside_the_space(name: str, box_name: str, push: float) -> 
     agent = make_agent(name, space)
     head = [module for module in agent.head.modules() if isinstance(module, nn.Linear)][-1]
     nn.init.constant_(head.bias, push)
-    modes = agent.modes if name in SEQUENCE_AGENTS else ("carry",)
+    modes = agent.modes if agent.has_memory else (None,)
     for mode in modes:
         policy = agent.policy(3, mode=mode)
         for step in range(3):

@@ -46,6 +46,7 @@ def make_ours(heads: int, activation: str) -> DecisionTransformer:
         heads=heads,
         activation=ACTIVATIONS[activation],  # type: ignore[arg-type]
         context_length=TIME,
+        timestep_embedding="learned",
         max_episode_length=LONGEST,
     )
     spec = AgentSpec(

@@ -87,7 +87,7 @@ def test_stepping_is_one_parallel_pass_over_the_returns_fed_back(
 ) -> None:
     agent = predicting(name, kind)
     played = play(agent, mode, LENGTHS)
-    assert played.returns_to_go.std() > 0.05  # they differ from step to step
+    assert played.returns_to_go.std() > 0.05  # they are not all the same
     for env in range(3):
         for start, stop in played.episodes(env):
             parts = [*range(start, stop, CONTEXT), stop] if mode == "reset" else [start, stop]

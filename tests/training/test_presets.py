@@ -51,6 +51,17 @@ def test_agents_for_control_forget_at_several_rates_and_keep_too() -> None:
     assert min(model.recency) == 0
 
 
+def test_chen2021_is_as_the_authors_code_trains() -> None:
+    """Their gym/experiment.py: AdamW at 1e-4, 10,000 updates of warm-up, then a constant rate."""
+    config = from_preset(TrainConfig, "chen2021")
+    assert (config.updates, config.warmup * config.updates) == (100_000, 10_000)
+    assert (config.schedule, config.learning_rate, config.weight_decay) == ("constant", 1e-4, 1e-4)
+    assert not config.standardize_returns
+    model = config.model
+    assert model.dropout == model.embedding_dropout == model.attention_dropout == 0.1
+    assert (model.timestep_embedding, model.embedding_start) == ("learned", "original")
+
+
 def test_a_run_remembers_its_preset_and_flags_win(dataset: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ("train", "--dataset", dataset, "--out", str(out), "--learning-rate", "5e-4", *TINY)
@@ -90,8 +101,11 @@ def test_a_comparison_starts_from_a_preset(dataset: str, tmp_path: Path) -> None
 
 
 def test_an_unknown_preset_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match=r"--preset 'memroy': control or memory expected"):
+    with pytest.raises(UserError, match=r"--preset 'memroy': chen2021, control or memory expected"):
         from_preset(TrainConfig, "memroy")
     for command in ("train", "compare"):
         assert main([command, "--preset", "memroy"]) == 2
-        assert capfd.readouterr().err == "error: --preset 'memroy': control or memory expected\n"
+        assert (
+            capfd.readouterr().err
+            == "error: --preset 'memroy': chen2021, control or memory expected\n"
+        )

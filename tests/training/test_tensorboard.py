@@ -88,7 +88,7 @@ def test_a_row_in_the_hparams_tab(run: Any) -> None:
     assert shown["updates"].number_value == 30
     assert shown["width"].number_value == 16
     assert shown["normalize_observations"].number_value == 1  # torch writes a bool so
-    assert shown["timestep_embedding"].string_value == "learned"
+    assert shown["timestep_embedding"].string_value == "none"
     assert "model" not in shown
     assert {info.name for info in experiment.experiment.hparam_infos} == set(shown)
     metrics = {info.name.tag for info in experiment.experiment.metric_infos}

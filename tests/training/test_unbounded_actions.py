@@ -27,7 +27,7 @@ from aaren_rl.training import train
 INF = np.inf
 OBSERVATIONS = gym.spaces.Box(-INF, INF, (3,), np.float64)
 ACTIONS = gym.spaces.Box(-INF, INF, (2,), np.float64)
-MEAN, STD = np.array([300.0, -4000.0]), np.array([50.0, 3.0])
+MEAN, STD = np.array([300.0, -4000.0]), np.array([50.0, 300.0])
 MIX = np.array([[0.8, 0.6, 0.0], [0.0, -0.6, 0.8]])  # both of unit variance
 STEPS = 20
 
