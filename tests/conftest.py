@@ -27,6 +27,7 @@ def tiny_config(out: Path, **changes: Any) -> Any:
         "log_every": 5,
         "held_out": 0.0,
         "device": "cpu",
+        "precision": "32",
     }
     return TrainConfig(out=out, model=AgentConfig(**shape), **{**settings, **changes})
 

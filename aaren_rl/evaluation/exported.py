@@ -6,15 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from aaren_rl.acting import Policy
 from aaren_rl.agents import Agent, Mode
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.rollout import PolicyMaker
-
-if TYPE_CHECKING:
-    from aaren_rl.runtime import OnnxPolicy
+from aaren_rl.runtime.card import Card, read_card
 
 
 @contextmanager
@@ -44,15 +41,14 @@ def onnx_policies(agent: Agent, file: Path | None = None) -> Iterator[PolicyMake
         def make(num_envs: int, target: float | None, mode: Mode | None) -> Policy:
             if mode not in (None, "carry"):
                 raise UserError(f"--runtime onnx carries the state: --mode carry, not {mode}")
-            policy = OnnxPolicy(exported, num_envs, target)
-            _check_same_task(agent, policy, exported)
-            return policy
+            _check_same_task(agent, read_card(exported), exported)
+            return OnnxPolicy(exported, num_envs, target)
 
         yield make
 
 
-def _check_same_task(agent: Agent, policy: OnnxPolicy, file: Path) -> None:
-    card, spec = policy.card, agent.spec
+def _check_same_task(agent: Agent, card: Card, file: Path) -> None:
+    spec = agent.spec
     ours = (agent.name, spec.observation_space.shape, spec.action_space.shape)
     theirs = (card.agent, card.observation_shape, card.action_shape)
     if ours != theirs:

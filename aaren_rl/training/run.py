@@ -60,8 +60,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         Interrupted: after Ctrl-C; the run can be resumed.
     """
     config.check()
-    # From here on the run is in one arithmetic, which its folder remembers.
-    config = dataclasses.replace(config, precision=resolved_precision(config))
+    config = _with_one_precision(config)
     processes(config)
     if not is_leader():
         return _train(config)
@@ -121,6 +120,15 @@ def load_data(config: TrainSettings) -> TrajectoryDataset:
         cache=config.data_cache,
         keep_unfinished_episode=config.keep_unfinished_episode,
     )
+
+
+def _with_one_precision(config: TrainConfig) -> TrainConfig:
+    """The config with `--precision auto` decided: by the run that goes on, else by this machine."""
+    saved = config.run_folder / CONFIG_FILE
+    precision = resolved_precision(config)
+    if config.precision == "auto" and config.resume and saved.is_file():
+        precision = read_json(saved).get("precision", precision)
+    return dataclasses.replace(config, precision=precision)
 
 
 def make_sampler(
@@ -230,7 +238,9 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [
         f"--{name.replace('_', '-')} {first.get(name)} there, {second.get(name)} here"
         for name in sorted(first.keys() | second.keys())
-        if first.get(name) != second.get(name) and name not in MAY_CHANGE
+        if first.get(name) != second.get(name)
+        and name not in MAY_CHANGE
+        and not (name == "precision" and second.get(name) == "auto")  # the run's own holds
     ]
 
 

@@ -62,6 +62,8 @@ def results(out: Path) -> dict[str, Any]:
         content = json.loads(file.read_text())
         assert content.pop("peak_bytes") > 1e6
         assert content["summary"].pop("train_seconds") > 0
+        for row in content["summary"]["history"]:
+            assert row.pop("train_seconds") > 0
         for cost in content["costs"]:
             assert cost.pop("act_microseconds") > 0
         found[str(file.parent.relative_to(out))] = content

@@ -82,7 +82,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "setting's type": ({"settings": {"updates": "many"}}, "settings: updates: a whole number"),
     "setting's value": ({"settings": {**SETTINGS, "batch_size": 0}}, "--batch-size must be"),
     "truth": ({"settings": {"normalize_observations": 1}}, "true or false expected, got 1"),
-    "choice": ({"settings": {"precision": "64"}}, "precision: one of 32, bf16 expected"),
+    "choice": ({"settings": {"precision": "64"}}, "precision: one of auto, 32, bf16 expected"),
     "elsewhere": ({"settings": {"mode": "carry"}}, "settings: mode: give `modes` to each agent"),
     "dataset": ({"tasks": {"a": {"dataset": 3}}}, "tasks: a: dataset: text expected, got 3"),
     "task's setting": (

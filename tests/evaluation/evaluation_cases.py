@@ -58,7 +58,8 @@ def agent_for(
         environment=environment,
     )
     env.close()
-    shape = {"width": 16, "layers": 1, "heads": 2, "context_length": 6, **config}
+    small = {"width": 16, "layers": 1, "heads": 2, "context_length": 6}
+    shape = {**small, "timestep_embedding": "learned", **config}
     agent = AGENTS[name](AgentConfig(**shape), spec)
     torch.manual_seed(seed)
     for parameter in agent.parameters():

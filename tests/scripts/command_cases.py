@@ -17,7 +17,7 @@ SHIPPED = "aaren-rl/hopper-small-v0"
 TINY = (
     *("--updates", "30", "--batch-size", "8", "--context-length", "5", "--learning-rate", "1e-3"),
     *("--width", "16", "--layers", "1", "--evaluate-every", "15", "--episodes", "2"),
-    *("--log-every", "5", "--device", "cpu", "--held-out", "0"),
+    *("--log-every", "5", "--device", "cpu", "--held-out", "0", "--precision", "32"),
 )
 
 

@@ -114,7 +114,10 @@ def test_unknown_datasets(
         (["--mode", "sliding"], "--mode"),
         (["--environment", "HalfCheetah-v5"], "has 17 values"),
         (["--environment", "Hoper-v5"], "environment 'Hoper-v5'"),
-        (["--max-episode-length", "100"], "--max-episode-length 1000"),
+        (
+            ["--timestep-embedding", "learned", "--max-episode-length", "100"],
+            "--max-episode-length 1000",
+        ),
         (["--sampling", "random"], "--sampling"),
         (["--held-out", "1"], "--held-out must be in [0, 1), got 1.0"),
         (["--held-out", "-0.5"], "--held-out must be in [0, 1), got -0.5"),
@@ -256,7 +259,7 @@ def test_commands_that_there_are_not(capfd: Capture) -> None:
 HELP: dict[type, list[str]] = {
     TrainConfig: [
         *("--dataset", "--agent", "--updates", "--batch-size", "--context-length", "--resume"),
-        *("--learning-rate", "--seed", "--precision {32,bf16}", "--device", "--out", "--mode"),
+        *("--learning-rate", "--seed", "--precision {auto,32,bf16}", "--device", "--out", "--mode"),
         *("--episodes", "--target-return", "decision-aaren", "decision-transformer"),
         *("behavior-cloning", "--width", "--layers", "--heads", "--top-percent"),
     ],
@@ -266,7 +269,7 @@ HELP: dict[type, list[str]] = {
     ],
     CompareConfig: [
         *("--dataset", "--agents", "--seeds", "--updates", "--batch-size", "--context-length"),
-        *("--learning-rate", "--precision {32,bf16}", "--device", "--out", "--resume"),
+        *("--learning-rate", "--precision {auto,32,bf16}", "--device", "--out", "--resume"),
     ],
 }
 
@@ -319,7 +322,8 @@ def test_ctrl_c_says_what_to_do(
         patch.setattr(WindowSampler, "sample", sample)
         assert main([command, *flags]) == 130
     captured = capfd.readouterr()
-    assert captured.err == "stopped after update 11; all is saved, --resume goes on\n"
+    *_, last_line = captured.err.splitlines()
+    assert last_line == "stopped after update 11; all is saved, --resume goes on"
     assert captured.out == ""
     assert json.loads((last / "training.json").read_text())["update"] == 11
     assert main([command, *flags, "--resume"]) == 0

@@ -13,6 +13,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from aaren_rl.data import EpisodeSampler, StreamSampler, WindowSampler
 
 
+def without_times(content: dict[str, Any]) -> dict[str, Any]:
+    """A run's summary or progress without training seconds, its own and those of its history."""
+    history = [{**row, "train_seconds": None} for row in content["history"]]
+    return {**content, "train_seconds": None, "history": history}
+
+
 def weights(run: Path, checkpoint: str = "last") -> bytes:
     return (run / checkpoint / "agent.safetensors").read_bytes()
 
@@ -20,15 +26,14 @@ def weights(run: Path, checkpoint: str = "last") -> bytes:
 def summary(run: Path) -> dict[str, Any]:
     """The run's summary without what time decides."""
     content = json.loads((run / "summary.json").read_text())
-    assert content.pop("train_seconds") > 0
-    return content
+    assert content["train_seconds"] > 0
+    return without_times(content)
 
 
 def progress(run: Path) -> dict[str, Any]:
     """The last checkpoint's progress without what time decides."""
-    content = json.loads((run / "last" / "training.json").read_text())
-    del content["train_seconds"]
-    return content
+    content: dict[str, Any] = json.loads((run / "last" / "training.json").read_text())
+    return without_times(content)
 
 
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:

@@ -38,7 +38,9 @@ def test_aarens_state_is_flat_and_its_time_adds_up(tmp_path: Path) -> None:
 
 
 def test_the_transformers_cache_grows_and_its_window_does_not(tmp_path: Path) -> None:
-    folders = written(tmp_path, "decision-transformer", max_episode_length=60)
+    folders = written(
+        tmp_path, "decision-transformer", timestep_embedding="learned", max_episode_length=60
+    )
     assert folders == ["acting-carry", "acting-window"]
     steps, cache = curve(tmp_path / "acting-carry", "state_bytes")
     assert steps[-1] == 60  # as far as its timestep table goes
@@ -49,7 +51,7 @@ def test_the_transformers_cache_grows_and_its_window_does_not(tmp_path: Path) ->
 
 def test_written_again_there_is_one_curve(tmp_path: Path) -> None:
     for _ in range(2):
-        written(tmp_path, "decision-aaren", max_episode_length=20)
+        written(tmp_path, "decision-aaren", timestep_embedding="learned", max_episode_length=20)
     assert curve(tmp_path / "acting-carry", "state_bytes")[0] == list(range(1, 21))
     assert len(list((tmp_path / "acting-carry").glob("events.*"))) == 1
 

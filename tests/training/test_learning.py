@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -96,11 +97,23 @@ def test_the_logged_numbers_are_those_of_the_updates(
         sampler = SAMPLERS[sampling](data, batch_steps=8 * 5, seed=0)
     else:
         sampler = SAMPLERS[sampling](data, batch_size=8, context_length=5, seed=0)
-    optimizer = torch.optim.AdamW(agent.parameters(), weight_decay=0.1)
+    matrices = re.compile(r"(sequence_model|head)\..*(weight)$")
+    decays = {
+        name: bool(matrices.match(name)) and "norm" not in name
+        for name, _ in agent.named_parameters()
+    }
+    assert 0 < sum(decays.values()) < len(decays)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [parameter], "weight_decay": 0.1 if decays[name] else 0.0}
+            for name, parameter in agent.named_parameters()
+        ]
+    )
     losses, norms, state = [], [], None
     for update in range(2):
         rate = 1e-3 * learning_rate_factor(update, 2, 0.5, "cosine")
-        optimizer.param_groups[0]["lr"] = rate
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         batch = sampler.sample()
         if sampling == "streams":
             predictions, state = agent.predict_from(batch, state)
@@ -188,7 +201,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 
     def sample(self: WindowSampler) -> Any:
         batch = original(self)
-        return batch._replace(observations=batch.observations * float("inf"))
+        return batch._replace(returns_to_go=batch.returns_to_go * float("inf"))
 
     monkeypatch.setattr(WindowSampler, "sample", sample)
     with pytest.raises(ValueError, match="the loss became nan at update 5: lower --learning-rate"):

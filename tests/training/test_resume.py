@@ -219,7 +219,7 @@ def test_ctrl_c_in_a_terminal(tiny: Callable[..., Any], tmp_path: Path) -> None:
         *("--updates", "600", "--evaluate-every", "200", "--checkpoint-every", "20"),
         *("--batch-size", "8", "--learning-rate", "1e-3", "--episodes", "2", "--log-every", "5"),
         *("--width", "16", "--layers", "1", "--context-length", "5", "--device", "cpu"),
-        *("--held-out", "0"),
+        *("--held-out", "0", "--precision", "32"),
     ]
     process = start("scripts/train.py", *flags, "--out", str(run))
     while process.poll() is None and not (run / "last").exists():

@@ -216,7 +216,7 @@ def test_a_folder_that_cannot_be_written(tiny: Callable[..., Any], tmp_path: Pat
         ({"environment": "HalfCheetah-v5"}, "has 17 values, .* has 11;"),
         ({"environment": "Hoper-v5"}, "environment 'Hoper-v5'"),
         (
-            {"model": {"max_episode_length": 500}},
+            {"model": {"timestep_embedding": "learned", "max_episode_length": 500}},
             "an episode of aaren-rl/hopper-small-v0 has 1000 steps, .* ends at 500",
         ),
         ({"updates": 0}, "--updates must be at least 1"),
@@ -241,7 +241,7 @@ def test_agents_that_need_no_table_learn_from_any_length(
         agent="behavior-cloning",
         updates=1,
         episodes=1,
-        model={"max_episode_length": 500},
+        model={"timestep_embedding": "learned", "max_episode_length": 500},
     )
     assert train(bc)["scores"][0]["target_return"] is None
 
