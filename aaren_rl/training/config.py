@@ -54,7 +54,7 @@ class TrainSettings:
     batch_steps: int | None = None
     """Steps per update and process with whole episodes, which are packed without padding. By
     default batch-size x context-length."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Peak learning rate of AdamW."""
     weight_decay: float = 1e-4
     """Decoupled weight decay of AdamW, on the matrices of the blocks and of the head."""

@@ -15,7 +15,6 @@ from aaren_rl.evaluation.evaluate import checkpoint_folder, environment_of_agent
 from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.storage import write_json
 from aaren_rl.training.compare import CompareConfig
-from aaren_rl.training.precision import fast_precision
 from aaren_rl.training.run import SUMMARY_FILE, train
 
 QUICKSTART_DATASET = "aaren-rl/hopper-small-v0"
@@ -58,8 +57,6 @@ class QuickstartConfig:
         return CompareConfig(
             dataset=QUICKSTART_DATASET,
             updates=self.updates,
-            learning_rate=1e-3,
-            precision=fast_precision(),
             device="cpu",
             evaluate_every=max(1, self.updates // 2),
             episodes=4,

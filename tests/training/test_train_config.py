@@ -168,7 +168,7 @@ def test_impossible_comparisons(settings: dict[str, Any], message: str) -> None:
 def test_defaults_are_those_that_were_measured() -> None:
     """docs/learning.md says why; the default agent acts in episodes of any length."""
     config = TrainConfig()
-    assert (config.batch_size, config.learning_rate, config.weight_decay) == (64, 1e-3, 1e-4)
+    assert (config.batch_size, config.learning_rate, config.weight_decay) == (64, 2e-3, 1e-4)
     assert (config.gradient_clip, config.precision) == (0.25, "auto")
     assert config.standardize_returns
     model = config.model
