@@ -42,7 +42,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Robots: what was just seen matters most. Three heads forget half in 1, 4 and 15 steps, so that
     # the carried state weighs the past as a window does, and one keeps all (docs/control.md).
     "control": {
-        "learning_rate": 1e-3,
         "model": AgentConfig(heads=4, recency=(0.25, 0.0625, 0.015625, 0.0)),
     },
     # Agents that must keep something for a long time: why each of these is in docs/memory.md.
