@@ -75,6 +75,10 @@ class MemoryConfig:
 
     quick: bool = False
     """Aaren and the Transformer's window of 20 only, fewer mazes and updates, shorter corridors."""
+    agents: tuple[AgentName, ...] = ()
+    """Agents to train and measure; all by default."""
+    longest: int = LENGTHS[-1]
+    """Steps of the longest corridor."""
     noise: float = 0.5
     """Standard deviation of the noise in the cue's own channels, all along the corridor."""
     mazes: int = 64
@@ -108,7 +112,7 @@ def load_contender(who: Contender, folder: Path) -> TrajectoryAgent:
 
 def measure(config: MemoryConfig, who: Contender, agent: TrajectoryAgent) -> list[dict[str, Any]]:
     """A row for each length that this contender can do."""
-    longest = who.quick if config.quick else who.longest
+    longest = min(who.quick if config.quick else who.longest, config.longest)
     lengths = [length for length in LENGTHS if length <= longest]
     stepped = [length for length in lengths if length <= who.stepped]
     costs = cost_of_steps(agent, who.mode, stepped, config.noise)
@@ -141,7 +145,9 @@ def run(config: MemoryConfig, console: Console) -> dict[str, Any]:
             root=folder / "datasets",
         )
         for who in CONTENDERS:
-            if config.quick and not who.quick:
+            if (config.quick and not who.quick) or (
+                config.agents and who.agent not in config.agents
+            ):
                 continue
             if who.agent not in trained:
                 trained[who.agent] = train_to_remember(
