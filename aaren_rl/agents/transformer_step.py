@@ -65,7 +65,8 @@ class TransformerStep(nn.Module):
 
     def predict_return(self, features: Tensor) -> Tensor:
         """As `TrajectoryAgent.predict_return`, for features `[batch, width]`."""
-        out: Tensor = part(self.return_head, AffineMap)(features)
+        assert self.return_head is not None
+        out: Tensor = self.return_head(features)
         return out
 
     def read(

@@ -126,7 +126,8 @@ class Trainer:
             if at_end:
                 return
             self._step(bar, log)
-            if self.update - self._timed_from[0] == TIMED_UPDATES:
+            timed = self.update - self._timed_from[0] == TIMED_UPDATES
+            if timed and self.fabric.is_global_zero:
                 bar.say(f"about {duration(self._expected_seconds())} in all")
             if self._agreed(stop.requested):
                 self._stop()
