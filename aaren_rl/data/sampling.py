@@ -65,10 +65,15 @@ class Sampler(Protocol):
 
 
 class WindowSampler:
-    """Draws windows whose first steps are uniform over all steps of a dataset.
+    """Draws windows so that every step of a dataset is equally often in one.
 
-    Longer episodes are so drawn in proportion to their length. A window ends after
-    `context_length` steps or with its episode, whichever comes first.
+    A window is `context_length` steps long and may reach beyond both ends of its episode; what lies
+    outside is cut away. Its place is uniform over all places that hold at least one step, in all
+    episodes.
+
+    Decision Transformer's code lets windows begin inside the episode only. The first step is then
+    in one window where a later one is in `context_length`, although every episode that is acted in
+    begins there, and nothing but the return tells the agent there which behaviour is asked for.
 
     Every process draws the whole batch from the same generator and keeps its own slice: what is
     learned from does not depend on the number of processes.
@@ -113,11 +118,16 @@ class WindowSampler:
 
     def sample(self) -> Batch:
         """Draw the next batch (this process's share of it)."""
-        starts = self._generator.integers(self.dataset.num_steps, size=self.batch_size)
-        starts = starts[self._rows]
+        before = self.context_length - 1  # places of a window that begins before its episode
         offsets = self.dataset.offsets
-        ends = offsets[np.searchsorted(offsets, starts, side="right")]
-        return gather(self.dataset, starts, ends, self.context_length)
+        places = offsets + before * np.arange(len(offsets))  # of each episode's first place
+        drawn = self._generator.integers(places[-1], size=self.batch_size)[self._rows]
+        episodes = np.searchsorted(places, drawn, side="right") - 1
+        starts = offsets[episodes] + drawn - places[episodes] - before
+        ends = np.minimum(starts + self.context_length, offsets[episodes + 1])
+        return gather(
+            self.dataset, np.maximum(starts, offsets[episodes]), ends, self.context_length
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The generator's state, as JSON can hold it."""

@@ -52,7 +52,11 @@ def test_windows_are_pieces_of_one_episode(lengths: list[int], context: int, see
     for row in range(16):
         first = batch.observations[row, 0]
         index, start = int(first[0]) - 1, int(first[1]) - 1
-        count = min(context, lengths[index] - start)
+        count = int(batch.mask[row].sum())
+        longest = min(context, lengths[index] - start)
+        # Only a window that reaches beyond the episode's start is shorter for it.
+        assert 1 <= count <= longest
+        assert start == 0 or count == longest
         assert batch.mask[row].tolist() == [True] * count + [False] * (context - count)
         steps = slice(start, start + count)
         part = data.episode(index)
@@ -93,17 +97,22 @@ def test_discrete_actions_have_no_last_axis() -> None:
     assert batch.actions.dtype == torch.int64
 
 
-def test_first_steps_are_uniform_over_all_steps() -> None:
-    lengths = [2, 30, 8, 1, 59]
-    sampler = WindowSampler(numbered(lengths), batch_size=1000, context_length=3, seed=1)
-    draws = torch.cat([sampler.sample().observations[:, 0] for _ in range(100)]).numpy()
-    cells = [(i + 1, t + 1) for i, steps in enumerate(lengths) for t in range(steps)]
-    counts = np.array([np.sum((draws == cell).all(axis=1)) for cell in cells])
-    assert counts.sum() == len(draws)
-    expected = len(draws) / len(cells)
-    chi_square = ((counts - expected) ** 2 / expected).sum()
-    # mean 99, standard deviation 14: five deviations either way
-    assert abs(chi_square - 99) < 70
+def test_every_step_is_equally_often_in_a_window() -> None:
+    """The first steps of an episode too: each is in a window with probability context / places."""
+    lengths, context, windows = [2, 30, 8, 1, 59], 4, 100_000
+    sampler = WindowSampler(numbered(lengths), batch_size=1000, context_length=context, seed=1)
+    counts = np.zeros((len(lengths) + 1, max(lengths) + 1))
+    for _ in range(windows // 1000):
+        batch = sampler.sample()
+        episode, step = batch.observations[batch.mask].int().numpy().T
+        np.add.at(counts, (episode, step), 1)
+    chance = context / (sum(lengths) + len(lengths) * (context - 1))
+    deviation = np.sqrt(windows * chance * (1 - chance))
+    for index, steps in enumerate(lengths):
+        away = (counts[index + 1, 1 : steps + 1] - windows * chance) / deviation
+        assert abs(away).max() < 5
+        counts[index + 1, 1 : steps + 1] = 0
+    assert not counts.any()  # no other steps
 
 
 def test_same_seed_same_batches(shipped: TrajectoryDataset) -> None:
