@@ -71,9 +71,10 @@ class WindowSampler:
     outside is cut away. Its place is uniform over all places that hold at least one step, in all
     episodes.
 
-    Decision Transformer's code lets windows begin inside the episode only. The first step is then
-    in one window where a later one is in `context_length`, although every episode that is acted in
-    begins there, and nothing but the return tells the agent there which behaviour is asked for.
+    Decision Transformer's code lets windows begin inside the episode only (`inside`). The first
+    step is then in one window where a later one is in `context_length`, although every episode that
+    is acted in begins there, and nothing but the return tells the agent there which behaviour is
+    asked for.
 
     Every process draws the whole batch from the same generator and keeps its own slice: what is
     learned from does not depend on the number of processes.
@@ -88,6 +89,7 @@ class WindowSampler:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        inside: bool = False,
     ) -> None:
         """Prepare to draw.
 
@@ -98,6 +100,7 @@ class WindowSampler:
             seed: of the generator, the same on every process.
             rank: this process, from 0.
             world_size: number of processes.
+            inside: let every window begin at a step of its episode.
 
         Raises:
             UserError: a size below 1, or a batch that does not divide among the processes.
@@ -109,6 +112,7 @@ class WindowSampler:
                 f"batch size {batch_size}: a positive multiple of the {world_size} process(es) "
                 "expected"
             )
+        self._before = 0 if inside else context_length - 1  # places before an episode's start
         self.dataset = dataset
         self.batch_size = batch_size
         self.context_length = context_length
@@ -118,8 +122,7 @@ class WindowSampler:
 
     def sample(self) -> Batch:
         """Draw the next batch (this process's share of it)."""
-        before = self.context_length - 1  # places of a window that begins before its episode
-        offsets = self.dataset.offsets
+        before, offsets = self._before, self.dataset.offsets
         places = offsets + before * np.arange(len(offsets))  # of each episode's first place
         drawn = self._generator.integers(places[-1], size=self.batch_size)[self._rows]
         episodes = np.searchsorted(places, drawn, side="right") - 1

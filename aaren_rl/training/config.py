@@ -49,6 +49,10 @@ class TrainSettings:
     sampling: Literal["windows", "episodes", "streams"] = "windows"
     """What a batch is: slices of `context-length` steps from anywhere; whole episodes; or segments
     in order, the state carried from one to the next (truncated back-propagation through time)."""
+    windows: Literal["anywhere", "inside"] = "anywhere"
+    """Where windows lie: with `anywhere` they may reach beyond an episode's start, so that its first
+    steps are learned from as often as the others; with `inside` they begin at a step, as Decision
+    Transformer's do."""
     batch_size: int = 64
     """Windows, or episodes read side by side as streams, per update, over all processes."""
     batch_steps: int | None = None
@@ -215,7 +219,11 @@ class TrainConfig(TrainSettings):
         """
         try:
             # What versions without these fields did, so that their runs go on as they began.
-            before = {"keep_unfinished_episode": True, "standardize_returns": False}
+            before = {
+                "keep_unfinished_episode": True,
+                "standardize_returns": False,
+                "windows": "inside",
+            }
             fields = {**before, **content}
             agent = AGENTS.get(fields.get("agent", TrainConfig.agent))
             if agent is not None and not agent.has_memory:

@@ -28,6 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "precision": "32",
         "held_out": 0.0,
         "standardize_returns": False,
+        "windows": "inside",
         "model": AgentConfig(
             heads=1,
             dropout=0.1,

@@ -140,15 +140,16 @@ def make_sampler(
         return EpisodeSampler(
             dataset, batch_steps=steps, seed=config.seed, rank=rank, world_size=world_size
         )
-    kind = StreamSampler if config.sampling == "streams" else WindowSampler
-    return kind(
-        dataset,
-        batch_size=config.batch_size,
-        context_length=config.model.context_length,
-        seed=config.seed,
-        rank=rank,
-        world_size=world_size,
-    )
+    shared: dict[str, Any] = {
+        "batch_size": config.batch_size,
+        "context_length": config.model.context_length,
+        "seed": config.seed,
+        "rank": rank,
+        "world_size": world_size,
+    }
+    if config.sampling == "streams":
+        return StreamSampler(dataset, **shared)
+    return WindowSampler(dataset, **shared, inside=config.windows == "inside")
 
 
 def is_leader() -> bool:

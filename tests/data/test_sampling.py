@@ -172,3 +172,17 @@ def test_sampling_costs_little_beside_a_training_step(shipped: TrajectoryDataset
             sampler.sample()
         seconds.append((time.perf_counter() - start) / 50)
     assert min(seconds) < 1e-3  # about 4e-5 on an idle core; a loop over samples takes 3e-3
+
+
+def test_windows_inside_begin_uniformly_at_all_steps() -> None:
+    lengths = [2, 30, 8, 1, 59]
+    data = numbered(lengths)
+    sampler = WindowSampler(data, batch_size=1000, context_length=3, seed=1, inside=True)
+    draws = torch.cat([sampler.sample().observations[:, 0] for _ in range(100)]).numpy()
+    cells = [(i + 1, t + 1) for i, steps in enumerate(lengths) for t in range(steps)]
+    counts = np.array([np.sum((draws == cell).all(axis=1)) for cell in cells])
+    assert counts.sum() == len(draws)
+    expected = len(draws) / len(cells)
+    chi_square = ((counts - expected) ** 2 / expected).sum()
+    # mean 99, standard deviation 14: five deviations either way
+    assert abs(chi_square - 99) < 70

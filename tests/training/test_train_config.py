@@ -27,6 +27,7 @@ def changed() -> TrainConfig:
         batch_size=32,
         learning_rate=3e-4,
         weight_decay=0.01,
+        windows="inside",
         warmup=0.2,
         schedule="constant",
         gradient_clip=1.0,
