@@ -50,9 +50,9 @@ class TrainSettings:
     """What a batch is: slices of `context-length` steps from anywhere; whole episodes; or segments
     in order, the state carried from one to the next (truncated back-propagation through time)."""
     windows: Literal["anywhere", "inside"] = "anywhere"
-    """Where windows lie: with `anywhere` they may reach beyond an episode's start, so that its first
-    steps are learned from as often as the others; with `inside` they begin at a step, as Decision
-    Transformer's do."""
+    """Where windows lie: with `anywhere` they may reach beyond an episode's start, so that its
+    first steps are learned from as often as the others; with `inside` they begin at a step, as
+    Decision Transformer's do."""
     batch_size: int = 64
     """Windows, or episodes read side by side as streams, per update, over all processes."""
     batch_steps: int | None = None
