@@ -141,6 +141,9 @@ class AgentSpec:
     """Returns-to-go are divided by this before they are embedded."""
     returns_shift: float = 0.0
     """This is taken from returns-to-go before they are divided by `returns_scale`."""
+    largest_return: float | None = None
+    """The largest return-to-go in the data. With `--condition max-return` no prediction goes beyond
+    it; `None` for no limit."""
     target_returns: tuple[float, ...] = ()
     """What to ask for when the user does not say."""
     reference_scores: tuple[float, float] | None = None
@@ -178,6 +181,7 @@ class AgentSpec:
             "action_space": serialize_space(self.action_space),
             "returns_scale": self.returns_scale,
             "returns_shift": self.returns_shift,
+            "largest_return": self.largest_return,
             "target_returns": list(self.target_returns),
             "reference_scores": self.reference_scores and list(self.reference_scores),
             "environment": self.environment,
@@ -192,7 +196,9 @@ class AgentSpec:
             observation_space=deserialize_space(content["observation_space"]),
             action_space=deserialize_space(content["action_space"]),
             returns_scale=content["returns_scale"],
-            returns_shift=content.get("returns_shift", 0.0),  # older cards have none
+            # Older cards have neither.
+            returns_shift=content.get("returns_shift", 0.0),
+            largest_return=content.get("largest_return"),
             target_returns=tuple(content["target_returns"]),
             reference_scores=None if reference is None else (reference[0], reference[1]),
             environment=content["environment"],

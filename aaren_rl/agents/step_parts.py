@@ -155,13 +155,31 @@ def head_of(agent: TrajectoryAgent) -> AffineMap:
     return AffineMap(affine(part(head[0] if isinstance(head, nn.Sequential) else head, nn.Linear)))
 
 
-def return_head_of(agent: TrajectoryAgent) -> AffineMap | None:
-    """`TrajectoryAgent.predict_return` as one map; `None` for an agent that is asked for a return."""
+class ReturnHead(AffineMap):
+    """`TrajectoryAgent.predict_return` as one map and a limit.
+
+    Args:
+        weights: from features to unscaled returns-to-go.
+        largest: no prediction is larger; `None` for no limit.
+    """
+
+    def __init__(self, weights: Affine, largest: float | None) -> None:
+        super().__init__(weights)
+        self.largest = largest
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[rows, width]` to `[rows, 1]`."""
+        returns = super().forward(x)
+        return returns if self.largest is None else returns.clamp(max=self.largest)
+
+
+def return_head_of(agent: TrajectoryAgent) -> ReturnHead | None:
+    """The agent's return head; `None` for an agent that is asked for a return."""
     if agent.return_head is None:
         return None
     weight, bias = affine(agent.return_head)
     scale, shift = agent.spec.returns_scale, agent.spec.returns_shift
-    return AffineMap((weight * scale, bias * scale + shift))
+    return ReturnHead((weight * scale, bias * scale + shift), agent.spec.largest_return)
 
 
 def decide(actions: nn.Module, predictions: Tensor) -> Tensor:

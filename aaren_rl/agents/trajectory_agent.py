@@ -237,13 +237,18 @@ class TrajectoryAgent(Agent):
     def predict_return(self, features: Tensor) -> Tensor:
         """The return-to-go to act on, unscaled, with the condition `max-return`.
 
+        It is not larger than any in the data, `AgentSpec.largest_return`: expectile regression
+        overshoots, and what the agent does when asked for more than it has seen nobody knows.
+
         Args:
             features: of the observations' tokens, `[..., width]`.
 
         Returns:
             `[..., 1]`.
         """
-        return self._scaled_return(features) * self.spec.returns_scale + self.spec.returns_shift
+        returns = self._scaled_return(features) * self.spec.returns_scale + self.spec.returns_shift
+        largest = self.spec.largest_return
+        return returns if largest is None else returns.clamp(max=largest)
 
     def _scaled_return(self, features: Tensor) -> Tensor:
         """`predict_return` in the unit in which it is embedded, in float32 also under autocast."""

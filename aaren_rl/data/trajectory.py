@@ -175,6 +175,12 @@ class TrajectoryDataset:
         mean, std = column_statistics(self.returns_to_go)
         return float(mean), float(std)
 
+    @property
+    def largest_return_to_go(self) -> float:
+        """The largest return-to-go of all steps."""
+        starts = range(0, self.num_steps, BLOCK)
+        return max(float(self.returns_to_go[start : start + BLOCK].max()) for start in starts)
+
     def normalized_score(self, returns: ArrayLike) -> NDArray[np.float64] | None:
         """D4RL's score, 100 (return - minimum) / (maximum - minimum), or None without references.
 

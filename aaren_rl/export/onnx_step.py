@@ -55,6 +55,9 @@ class _AarenGraph:
         else:
             features = self._read(chunks[0], "", "", "observed_")
             returns = self._affine(step.return_head, features, name=RETURN_HEAD)
+            if step.return_head.largest is not None:
+                largest = torch.tensor([step.return_head.largest], dtype=torch.float32)
+                returns = g.node("Min", returns, _keep(g, largest))
             g.node("Cast", returns, to=DOUBLE, name="new_return_to_go")
             features = self._read(chunks[1], returns, "observed_", "new_")
         _write_action(g, step.actions, self._affine(step.head, features, name=HEAD))

@@ -263,6 +263,7 @@ def build_agent(
         action_space=dataset.action_space,  # type: ignore[arg-type]
         returns_scale=scale,
         returns_shift=shift,
+        largest_return=dataset.largest_return_to_go,
         target_returns=config.target_return or (_target(dataset),),
         reference_scores=dataset.reference_scores,
         environment=name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,25 @@ def test_predicted_returns(
     assert not policies[2].card.asks_return
     with pytest.raises(UserError, match=r"target_return 5.0: this decision-aaren cannot be asked"):
         OnnxPolicy(file, 1, 5.0)
+
+
+def test_no_predicted_return_is_larger_than_the_datas(tmp_path: Path) -> None:
+    agent = make_aaren(condition="max-return")
+    ends = np.random.default_rng(1).random((40, 8)) < 0.1
+    free = agent.policy(8)
+    play([free], 40, ends)
+    limit = float(np.median(free.returns_to_go))
+    agent.spec = dataclasses.replace(agent.spec, largest_return=limit)
+    file = exported(agent, tmp_path)
+    policies = SteppingPolicy(agent, np.zeros(8)), agent.policy(8), OnnxPolicy(file, 8)
+    by_layers, folded, in_onnx = play(list(policies), 40, ends)
+    for other in (folded, in_onnx):
+        np.testing.assert_allclose(other, by_layers, rtol=0, atol=1e-5)
+    predicted = policies[0].returns_to_go
+    assert predicted.max() == pytest.approx(limit, rel=1e-6)
+    assert predicted.min() < limit
+    for others in (policies[1].returns_to_go, policies[2].state()["return_to_go"][:, 0]):
+        np.testing.assert_allclose(others, predicted, rtol=1e-4, atol=1e-3)
 
 
 def test_behavior_cloning(tmp_path: Path) -> None:
