@@ -39,7 +39,7 @@ class AgentConfig:
     cloning)."""
     embedding_dropout: float = 0.0
     """Share of the embedded tokens' elements dropped in training. Decision Transformer drops 0.1:
-    the observation is then never seen whole, which halved every score (docs/learning.md)."""
+    an observation is then never seen whole (docs/learning.md)."""
     attention_dropout: float = 0.1
     """Share of attention weights dropped in training (Transformer only: Aaren never forms them)."""
     dilution: float = 1.0
@@ -64,7 +64,8 @@ class AgentConfig:
     condition: Condition = "target"
     """What actions are conditioned on. `target`: a return that the user asks for, as in Decision
     Transformer; `max-return`: the best return that the data support, which the agent predicts
-    itself (Reinformer, arXiv 2405.08740), so that none is asked for."""
+    itself (Reinformer, arXiv 2405.08740), so that none is asked for. Aaren needs heads that forget
+    for it: `--preset control`."""
     expectile: float = 0.99
     """Expectile of the returns-to-go that `max-return` predicts: 0.5 would be their mean, 1 their
     maximum."""
