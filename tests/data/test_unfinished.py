@@ -21,8 +21,12 @@ from aaren_rl.training import train
 
 @pytest.fixture(params=["memory", "disk"])
 def load(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., TrajectoryDataset]:
-    return lambda source, **options: load_trajectories(
-        source, on=request.param, cache=tmp_path / "cache", **options
+    """As training reads its data."""
+    return lambda source, keep_unfinished_episode=False: load_trajectories(
+        source,
+        on=request.param,
+        cache=tmp_path / "cache",
+        keep_unfinished_episode=keep_unfinished_episode,
     )
 
 
@@ -93,7 +97,8 @@ def test_a_run_trains_on_what_it_was_told(
     for keep in (False, True):
         out = tmp_path / str(keep)
         settings = {"updates": 1, "environment": "none", "dataset": str(d4rl_file.path)}
-        train(tiny(out, keep_unfinished_episode=keep, **settings))
+        flags = {"keep_unfinished_episode": True} if keep else {}  # training leaves it out
+        train(tiny(out, **flags, **settings))
         data = load_trajectories(d4rl_file.path, keep_unfinished_episode=keep)
         mean, _ = data.observation_statistics()
         np.testing.assert_array_equal(load_agent(out / "last").observation_mean.numpy(), mean)
@@ -101,7 +106,8 @@ def test_a_run_trains_on_what_it_was_told(
 
 def test_one_line_on_stderr(d4rl_file: Any) -> None:
     """Without any logging set up, as on the command line."""
-    code = f"from aaren_rl.data import load_trajectories as load; load({str(d4rl_file.path)!r})"
+    load = f"load_trajectories({str(d4rl_file.path)!r}, keep_unfinished_episode=False)"
+    code = f"from aaren_rl.data import load_trajectories; {load}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.startswith(f"{d4rl_file.path}: the last episode is unfinished")
     assert done.stderr.count("\n") == 1
