@@ -25,12 +25,12 @@ from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import EvaluateConfig, evaluate, normalized_scores
 from aaren_rl.export import ExportConfig, export
+from aaren_rl.files import read_json
 from aaren_rl.report import ReportConfig
 from aaren_rl.report import report as write_report
 from aaren_rl.report.tables import status_words
 from aaren_rl.report.verdict import bounded
 from aaren_rl.runtime.card import card_path
-from aaren_rl.storage import read_json
 from aaren_rl.training import (
     CompareConfig,
     Interrupted,

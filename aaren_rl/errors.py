@@ -10,3 +10,8 @@ class UserError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+def one_line(error: BaseException) -> str:
+    """What another library's exception says, as one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -32,7 +32,7 @@ import tyro
 from rich.console import Console
 
 from aaren_rl.errors import UserError
-from aaren_rl.storage import locked, read_json, write_json
+from aaren_rl.files import locked, read_json, write_json
 from aaren_rl.training import Interrupted
 from benchmarks.learning_peers import Contender, Name, Plan, d3rlpy_versions, make_contender
 from benchmarks.learning_picture import draw, report

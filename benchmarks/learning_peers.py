@@ -26,7 +26,7 @@ from aaren_rl.envs.vector import environment_spec
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.scores import normalized_scores
 from aaren_rl.evaluation.seeds import first_episode_seed
-from aaren_rl.storage import read_json, write_json
+from aaren_rl.files import read_json, write_json
 from aaren_rl.training import TrainConfig, from_preset, train
 
 OurName = Literal["decision-aaren", "decision-transformer"]

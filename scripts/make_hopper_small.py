@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aaren_rl.data.excerpt import make_excerpt
 from aaren_rl.data.reference_scores import REFERENCE_SCORES
-from aaren_rl.data.sources import SHIPPED_ROOT, load_trajectories
+from aaren_rl.data.sources.load import SHIPPED_ROOT, load_trajectories
 
 LOWEST, HIGHEST = REFERENCE_SCORES["hopper"]
 METADATA = {

@@ -20,7 +20,7 @@ from aaren_rl.agents.config import AgentConfig, AgentSpec
 from aaren_rl.data.sampling import Batch
 from aaren_rl.errors import UserError
 from aaren_rl.layers import SequenceState
-from aaren_rl.storage import write_json, write_tensors
+from aaren_rl.files import write_json, write_tensors
 
 Mode = Literal["carry", "reset", "window", "sliding"]
 WEIGHTS_FILE, CARD_FILE, FORMAT = "agent.safetensors", "agent.json", 1

@@ -13,7 +13,7 @@ from aaren_rl.agents.decision_aaren import DecisionAaren
 from aaren_rl.agents.decision_transformer import DecisionTransformer
 from aaren_rl.agents.recurrent_rivals import DecisionLSTM, DecisionMinGRU
 from aaren_rl.errors import UserError
-from aaren_rl.storage import read_json, read_tensors
+from aaren_rl.files import read_json, read_tensors
 
 AGENTS: dict[str, type[Agent]] = {
     agent.name: agent

@@ -21,7 +21,7 @@ from aaren_rl.agents.step_parts import (
     return_head_of,
 )
 from aaren_rl.layers import Block, CausalSelfAttention, KeyValueCache, SequenceState
-from aaren_rl.layers.attention import visible
+from aaren_rl.layers.mixers.attention import visible
 from aaren_rl.layers.folded import affine
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from aaren_rl.benchmark.on_ray import run_on_ray
 from aaren_rl.benchmark.spec import BenchmarkSpec, parse_spec, read_spec
 from aaren_rl.benchmark.unit import Unit, units
 from aaren_rl.errors import UserError
-from aaren_rl.storage import probe_folder, read_json, write_json
+from aaren_rl.files import probe_folder, read_json, write_json
 from aaren_rl.training.run import check_same_run
 
 BENCHMARK_FILE = "benchmark.json"

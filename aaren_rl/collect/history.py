@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from aaren_rl.data.trajectory import Trajectory
-from aaren_rl.storage import read_tensors, remove_leftovers, write_tensors
+from aaren_rl.files import read_tensors, remove_leftovers, write_tensors
 
 FIELDS = (
     "observations",

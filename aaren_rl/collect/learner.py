@@ -12,8 +12,7 @@ from torch import Tensor
 from aaren_rl.collect.config import CollectConfig
 from aaren_rl.collect.history import BUFFER_ACTIONS, History, Steps
 from aaren_rl.collect.recorder import Recorder
-from aaren_rl.data.hdf5 import one_line
-from aaren_rl.errors import UserError
+from aaren_rl.errors import UserError, one_line
 from aaren_rl.training.checkpoint import optimizer_tensors, restore_optimizer
 
 if TYPE_CHECKING:

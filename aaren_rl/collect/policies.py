@@ -11,7 +11,7 @@ from aaren_rl.collect.config import CollectConfig
 from aaren_rl.collect.learner import load_policy_tensors, make_learner
 from aaren_rl.collect.recorder import Recorder
 from aaren_rl.envs.vector import environment_spec, make_env
-from aaren_rl.storage import read_json, read_tensors, write_json, write_tensors
+from aaren_rl.files import read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
     from stable_baselines3.common.policies import BasePolicy

@@ -25,13 +25,13 @@ from aaren_rl.collect.policies import save_policy, weights_file
 from aaren_rl.collect.progress import counted
 from aaren_rl.collect.recorder import Recorder
 from aaren_rl.collect.training import Evaluation, Training
-from aaren_rl.data.hdf5 import open_hdf5
-from aaren_rl.data.minari import HDF5_FILE, METADATA
-from aaren_rl.data.minari_writer import SCRATCH, check_new_dataset, write_minari
+from aaren_rl.data.sources.hdf5 import open_hdf5
+from aaren_rl.data.sources.minari import HDF5_FILE, METADATA
+from aaren_rl.data.to_minari import SCRATCH, check_new_dataset, write_minari
 from aaren_rl.data.trajectory import Trajectory
 from aaren_rl.envs.vector import environment_spec, make_env
 from aaren_rl.errors import UserError
-from aaren_rl.storage import probe_folder, read_json, read_tensors, write_json
+from aaren_rl.files import probe_folder, read_json, read_tensors, write_json
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm

@@ -26,7 +26,7 @@ from aaren_rl.collect.learner import (
 from aaren_rl.collect.policies import weights_file
 from aaren_rl.collect.progress import Bar
 from aaren_rl.collect.recorder import Recorder
-from aaren_rl.storage import (
+from aaren_rl.files import (
     read_json,
     read_tensors,
     recover_folder,

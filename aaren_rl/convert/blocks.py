@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from aaren_rl.data.hdf5 import read_array
+from aaren_rl.data.sources.hdf5 import read_array
 
 BLOCK_BYTES = 1 << 20
 Compression = dict[str, Any]

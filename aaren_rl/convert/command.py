@@ -11,8 +11,8 @@ import tyro
 from aaren_rl.convert.blocks import compression
 from aaren_rl.convert.to_d4rl import to_d4rl
 from aaren_rl.convert.to_minari import to_minari
-from aaren_rl.data.minari import is_minari_id, local_root
-from aaren_rl.data.sources import find_source
+from aaren_rl.data.sources.load import find_source
+from aaren_rl.data.sources.minari import is_minari_id, local_root
 from aaren_rl.envs.vector import environment_spec
 from aaren_rl.errors import UserError
 

@@ -18,10 +18,10 @@ from gymnasium import spaces
 
 from aaren_rl.convert.blocks import Compression, Reader, Writer, arrays_below
 from aaren_rl.convert.to_minari import ORIGIN, OUTSIDE, OWN_NEXT, REST_FILE
-from aaren_rl.data.hdf5 import open_hdf5, read_array
-from aaren_rl.data.minari import HDF5_FILE, METADATA, read_metadata
+from aaren_rl.data.sources.hdf5 import open_hdf5, read_array
+from aaren_rl.data.sources.minari import HDF5_FILE, METADATA, read_metadata
 from aaren_rl.errors import UserError
-from aaren_rl.storage import sync_file, sync_folder
+from aaren_rl.files import sync_file, sync_folder
 
 FIELDS = {
     "observations": "observations",

@@ -30,7 +30,7 @@ from aaren_rl.data.trajectory import (
     returns_to_go,
 )
 from aaren_rl.errors import UserError
-from aaren_rl.storage import read_json, sync_folder, write_json
+from aaren_rl.files import read_json, sync_folder, write_json
 
 FORMAT = 1
 STEPS_FILE, REWARDS_FILE, CARD_FILE = "steps.bin", "rewards.bin", "card.json"

@@ -16,8 +16,8 @@ import h5py
 import minari
 from minari.dataset.minari_storage import MinariStorage
 
-from aaren_rl.data.minari import HDF5_FILE
-from aaren_rl.data.minari_writer import mark_namespaces
+from aaren_rl.data.sources.minari import HDF5_FILE
+from aaren_rl.data.to_minari import mark_namespaces
 from aaren_rl.errors import UserError
 
 FIELDS = ("observations", "actions", "rewards", "terminations", "truncations")

@@ -18,8 +18,8 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from aaren_rl.data.minari import local_root
-from aaren_rl.data.minari_writer import check_new_dataset, write_minari
+from aaren_rl.data.sources.minari import local_root
+from aaren_rl.data.to_minari import check_new_dataset, write_minari
 from aaren_rl.data.trajectory import Trajectory, TrajectoryDataset
 from aaren_rl.envs.minigrid_memory import MiniGridMemoryExpert
 from aaren_rl.envs.passive_tmaze import PassiveTMazeExpert, VectorPassiveTMaze

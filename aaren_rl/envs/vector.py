@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from aaren_rl.data.hdf5 import one_line
+from aaren_rl.errors import one_line
 from aaren_rl.data.spaces import flat_size
 from aaren_rl.data.trajectory import BLOCK, TrajectoryDataset
 from aaren_rl.envs.d4rl_ant import BODY_SIZE, D4RL_ANT, OBSERVATION_SIZE

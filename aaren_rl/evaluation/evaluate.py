@@ -18,7 +18,7 @@ from aaren_rl.evaluation.exported import onnx_policies
 from aaren_rl.evaluation.rollout import PolicyMaker, rollout
 from aaren_rl.evaluation.scores import score
 from aaren_rl.evaluation.video import record_video
-from aaren_rl.storage import probe_folder, recover_folder, write_json
+from aaren_rl.files import probe_folder, recover_folder, write_json
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from aaren_rl.export.agreement import Agreement, measure_agreement
 from aaren_rl.export.card import make_card, provenance_of
 from aaren_rl.export.interface import Exportable, check_exportable
 from aaren_rl.export.program import program_policy, torch_program
+from aaren_rl.files import probe_folder, write_bytes, write_json
 from aaren_rl.runtime.card import Card, card_path
-from aaren_rl.storage import probe_folder, write_bytes, write_json
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aaren_rl.layers.aaren import AarenAttention
+from aaren_rl.layers.mixers.aaren import AarenAttention
 
 # Finite, and far below every score: exp(ABSENT - M) is 0, and a token that sees nothing (the
 # previous action where an episode starts) gets finite numbers that nobody reads, not NaN.

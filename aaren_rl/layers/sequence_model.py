@@ -8,11 +8,11 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from aaren_rl.errors import UserError
-from aaren_rl.layers.aaren import AarenAttention
-from aaren_rl.layers.attention import CausalSelfAttention
 from aaren_rl.layers.block import Activation, Block
-from aaren_rl.layers.lstm import LSTMMixer
-from aaren_rl.layers.min_gru import MinGRUMixer
+from aaren_rl.layers.mixers.aaren import AarenAttention
+from aaren_rl.layers.mixers.attention import CausalSelfAttention
+from aaren_rl.layers.mixers.lstm import LSTMMixer
+from aaren_rl.layers.mixers.min_gru import MinGRUMixer
 from aaren_rl.layers.start import residual_std
 from aaren_rl.layers.state import EVERY_TOKEN, SequenceState
 

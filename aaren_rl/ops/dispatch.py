@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aaren_rl.errors import UserError
-from aaren_rl.ops import gpu
+from aaren_rl.ops import triton as triton_kernels
 from aaren_rl.ops.chunked import chunked
 from aaren_rl.ops.cpu import cpu, is_built
 from aaren_rl.ops.packed import Backend, check_offsets, with_packing
@@ -22,9 +22,9 @@ _BACKENDS: dict[str, Backend] = {
     "chunked": with_packing(chunked),
     "cpu": cpu,
 }
-if gpu.triton is not None:
-    _BACKENDS["triton"] = gpu.triton
-_DEVICES = {"cpu": "cpu", "triton": gpu.DEVICE}
+if triton_kernels.triton is not None:
+    _BACKENDS["triton"] = triton_kernels.triton
+_DEVICES = {"cpu": "cpu", "triton": triton_kernels.DEVICE}
 """Backends that run on one kind of device only."""
 _FEW = 4
 """Up to so many tokens without gradients (acting), one by one is cheaper than a chunk."""
@@ -33,7 +33,7 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 def available_backends() -> tuple[str, ...]:
     """Names of the backends that this installation can run."""
-    usable = {"cpu": is_built, "triton": gpu.is_usable}
+    usable = {"cpu": is_built, "triton": triton_kernels.is_usable}
     return tuple(name for name in _BACKENDS if name not in usable or usable[name]())
 
 
@@ -111,7 +111,7 @@ def _check_backend(backend: str, values: Tensor) -> None:
             "prefix_attention: backend 'cpu' is not in this installation (there was no C++ "
             f"compiler), which has {names}"
         )
-    if backend == "triton" and not gpu.is_usable():
+    if backend == "triton" and not triton_kernels.is_usable():
         raise UserError(
             "prefix_attention: backend 'triton' needs a CUDA device and the package triton; "
             f"here are {names}"

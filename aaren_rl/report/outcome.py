@@ -13,7 +13,7 @@ import numpy as np
 from aaren_rl.agents import AGENTS, TrajectoryAgent
 from aaren_rl.benchmark import BenchmarkSpec, read_benchmark, units
 from aaren_rl.errors import UserError
-from aaren_rl.storage import read_json
+from aaren_rl.files import read_json
 
 
 class Contender(NamedTuple):

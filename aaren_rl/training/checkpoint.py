@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aaren_rl.agents import Agent
 from aaren_rl.errors import UserError
-from aaren_rl.storage import (
+from aaren_rl.files import (
     read_json,
     read_tensors,
     recover_folder,

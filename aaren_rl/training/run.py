@@ -27,7 +27,7 @@ from aaren_rl.envs import check_environment, environment_of, make_vector_env, ta
 from aaren_rl.envs.tasks import robot_of
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.rollout import check_length
-from aaren_rl.storage import (
+from aaren_rl.files import (
     locked,
     probe_folder,
     read_json,

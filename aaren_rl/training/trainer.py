@@ -17,8 +17,8 @@ from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Score, rollout, score
 from aaren_rl.evaluation.rollout import LARGEST_BATCH, seconds_per_step
 from aaren_rl.evaluation.seeds import first_episode_seed
+from aaren_rl.files import write_json
 from aaren_rl.layers import SequenceState
-from aaren_rl.storage import write_json
 from aaren_rl.training.checkpoint import (
     load_checkpoint,
     optimizer_tensors,

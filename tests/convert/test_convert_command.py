@@ -19,7 +19,7 @@ from test_round_trips import d4rl_file
 from aaren_rl.cli import main
 from aaren_rl.convert import ConvertConfig, convert
 from aaren_rl.data import load_trajectories
-from aaren_rl.data.sources import SHIPPED_ROOT
+from aaren_rl.data.sources.load import SHIPPED_ROOT
 from aaren_rl.errors import UserError
 
 SHIPPED = str(SHIPPED_ROOT / "aaren-rl/hopper-small-v0")

@@ -17,7 +17,7 @@ from minari.dataset.minari_storage import MinariStorage
 
 from aaren_rl.convert import ConvertConfig, convert
 from aaren_rl.data import load_trajectories
-from aaren_rl.data.sources import SHIPPED_ROOT
+from aaren_rl.data.sources.load import SHIPPED_ROOT
 
 SHIPPED = "aaren-rl/hopper-small-v0"
 
@@ -199,7 +199,7 @@ def test_minari_to_d4rl_and_back(tmp_path: Path, shipped: bool) -> None:
 
 
 def test_discrete_actions(tmp_path: Path) -> None:
-    from aaren_rl.data.minari_writer import write_minari
+    from aaren_rl.data.to_minari import write_minari
     from aaren_rl.envs.expert_data import record_expert
 
     record = record_expert("aaren/PassiveTMaze-v0?length=[3,9]", 12)

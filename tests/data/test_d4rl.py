@@ -13,7 +13,7 @@ import pytest
 from gymnasium import spaces
 
 from aaren_rl.data import TrajectoryDataset, load_trajectories
-from aaren_rl.data.d4rl import is_d4rl_name, read_d4rl
+from aaren_rl.data.sources.d4rl import is_d4rl_name, read_d4rl
 from aaren_rl.errors import UserError
 
 ADDRESS = "http://127.0.0.1:9/offline_rl/gym_mujoco_v2/hopper_medium-v2.hdf5"  # nobody answers

@@ -24,8 +24,8 @@ from aaren_rl.data import (
     load_trajectories,
 )
 from aaren_rl.data.disk import default_cache
-from aaren_rl.data.minari_writer import write_minari
-from aaren_rl.data.sources import SHIPPED_ROOT
+from aaren_rl.data.sources.load import SHIPPED_ROOT
+from aaren_rl.data.to_minari import write_minari
 from aaren_rl.data.trajectory import STEP_FIELDS
 from aaren_rl.envs.expert_data import record_expert
 from aaren_rl.errors import UserError

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aaren_rl.data.download import download
+from aaren_rl.data.sources.download import download
 
 Serve = Callable[..., Any]
 CONTENT = np.random.default_rng(0).bytes(3_000_001)

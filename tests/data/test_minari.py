@@ -15,7 +15,7 @@ from gymnasium.wrappers import TimeAwareObservation
 from minari.data_collector.episode_buffer import EpisodeBuffer
 
 from aaren_rl.data import TrajectoryDataset, flatten_batch
-from aaren_rl.data.minari import read_minari
+from aaren_rl.data.sources.minari import read_minari
 from aaren_rl.errors import UserError
 
 NAME = "test/hopper-v3"

@@ -11,7 +11,7 @@ import pytest
 from gymnasium import spaces
 
 from aaren_rl.data import Trajectory, load_trajectories
-from aaren_rl.data.minari_writer import write_minari
+from aaren_rl.data.to_minari import write_minari
 from aaren_rl.errors import UserError
 
 SPACES: dict[str, Any] = {

@@ -11,7 +11,7 @@ import pytest
 
 from aaren_rl.data import TrajectoryDataset, load_trajectories
 from aaren_rl.data.excerpt import make_excerpt
-from aaren_rl.data.sources import SHIPPED_ROOT
+from aaren_rl.data.sources.load import SHIPPED_ROOT
 from aaren_rl.errors import UserError
 
 SHIPPED_ID = "aaren-rl/hopper-small-v0"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aaren_rl.layers import MIXERS, LSTMMixer, MinGRUMixer, SequenceModel
-from aaren_rl.layers.recurrent_state import HiddenState
+from aaren_rl.layers.mixers.recurrent_state import HiddenState
 
 
 @pytest.mark.parametrize("mixer", [LSTMMixer, MinGRUMixer])

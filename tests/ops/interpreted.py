@@ -6,7 +6,7 @@ from prefix_cases import INTERPRETED, assert_close, expected, make_case, run_cas
 
 from aaren_rl.errors import UserError
 from aaren_rl.ops import PrefixState, prefix_attention
-from aaren_rl.ops.gpu import launch
+from aaren_rl.ops.triton import launch
 
 assert INTERPRETED
 

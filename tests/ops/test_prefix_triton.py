@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from aaren_rl.errors import UserError
-from aaren_rl.ops import gpu, prefix_attention
+from aaren_rl.ops import prefix_attention
+from aaren_rl.ops import triton as triton_kernels
 
 pytest.importorskip("triton", reason="triton is not installed")
 
@@ -44,7 +45,7 @@ def compile_kernel(name, dtype, dim, architecture):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from aaren_rl.ops.gpu import kernels, launch
+    from aaren_rl.ops.triton import kernels, launch
 
     kernel = getattr(kernels, name)
     block_time, block_dim = launch.block_shape(DTYPES[dtype], dim)
@@ -103,7 +104,7 @@ def test_compiles_for_real_chips_and_spills_nothing(architecture, kernel, dtype,
 
 
 def test_says_what_it_needs():
-    if gpu.is_usable():
+    if triton_kernels.is_usable():
         pytest.skip("there is a GPU")
     with pytest.raises(UserError, match="'triton' needs a CUDA device"):
         prefix_attention(torch.zeros(1, 2, 1), torch.zeros(1, 2, 1, 3), backend="triton")

@@ -10,7 +10,7 @@ from sweep_cases import spec
 from aaren_rl.benchmark.command import BENCHMARK_FILE
 from aaren_rl.benchmark.spec import parse_spec
 from aaren_rl.benchmark.unit import RESULT_FILE, Unit, units
-from aaren_rl.storage import write_json
+from aaren_rl.files import write_json
 
 LOW, HIGH = -20.0, 3230.0
 LEVEL = {"decision-aaren": 70.0, "decision-transformer": 60.0, "bc": 50.0}

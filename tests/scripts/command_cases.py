@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from aaren_rl.data import load_trajectories
-from aaren_rl.data.sources import SHIPPED_ROOT
+from aaren_rl.data.sources.load import SHIPPED_ROOT
 
 SHIPPED = "aaren-rl/hopper-small-v0"
 TINY = (

@@ -14,7 +14,7 @@ import torch
 
 from aaren_rl.agents import AGENTS, Agent, AgentConfig, AgentSpec
 from aaren_rl.errors import UserError
-from aaren_rl.storage import (
+from aaren_rl.files import (
     read_json,
     read_tensors,
     recover_folder,
@@ -159,7 +159,7 @@ def test_a_folder_is_replaced_or_stays(tmp_path: Path, monkeypatch: pytest.Monke
             raise KeyboardInterrupt
         original(source, destination)
 
-    monkeypatch.setattr("aaren_rl.storage.os.rename", once)
+    monkeypatch.setattr("aaren_rl.files.os.rename", once)
     with pytest.raises(KeyboardInterrupt):
         replace_folder(make(tmp_path / "new", "third"), target)
     assert not target.exists()
@@ -179,7 +179,7 @@ def test_a_crash_in_the_save_after_a_crash(tmp_path: Path, monkeypatch: pytest.M
     def crash(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("aaren_rl.storage.os.rename", crash)
+    monkeypatch.setattr("aaren_rl.files.os.rename", crash)
     with pytest.raises(KeyboardInterrupt):
         replace_folder(make(tmp_path / "new", "next"), target)
     assert (recover_folder(target) / "file").read_text() == "precious"
@@ -192,7 +192,7 @@ def test_a_file_is_replaced_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def crash(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("aaren_rl.storage.os.replace", crash)
+    monkeypatch.setattr("aaren_rl.files.os.replace", crash)
     with pytest.raises(KeyboardInterrupt):
         write_bytes(file, b"new")
     assert file.read_bytes() == b"old"

@@ -18,10 +18,10 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from minari.dataset.minari_storage import MinariStorage
 
-from aaren_rl.data.minari import HDF5_FILE, is_minari_id, local_root
+from aaren_rl.data.sources.minari import HDF5_FILE, is_minari_id, local_root
 from aaren_rl.data.trajectory import Trajectory
 from aaren_rl.errors import UserError
-from aaren_rl.storage import sync_folder
+from aaren_rl.files import sync_folder
 
 SCRATCH = ".writing-"  # begins the folders that are not yet datasets
 

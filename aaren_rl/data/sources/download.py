@@ -20,7 +20,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from aaren_rl.storage import sync_folder
+from aaren_rl.files import sync_folder
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0

@@ -23,10 +23,10 @@ from gymnasium import spaces
 from minari.dataset.minari_dataset import DATASET_ID_RE
 from minari.storage import remotes as minari_remotes
 
-from aaren_rl.data.hdf5 import one_line, open_hdf5, read_array
 from aaren_rl.data.reference_scores import reference_scores
+from aaren_rl.data.sources.hdf5 import open_hdf5, read_array
 from aaren_rl.data.trajectory import Builder, Trajectory, TrajectoryDataset
-from aaren_rl.errors import UserError
+from aaren_rl.errors import UserError, one_line
 
 METADATA = "metadata.json"
 HDF5_FILE = "main_data.hdf5"

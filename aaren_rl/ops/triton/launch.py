@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from aaren_rl.errors import UserError
-from aaren_rl.ops.gpu import kernels
 from aaren_rl.ops.packed import check_offsets
+from aaren_rl.ops.triton import kernels
 
 WARPS = 4
 MAX_SEGMENTS = 32

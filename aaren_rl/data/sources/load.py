@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from aaren_rl.data.d4rl import find_d4rl, is_d4rl_name, read_d4rl, unfinished_d4rl
 from aaren_rl.data.disk import cached, default_cache
 from aaren_rl.data.mask_velocity import PREFIX, mask_velocity
-from aaren_rl.data.minari import (
+from aaren_rl.data.sources.d4rl import find_d4rl, is_d4rl_name, read_d4rl, unfinished_d4rl
+from aaren_rl.data.sources.minari import (
     HDF5_FILE,
     download_minari,
     is_minari_folder,
@@ -24,7 +24,7 @@ from aaren_rl.data.minari import (
 from aaren_rl.data.trajectory import Builder, TrajectoryDataset, without_last
 from aaren_rl.errors import UserError
 
-SHIPPED_ROOT = Path(__file__).parent / "datasets"  # laid out as a Minari root
+SHIPPED_ROOT = Path(__file__).parent.parent / "datasets"  # laid out as a Minari root
 
 
 @dataclass(frozen=True)

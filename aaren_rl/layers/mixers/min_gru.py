@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
+from aaren_rl.layers.mixers.recurrent_state import HiddenState, keep_biases
 from aaren_rl.layers.packed import each_sequence
-from aaren_rl.layers.recurrent_state import HiddenState, keep_biases
 from aaren_rl.layers.start import STD, start_linear
 from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 

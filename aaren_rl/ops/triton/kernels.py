@@ -22,7 +22,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from aaren_rl.ops.gpu.blocks import HIGHEST, finite, inverse_of, locate, maximum, product
+from aaren_rl.ops.triton.blocks import HIGHEST, finite, inverse_of, locate, maximum, product
 
 
 @triton.jit

@@ -20,11 +20,11 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from aaren_rl.data.download import download
-from aaren_rl.data.hdf5 import one_line, open_hdf5, read_array
 from aaren_rl.data.reference_scores import reference_scores, robot_of
+from aaren_rl.data.sources.download import download
+from aaren_rl.data.sources.hdf5 import open_hdf5, read_array
 from aaren_rl.data.trajectory import Builder, Trajectory, TrajectoryDataset
-from aaren_rl.errors import UserError
+from aaren_rl.errors import UserError, one_line
 
 NAME = re.compile(
     r"(bullet-)?(ant|antmaze|carla|door|flow|halfcheetah|hammer|hopper|kitchen|maze2d|minigrid|pen"

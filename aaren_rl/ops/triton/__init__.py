@@ -21,7 +21,7 @@ def _register() -> Backend | None:
     if find_spec("triton") is None or not (INTERPRETED or torch.version.cuda):
         return None
     from aaren_rl.ops.fused import register
-    from aaren_rl.ops.gpu.launch import backward, forward
+    from aaren_rl.ops.triton.launch import backward, forward
 
     return register("prefix_attention_triton", forward, backward, DEVICE.upper())
 

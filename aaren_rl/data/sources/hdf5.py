@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from aaren_rl.errors import UserError
+from aaren_rl.errors import UserError, one_line
 
 
 @contextmanager
@@ -47,8 +47,3 @@ def read_array(where: str, node: h5py.Dataset, rows: slice | None = None) -> NDA
         raise UserError(
             f"{where}: does not read, the file is corrupt or cut short: {one_line(error)}"
         ) from error
-
-
-def one_line(error: BaseException) -> str:
-    """What another library's exception says, as one line."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,1 @@
+"""Readers of stored trajectories: one file for each format."""

@@ -1,0 +1,137 @@
+"""Named things that users can add to: mixers, agents, data sources, encoders and loggers."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from aaren_rl.errors import UserError, one_line
+
+T = TypeVar("T", bound=Callable[..., Any])
+PLUGIN_GROUP = "aaren_rl.plugins"
+
+
+@dataclass(frozen=True)
+class Registered(Generic[T]):
+    """One entry of a registry.
+
+    Attributes:
+        make: the class or function that makes the thing.
+        options: a dataclass with its settings, all with defaults, which the command line shows;
+            `None` when it has none of its own.
+        module: the module that registered it, named when a saved agent needs a missing plug-in.
+    """
+
+    make: T
+    options: type | None
+    module: str
+
+
+class Registry(Mapping[str, Registered[T]]):
+    """A mapping from names to what was registered under them.
+
+    Args:
+        kind: the word for one entry in error messages, such as `mixer`.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Registered[T]] = {}
+
+    def register(self, name: str, make: T, *, options: type | None = None) -> T:
+        """Add an entry; the same class or function may be registered again under its name.
+
+        Args:
+            name: how users call it, in lower case with hyphens.
+            make: the class or function.
+            options: a dataclass of its settings, each with a default.
+
+        Returns:
+            `make`, so that a decorator can be written around this method.
+
+        Raises:
+            UserError: for a name that belongs to something else, or options without defaults.
+        """
+        if options is not None and not is_dataclass(options):
+            raise UserError(f"{self.kind} {name!r}: options must be a dataclass, got {options!r}")
+        known = self._entries.get(name)
+        if known is not None and known.make is not make:
+            raise UserError(
+                f"{self.kind} {name!r} is registered already, by {known.module}; "
+                "choose another name"
+            )
+        self._entries[name] = Registered(make, options, getattr(make, "__module__", "?"))
+        return make
+
+    def __getitem__(self, name: str) -> Registered[T]:
+        """The entry of this name.
+
+        Raises:
+            UserError: for an unknown name; lists the known ones.
+        """
+        try:
+            return self._entries[name]
+        except (KeyError, TypeError):
+            raise UserError(self.unknown(name)) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The entry of this name, or `default`."""
+        return self._entries.get(name, default)
+
+    def unknown(self, name: object) -> str:
+        """The message for a name that nobody has registered."""
+        close = difflib.get_close_matches(str(name), self._entries, n=1)
+        hint = f"; did you mean {close[0]}?" if close else "."
+        return (
+            f"unknown {self.kind} {name!r}{hint} Known: {', '.join(sorted(self._entries))}. "
+            "If it comes from a plug-in, install the plug-in or give --plugin MODULE"
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+_loaded_entry_points = False
+
+
+def load_plugins(modules: tuple[str, ...] = ()) -> None:
+    """Import plug-ins: all installed entry points of the group `aaren_rl.plugins`, and `modules`.
+
+    Importing a plug-in runs its `register_*` calls. Installed plug-ins are loaded once in a
+    process.
+
+    Args:
+        modules: names of further modules, such as `my_mixer` for a `my_mixer.py` that Python finds.
+
+    Raises:
+        UserError: for a module that is not found or fails to import; names it.
+    """
+    global _loaded_entry_points
+    if not _loaded_entry_points:
+        _loaded_entry_points = True
+        for point in entry_points(group=PLUGIN_GROUP):
+            try:
+                loaded = point.load()
+            except Exception as error:
+                raise UserError(
+                    f"plug-in {point.name} ({point.value}): {one_line(error)}"
+                ) from error
+            if callable(loaded):  # a function that registers; a module registers on import
+                loaded()
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"--plugin {name}: {one_line(error)}") from error
