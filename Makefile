@@ -17,9 +17,10 @@ format: .venv/installed-dev  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lint: .venv/installed-dev    ## check format and style
+lint: .venv/installed-dev    ## check format, style and which package imports which
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 
 type: .venv/installed-dev    ## check the types
 	$(BIN)/mypy

@@ -1,3 +1,19 @@
-"""Attention as a recurrent network, for offline reinforcement learning."""
+"""Attention as a recurrent network, for offline reinforcement learning.
+
+    import aaren_rl as arl
+
+Importing this package is cheap: each name below imports what it needs when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+from aaren_rl.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from aaren_rl.agents import load_agent
+    from aaren_rl.data import TrajectoryDataset
+    from aaren_rl.training import train
 
 __version__ = "0.1.0"
+__all__ = ["TrajectoryDataset", "load_agent", "train"]
+__getattr__, __dir__ = lazy_exports(__name__, __all__)

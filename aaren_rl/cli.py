@@ -1,98 +1,110 @@
-"""The command line: one subcommand an action, made by tyro from the config dataclasses."""
+"""The command line: each command reads its config, imports what it needs, runs and prints."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import itertools
+import argparse
+import difflib
+import inspect
 import logging
-import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-import torch
-import tyro
-from rich.console import Console
-from rich.table import Table
-
-from aaren_rl.benchmark import BenchmarkConfig, benchmark
-from aaren_rl.collect import CollectConfig, collect
-from aaren_rl.convert import ConvertConfig, convert
-from aaren_rl.data import load_trajectories
+from aaren_rl import __version__
 from aaren_rl.errors import UserError
-from aaren_rl.evaluation import EvaluateConfig, evaluate, normalized_scores
-from aaren_rl.export import ExportConfig, export
-from aaren_rl.files import read_json
-from aaren_rl.report import ReportConfig
-from aaren_rl.report import report as write_report
-from aaren_rl.report.tables import status_words
-from aaren_rl.report.verdict import bounded
-from aaren_rl.runtime.card import card_path
-from aaren_rl.training import (
-    CompareConfig,
-    Interrupted,
-    TrainConfig,
-    compare,
-    from_preset,
-    train,
-)
-from aaren_rl.training.quickstart import (
-    COLUMNS,
-    QUICKSTART_DATASET,
-    QuickstartConfig,
-    quickstart,
-)
-from aaren_rl.training.run import CONFIG_FILE, is_leader
+from aaren_rl.options import options_of, parse
 
+if TYPE_CHECKING:  # for their types alone: `--help` must not wait for PyTorch
+    from aaren_rl.benchmark import BenchmarkConfig
+    from aaren_rl.collect import CollectConfig
+    from aaren_rl.convert import ConvertConfig
+    from aaren_rl.evaluation import EvaluateConfig
+    from aaren_rl.export import ExportConfig
+    from aaren_rl.report import ReportConfig
+    from aaren_rl.training import TrainConfig
+    from aaren_rl.training.compare import CompareConfig
+    from aaren_rl.training.quickstart import QuickstartConfig
+
+PROG = "aaren-rl"
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
-C = TypeVar("C")
+
+
+class Command(NamedTuple):
+    """One command: where its config is defined, as `module:class`, and what it does with it."""
+
+    config: str
+    action: Callable[[Any], None]
+
+    @property
+    def kind(self) -> Any:
+        """The config's class, imported now."""
+        module, _, name = self.config.partition(":")
+        return getattr(import_module(module), name)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Entry point of `aaren-rl`. Returns the exit code."""
-    arguments = list(sys.argv[1:] if args is None else args)
-    commands = {
-        "train": TrainConfig,
-        "evaluate": EvaluateConfig,
-        "compare": CompareConfig,
-        "quickstart": QuickstartConfig,
-        "export": ExportConfig,
-        "collect": CollectConfig,
-        "convert": ConvertConfig,
-        "benchmark": BenchmarkConfig,
-        "report": ReportConfig,
-    }
-    if arguments[:1] and arguments[0] in commands:
-        name = arguments[0]
-        return run(commands[name], arguments[1:], prog=f"aaren-rl {name}")
-    everything = tyro.extras.subcommand_cli_from_dict  # only to print the help of all
-    try:
-        parse(lambda: everything(dict(commands), args=arguments, prog="aaren-rl"))
-    except UserError as error:
-        return report(error)
-    return 0
-
-
-def run(kind: type[C], args: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Read a config of this kind from the command line and do what it says.
+    """Entry point of `aaren-rl`.
 
     Args:
-        kind: a key of `ACTIONS`.
         args: the command line's words; those of this process when `None`.
-        prog: the name to show in the help.
 
     Returns:
         The exit code: 0, 2 for a user's mistake, 130 when interrupted.
     """
-    arguments = with_value("--ray", "auto", sys.argv[1:] if args is None else args)
+    words = list(sys.argv[1:] if args is None else args)
+    name = words[0] if words else ""
+    if name in COMMANDS:
+        return run(name, words[1:])
+    if name in ("-h", "--help"):
+        print(overview())
+        return 0
+    if name == "--version":
+        print(PROG, __version__)
+        return 0
+    if name.startswith("--tyro-"):  # shell completion
+        import tyro
+
+        kinds = {name: options_of(command.kind) for name, command in COMMANDS.items()}
+        tyro.extras.subcommand_cli_from_dict(kinds, args=words, prog=PROG)
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    what = f"unknown command {name}" if name else "a command expected"
+    hint = f"did you mean {close[0]}?" if close else f"one of {{{', '.join(COMMANDS)}}} expected"
+    return report(UserError(f"{what}: {hint}; see {PROG} --help"))
+
+
+def overview() -> str:
+    """The help of all: every command with the first line of its config's docstring."""
+    lines = [
+        f"  {name:<12}{(inspect.getdoc(command.kind) or '').partition(chr(10))[0]}"
+        for name, command in COMMANDS.items()
+    ]
+    return "\n".join(
+        [
+            f"usage: {PROG} COMMAND [OPTIONS]",
+            "",
+            *lines,
+            "",
+            f"{PROG} COMMAND --help shows its options; {PROG} --version the version.",
+        ]
+    )
+
+
+def run(name: str, words: Sequence[str]) -> int:
+    """Read the config of a command from the words behind its name and do what it says.
+
+    Returns:
+        The exit code, as `main`.
+    """
+    from aaren_rl.training.interrupt import Interrupted
+
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    kind, action = COMMANDS[name].kind, COMMANDS[name].action
     try:
-        default: Any = starting_point(kind, arguments)
-        config = parse(lambda: tyro.cli(kind, args=arguments, prog=prog, default=default))
-        ACTIONS[kind](config)
+        words = with_value("--ray", "auto", words)
+        default = starting_point(kind, words)
+        action(parse(kind, words, prog=f"{PROG} {name}", default=default))
     except UserError as error:
         return report(error)
     except (MemoryError, RuntimeError) as error:
@@ -118,78 +130,49 @@ def report(error: UserError) -> int:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Numpy, torch on a CPU and torch on a GPU say it each in its own way."""
-    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    """Whether memory ran out, as NumPy, PyTorch on a CPU or PyTorch on a GPU say it."""
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return known or "can't allocate memory" in str(error)
 
 
-def parse(parser: Callable[[], C]) -> C:
-    """Call tyro; what it says of wrong flags in a box of several lines, say in one.
+def starting_point(kind: Any, words: Sequence[str]) -> Any:
+    """Where options that are not given are taken from.
 
-    Raises:
-        UserError: for flags that tyro refuses.
+    Returns:
+        With `--resume --out DIR` the config that the run saved there, else with `--preset` the
+        preset's, else `None`.
     """
-    box = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(box):
-            return parser()
-    except SystemExit as stop:
-        if stop.code != EXIT_USER_ERROR:  # such as --help
-            raise
-    lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[\d;]*m", "", box.getvalue()).splitlines()]
-    # A title, what is wrong, a rule, and further help.
-    what = itertools.takewhile(lambda line: not line.startswith("─"), lines[1:])
-    raise UserError(f"{' '.join(what).rstrip('.')}; see --help")
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--resume", action="store_true")
+    for flag in ("--out", "--preset"):
+        early.add_argument(flag, nargs="?")
+    given, _ = early.parse_known_args(words)
+    if given.resume and given.out is not None and hasattr(kind, "from_json"):
+        from aaren_rl.files import read_json
+
+        file = Path(given.out) / "config.json"
+        if not file.is_file():
+            raise UserError(f"--resume --out {given.out}: no run there to go on with")
+        return kind.from_json(read_json(file), file)
+    if given.preset is not None and hasattr(kind, "preset"):
+        from aaren_rl.training import from_preset
+
+        return from_preset(kind, given.preset)
+    return None
 
 
-def starting_point(kind: type, arguments: Sequence[str]) -> Any:
-    """What flags that are not given are taken from: a saved run, a preset, or nothing special."""
-    default = saved_config(arguments, SAVED[kind]) if kind in SAVED else None
-    preset = value_of("--preset", arguments)
-    if default is None and preset is not None and kind in (TrainConfig, CompareConfig):
-        return from_preset(kind, preset)
-    return default
-
-
-def value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """The word behind a flag (the last, if it is given twice), read before tyro reads them all."""
-    value = None
-    for word, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
-        if word == flag:
-            value = following
-        elif word.startswith(f"{flag}="):
-            value = word.removeprefix(f"{flag}=")
-    return value
-
-
-def with_value(flag: str, value: str, arguments: Sequence[str]) -> list[str]:
+def with_value(flag: str, value: str, words: Sequence[str]) -> list[str]:
     """The words with a value put behind a flag that stands alone: tyro wants one."""
-    words = list(arguments)
+    words = list(words)
     for place in range(len(words) - 1, -1, -1):
         if words[place] == flag and (words[place + 1 :] or ["--"])[0].startswith("--"):
             words.insert(place + 1, value)
     return words
 
 
-SAVED: dict[type, Callable[[dict[str, Any], Path], Any]] = {
-    TrainConfig: TrainConfig.from_json,
-    CollectConfig: CollectConfig.from_json,
-}
-"""Configs that a run keeps in its folder, and how they are read."""
-
-
-def saved_config(arguments: Sequence[str], from_json: Callable[[dict[str, Any], Path], Any]) -> Any:
-    """With `--resume --out DIR`, the run's own config: flags not given are taken from there."""
-    out = value_of("--out", arguments)
-    if "--resume" not in arguments or out is None:
-        return None
-    folder = Path(out)
-    if not (folder / CONFIG_FILE).is_file():
-        raise UserError(f"--resume --out {folder}: no run there to go on with")
-    return from_json(read_json(folder / CONFIG_FILE), folder / CONFIG_FILE)
-
-
 def _train(config: TrainConfig) -> None:
+    from aaren_rl.training import train
+
     summary = train(config)
     if not summary:  # not the first of several processes
         return
@@ -208,6 +191,8 @@ def _train(config: TrainConfig) -> None:
 
 
 def _evaluate(config: EvaluateConfig) -> None:
+    from aaren_rl.evaluation import evaluate
+
     result = evaluate(config)
     columns = ["agent", "mode", "target_return", "score_mean", "score_std", "return_mean"]
     print_rows(str(config.run), result["rows"], [*columns, "length_mean", "episodes"])
@@ -216,6 +201,9 @@ def _evaluate(config: EvaluateConfig) -> None:
 
 
 def _compare(config: CompareConfig) -> None:
+    from aaren_rl.training.compare import compare
+    from aaren_rl.training.run import is_leader
+
     rows = compare(config)
     if not is_leader():
         return
@@ -232,6 +220,9 @@ def _compare(config: CompareConfig) -> None:
 
 def _comparison_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row of `comparison.json` with its ends and its difference as text."""
+    from aaren_rl.report.tables import status_words
+    from aaren_rl.report.verdict import bounded
+
     ends = f"{row['score_low']:,.1f} to {row['score_high']:,.1f}"
     difference = row["difference"]
     if difference is None:
@@ -245,6 +236,12 @@ def _comparison_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _quickstart(config: QuickstartConfig) -> None:
+    import numpy as np
+
+    from aaren_rl.data import load_trajectories
+    from aaren_rl.evaluation import normalized_scores
+    from aaren_rl.training.quickstart import COLUMNS, QUICKSTART_DATASET, quickstart
+
     rows = quickstart(config)
     data = load_trajectories(QUICKSTART_DATASET)
     mean = float(np.mean(normalized_scores(data.episode_returns, data.reference_scores)))
@@ -261,6 +258,9 @@ def _quickstart(config: QuickstartConfig) -> None:
 
 
 def _export(config: ExportConfig) -> None:
+    from aaren_rl.export import export
+    from aaren_rl.runtime.card import card_path
+
     card = export(config)
     agreement = card.checks["agreement"]
     before = " before quantising" if config.dynamic_int8 else ""
@@ -279,6 +279,8 @@ def _export(config: ExportConfig) -> None:
 
 
 def _collect(config: CollectConfig) -> None:
+    from aaren_rl.collect import collect
+
     rows = collect(config)
     title = f"{config.environment}, written to {config.minari_root}"
     print_rows(title, rows, ["dataset", "steps", "episodes", "return_mean", "score_mean"])
@@ -286,6 +288,9 @@ def _collect(config: CollectConfig) -> None:
 
 
 def _benchmark(config: BenchmarkConfig) -> None:
+    from aaren_rl.benchmark import benchmark
+    from aaren_rl.report import ReportConfig
+
     sweep = benchmark(config)
     if config.dry_run:
         for unit in sweep.todo:
@@ -296,6 +301,8 @@ def _benchmark(config: BenchmarkConfig) -> None:
 
 
 def _report(config: ReportConfig) -> None:
+    from aaren_rl.report import report as write_report
+
     print(
         f"{write_report(config)}\n"
         f"report: {config.folder / 'report.html'} (also .md, .json, scores.tex)\n"
@@ -303,21 +310,30 @@ def _report(config: ReportConfig) -> None:
     )
 
 
-ACTIONS: dict[type, Callable[[Any], None]] = {
-    TrainConfig: _train,
-    EvaluateConfig: _evaluate,
-    CompareConfig: _compare,
-    QuickstartConfig: _quickstart,
-    ExportConfig: _export,
-    CollectConfig: _collect,
-    ConvertConfig: lambda config: print(convert(config)),
-    BenchmarkConfig: _benchmark,
-    ReportConfig: _report,
+def _convert(config: ConvertConfig) -> None:
+    from aaren_rl.convert import convert
+
+    print(convert(config))
+
+
+COMMANDS: dict[str, Command] = {
+    "train": Command("aaren_rl.training.config:TrainConfig", _train),
+    "evaluate": Command("aaren_rl.evaluation.evaluate:EvaluateConfig", _evaluate),
+    "compare": Command("aaren_rl.training.compare:CompareConfig", _compare),
+    "quickstart": Command("aaren_rl.training.quickstart:QuickstartConfig", _quickstart),
+    "export": Command("aaren_rl.export.command:ExportConfig", _export),
+    "collect": Command("aaren_rl.collect.config:CollectConfig", _collect),
+    "convert": Command("aaren_rl.convert.command:ConvertConfig", _convert),
+    "benchmark": Command("aaren_rl.benchmark.command:BenchmarkConfig", _benchmark),
+    "report": Command("aaren_rl.report.command:ReportConfig", _report),
 }
 
 
 def print_rows(title: str, rows: list[dict[str, Any]], columns: list[str]) -> None:
     """Print a table to standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left")
     for column in columns:
         numeric = all(isinstance(row[column], (int, float)) for row in rows)

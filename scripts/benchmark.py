@@ -2,8 +2,7 @@
 
 import sys
 
-from aaren_rl.benchmark import BenchmarkConfig
-from aaren_rl.cli import run
+from aaren_rl.cli import main
 
 if __name__ == "__main__":
-    sys.exit(run(BenchmarkConfig))
+    sys.exit(main(["benchmark", *sys.argv[1:]]))

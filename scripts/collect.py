@@ -2,8 +2,7 @@
 
 import sys
 
-from aaren_rl.cli import run
-from aaren_rl.collect import CollectConfig
+from aaren_rl.cli import main
 
 if __name__ == "__main__":
-    sys.exit(run(CollectConfig))
+    sys.exit(main(["collect", *sys.argv[1:]]))

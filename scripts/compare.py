@@ -2,8 +2,7 @@
 
 import sys
 
-from aaren_rl.cli import run
-from aaren_rl.training import CompareConfig
+from aaren_rl.cli import main
 
 if __name__ == "__main__":
-    sys.exit(run(CompareConfig))
+    sys.exit(main(["compare", *sys.argv[1:]]))

@@ -2,8 +2,7 @@
 
 import sys
 
-from aaren_rl.cli import run
-from aaren_rl.convert import ConvertConfig
+from aaren_rl.cli import main
 
 if __name__ == "__main__":
-    sys.exit(run(ConvertConfig))
+    sys.exit(main(["convert", *sys.argv[1:]]))

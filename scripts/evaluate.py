@@ -2,8 +2,7 @@
 
 import sys
 
-from aaren_rl.cli import run
-from aaren_rl.evaluation import EvaluateConfig
+from aaren_rl.cli import main
 
 if __name__ == "__main__":
-    sys.exit(run(EvaluateConfig))
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

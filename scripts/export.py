@@ -2,8 +2,7 @@
 
 import sys
 
-from aaren_rl.cli import run
-from aaren_rl.export import ExportConfig
+from aaren_rl.cli import main
 
 if __name__ == "__main__":
-    sys.exit(run(ExportConfig))
+    sys.exit(main(["export", *sys.argv[1:]]))

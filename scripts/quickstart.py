@@ -1,9 +1,8 @@
-"""What `make quickstart` runs; see `--help`."""
+"""Command line of `aaren-rl quickstart`; see `--help`."""
 
 import sys
 
-from aaren_rl.cli import run
-from aaren_rl.training.quickstart import QuickstartConfig
+from aaren_rl.cli import main
 
 if __name__ == "__main__":
-    sys.exit(run(QuickstartConfig))
+    sys.exit(main(["quickstart", *sys.argv[1:]]))

@@ -2,8 +2,7 @@
 
 import sys
 
-from aaren_rl.cli import run
-from aaren_rl.report import ReportConfig
+from aaren_rl.cli import main
 
 if __name__ == "__main__":
-    sys.exit(run(ReportConfig))
+    sys.exit(main(["report", *sys.argv[1:]]))

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, get_args
 
 import numpy as np
 import torch
@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from aaren_rl.acting import Policy
 from aaren_rl.agents.actions import action_codec
-from aaren_rl.agents.conditioning import Condition
-from aaren_rl.agents.config import AgentConfig, AgentSpec
+from aaren_rl.agents.config import AgentConfig, Condition, Mode
+from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.data.sampling import Batch
 from aaren_rl.errors import UserError
 from aaren_rl.layers import SequenceState
 from aaren_rl.files import write_json, write_tensors
 
-Mode = Literal["carry", "reset", "window", "sliding"]
 WEIGHTS_FILE, CARD_FILE, FORMAT = "agent.safetensors", "agent.json", 1
 
 

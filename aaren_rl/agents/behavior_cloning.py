@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from aaren_rl.agents.base import Agent, Mode, Policy
-from aaren_rl.agents.config import AgentConfig, AgentSpec
+from aaren_rl.agents.config import AgentConfig
+from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.agents.policy import as_observations
 from aaren_rl.data.sampling import Batch
 

@@ -13,7 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Condition = Literal["target", "max-return"]
+from aaren_rl.agents.config import Condition
+
 TokenKind = Literal["return", "observation", "action"]
 
 CHUNKS: dict[Condition, tuple[tuple[TokenKind, ...], ...]] = {

@@ -1,4 +1,4 @@
-"""What an agent is built from: its shape (`AgentConfig`) and the task it acts in (`AgentSpec`)."""
+"""The shape of an agent. The command line is made from it: no import of PyTorch here."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import gymnasium as gym
-from minari.serialization import deserialize_space, serialize_space
-
-from aaren_rl.agents.conditioning import Condition
 from aaren_rl.errors import UserError
 
+Mode = Literal["carry", "reset", "window", "sliding"]
+Condition = Literal["target", "max-return"]
 FASTEST_FORGETTING = 5.0  # a token is then 1/150 of the next; more would underflow in acting
 
 
@@ -130,78 +128,3 @@ class AgentConfig:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-@dataclass(frozen=True)
-class AgentSpec:
-    """The task that an agent was made for. Saved with it: a loaded agent acts on raw numbers."""
-
-    observation_space: gym.spaces.Box
-    action_space: gym.spaces.Box | gym.spaces.Discrete
-    returns_scale: float = 1000.0
-    """Returns-to-go are divided by this before they are embedded."""
-    returns_shift: float = 0.0
-    """This is taken from returns-to-go before they are divided by `returns_scale`."""
-    largest_return: float | None = None
-    """The largest return-to-go in the data. With `--condition max-return` no prediction goes beyond
-    it; `None` for no limit."""
-    target_returns: tuple[float, ...] = ()
-    """What to ask for when the user does not say."""
-    reference_scores: tuple[float, float] | None = None
-    """Returns that count as 0 and 100 in the normalised score."""
-    environment: str | None = None
-    """Gymnasium's name of the environment to act in, or its spec as JSON."""
-    dataset: str = ""
-    """Name of the data that it learned from."""
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.observation_space, gym.spaces.Box):
-            raise UserError(f"observations must be a Box, got {self.observation_space}")
-        if not isinstance(self.action_space, (gym.spaces.Box, gym.spaces.Discrete)):
-            raise UserError(f"actions must be Box or Discrete, got {self.action_space}")
-
-    @property
-    def observation_size(self) -> int:
-        """Numbers in one observation, flattened."""
-        return int(gym.spaces.flatdim(self.observation_space))
-
-    @property
-    def discrete(self) -> bool:
-        """Whether actions are choices, not vectors."""
-        return isinstance(self.action_space, gym.spaces.Discrete)
-
-    @property
-    def action_size(self) -> int:
-        """Numbers in one action, flattened; for discrete actions how many there are."""
-        return int(gym.spaces.flatdim(self.action_space))
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values (a space is a JSON string of its own: it may hold infinities)."""
-        return {
-            "observation_space": serialize_space(self.observation_space),
-            "action_space": serialize_space(self.action_space),
-            "returns_scale": self.returns_scale,
-            "returns_shift": self.returns_shift,
-            "largest_return": self.largest_return,
-            "target_returns": list(self.target_returns),
-            "reference_scores": self.reference_scores and list(self.reference_scores),
-            "environment": self.environment,
-            "dataset": self.dataset,
-        }
-
-    @staticmethod
-    def from_json(content: dict[str, Any]) -> AgentSpec:
-        """The inverse of `to_json`."""
-        reference = content["reference_scores"]
-        return AgentSpec(
-            observation_space=deserialize_space(content["observation_space"]),
-            action_space=deserialize_space(content["action_space"]),
-            returns_scale=content["returns_scale"],
-            # Older cards have neither.
-            returns_shift=content.get("returns_shift", 0.0),
-            largest_return=content.get("largest_return"),
-            target_returns=tuple(content["target_returns"]),
-            reference_scores=None if reference is None else (reference[0], reference[1]),
-            environment=content["environment"],
-            dataset=content["dataset"],
-        )

@@ -8,7 +8,8 @@ import numpy as np
 
 from aaren_rl.agents.base import CARD_FILE, FORMAT, WEIGHTS_FILE, Agent
 from aaren_rl.agents.behavior_cloning import BehaviorCloning
-from aaren_rl.agents.config import AgentConfig, AgentSpec
+from aaren_rl.agents.config import AgentConfig
+from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.agents.decision_aaren import DecisionAaren
 from aaren_rl.agents.decision_transformer import DecisionTransformer
 from aaren_rl.agents.recurrent_rivals import DecisionLSTM, DecisionMinGRU

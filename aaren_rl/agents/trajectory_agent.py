@@ -21,7 +21,8 @@ from torch.nn.functional import linear
 from aaren_rl.acting import Policy, beyond_the_table, check_targets
 from aaren_rl.agents.base import Agent, Mode
 from aaren_rl.agents.conditioning import CHUNKS, TokenKind, expectile_loss
-from aaren_rl.agents.config import AgentConfig, AgentSpec
+from aaren_rl.agents.config import AgentConfig
+from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.agents.policy import SteppingPolicy, WindowPolicy
 from aaren_rl.data.sampling import Batch
 from aaren_rl.errors import UserError

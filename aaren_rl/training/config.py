@@ -6,13 +6,12 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from aaren_rl.agents import AGENTS, AgentConfig, Mode
+from aaren_rl.agents import AgentConfig, Mode
 from aaren_rl.errors import UserError
-from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK
 
 AgentName = Literal[
     "decision-aaren",
@@ -27,6 +26,19 @@ AgentName = Literal[
 class TrainSettings:
     """What training runs that are compared with each other have in common."""
 
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "data": (
+            *("data_on", "data_cache", "keep_unfinished_episode", "top_percent", "held_out"),
+            *("normalize_observations", "standardize_returns", "returns_scale"),
+        ),
+        "training": (
+            *("sampling", "windows", "batch_size", "batch_steps", "learning_rate", "weight_decay"),
+            *("warmup", "schedule", "gradient_clip", "precision", "devices"),
+            *("checkpoint_every", "keep_evaluated", "log_every"),
+        ),
+        "evaluation": ("evaluate_every", "episodes", "mode", "target_return"),
+    }
+    """Boxes of options in the help, below those that are needed most often."""
     dataset: str = "aaren-rl/hopper-small-v0"
     """Minari id (local, or downloaded), D4RL name such as hopper-medium-v2, or path of an HDF5 file
     in D4RL's layout or of a Minari dataset's folder; `mask-velocity:` before it hides the
@@ -127,6 +139,8 @@ class TrainSettings:
 
     def check(self) -> None:
         """Raise `UserError` for a value that cannot work, naming its flag."""
+        from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK
+
         self.model.check()
         for name in ("updates", "batch_size", "devices", "episodes", "log_every"):
             if getattr(self, name) < 1:
@@ -193,6 +207,8 @@ class TrainConfig(TrainSettings):
 
     def check(self) -> None:
         """Raise `UserError` for a value that cannot work, naming its flag."""
+        from aaren_rl.agents import AGENTS  # here, so that `--help` does not wait for PyTorch
+
         super().check()
         if not 0 <= self.seed < 2**32:
             raise UserError(f"--seed must be in [0, 2^32), got {self.seed}")
@@ -217,6 +233,8 @@ class TrainConfig(TrainSettings):
         Raises:
             UserError: for a field that this version does not know; names `file`.
         """
+        from aaren_rl.agents import AGENTS
+
         try:
             # What versions without these fields did, so that their runs go on as they began.
             before = {

@@ -143,7 +143,7 @@ def test_a_run_from_before_goes_on_as_it_began(
     tiny: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its config has no clip and no unfinished episode; `--resume` takes what it did then."""
-    from aaren_rl.cli import run
+    from aaren_rl.cli import main
 
     shape = {"observation_clip": float("inf")}
     config = tiny(tmp_path, environment="none", keep_unfinished_episode=True, model=shape)
@@ -156,7 +156,7 @@ def test_a_run_from_before_goes_on_as_it_began(
     file.write_text(json.dumps(content))
     again = TrainConfig.from_json(content, file)
     assert again == dataclasses.replace(config, out=None)
-    assert run(TrainConfig, ["--resume", "--out", str(tmp_path)]) == 0, capsys.readouterr().err
+    assert main(["train", "--resume", "--out", str(tmp_path)]) == 0, capsys.readouterr().err
     assert weights(tmp_path) == before
     today = dataclasses.replace(config, resume=True, keep_unfinished_episode=False)
     refused(today, "--keep-unfinished-episode True there, False here")

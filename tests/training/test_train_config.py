@@ -11,7 +11,8 @@ import pytest
 
 from aaren_rl.agents import AgentConfig
 from aaren_rl.errors import UserError
-from aaren_rl.training import CompareConfig, TrainConfig
+from aaren_rl.training import TrainConfig
+from aaren_rl.training.compare import CompareConfig
 from aaren_rl.training.schedule import learning_rate_factor
 
 FILE = Path("somewhere/config.json")

@@ -1,0 +1,57 @@
+"""Packages whose names are imported when they are first used (PEP 562).
+
+Importing PyTorch takes seconds, and `import aaren_rl` or `aaren-rl train --help` do not need it. A
+package that is to stay light writes its imports below `if TYPE_CHECKING:`, where type checkers and
+documentation tools read them, and lets `lazy_exports` do at run time what they say:
+
+    if TYPE_CHECKING:
+        from aaren_rl.training.run import train
+
+    __all__ = ["train"]
+    __getattr__, __dir__ = lazy_exports(__name__, __all__)
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+
+def lazy_exports(
+    package: str, names: Sequence[str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The `__getattr__` and the `__dir__` of a package whose imports only type checkers run.
+
+    Args:
+        package: the package's `__name__`.
+        names: its `__all__`. None of them may also be the name of a submodule, which Python would
+            find first.
+
+    Returns:
+        `__getattr__`, which imports a name from the module that the source gives for it, and
+        `__dir__`.
+    """
+
+    @cache
+    def origins() -> dict[str, str]:
+        """Module of each name, read from the package's own `from MODULE import NAME` lines."""
+        tree = ast.parse(inspect.getsource(sys.modules[package]))
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        return {name.name: str(node.module) for node in imports for name in node.names}
+
+    def getattr_(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(import_module(origins()[name]), name)
+        setattr(sys.modules[package], name, value)  # found directly from now on
+        return value
+
+    def dir_() -> list[str]:
+        return sorted(names)
+
+    return getattr_, dir_

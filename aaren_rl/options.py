@@ -1,0 +1,146 @@
+"""Config dataclasses as command-line options: groups, aliases, and mistakes in one line.
+
+tyro makes the options, from a dataclass derived from the config: the same fields, with those that
+the config's `GROUPS` names in boxes of their own below the others. `parse` puts the values back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import io
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
+
+import docstring_parser
+import tyro
+
+from aaren_rl.errors import UserError
+
+C = TypeVar("C")
+Option = tuple[str, Any, Any]
+"""Name, annotation and default, as `dataclasses.make_dataclass` takes them."""
+
+
+class Box:
+    """Base of the derived dataclasses that hold one box of options."""
+
+    config: type | None = None
+    """The config that they make, which is one field of the whole; `None` when each is a field."""
+
+
+def parse(kind: type[C], words: Sequence[str], *, prog: str, default: C | None = None) -> C:
+    """Read a config from the words behind a command.
+
+    Args:
+        kind: a dataclass; its optional `GROUPS` maps titles to tuples of fields' names. A field
+            that is a dataclass itself is a group of its own.
+        words: the command line behind the command's name.
+        prog: the command, for the help.
+        default: where options that are not given are taken from; by default the config's defaults.
+
+    Raises:
+        UserError: for options that do not fit, in one line.
+        SystemExit: with code 0 after `--help`.
+    """
+    options, messages = options_of(kind, default), io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            values = tyro.cli(
+                options,
+                args=list(words),
+                prog=prog,
+                description=inspect.getdoc(kind),
+                config=(tyro.conf.DisallowNone,),
+            )
+    except SystemExit as stop:
+        if not stop.code:  # after --help
+            raise
+        raise UserError(f"{in_one_line(messages.getvalue())}; see {prog} --help") from None
+    return kind(**fields_of(values))
+
+
+def options_of(kind: type, default: Any = None) -> type:
+    """The dataclass that tyro makes the options of a config from; arguments as in `parse`."""
+    titles = {name: title for title, names in getattr(kind, "GROUPS", {}).items() for name in names}
+    hints, helps = get_type_hints(kind, include_extras=True), helps_of(kind)
+    groups: dict[str, list[Option]] = {"": [], **{title: [] for title in titles.values()}}
+    boxes: list[Option] = []
+    for field in dataclasses.fields(kind):
+        name, hint = field.name, hints[field.name]
+        value = None if default is None else getattr(default, name)
+        inner = hint.__origin__ if get_origin(hint) is Annotated else hint
+        if dataclasses.is_dataclass(inner):
+            inside = options_of(inner, value)
+            boxes.append(boxed(name, make_dataclass(name, [], inside, Box, config=inner)))
+        else:
+            option = option_of(field, hint, helps.get(name, ""), default)
+            groups[titles.get(name, "")].append(option)
+    options = groups.pop("")
+    for title, members in groups.items():
+        options.append(boxed(title, make_dataclass(title, members, Box)))
+    return make_dataclass(kind.__name__, options + boxes)
+
+
+def option_of(field: dataclasses.Field[Any], hint: Any, help: str, default: Any) -> Option:
+    """The option of one field of a config."""
+    names: dict[str, Any] = {}
+    if field.name in ("env", "environment") and not is_positional(hint):
+        names = {"name": "env", "aliases": ("--environment",)}
+    if default is None:
+        start = {"default": field.default, "default_factory": field.default_factory}
+    else:
+        start = {"default_factory": lambda: getattr(default, field.name)}
+    option = Annotated[hint, tyro.conf.arg(help=help, **names)]
+    return field.name, option, dataclasses.field(**start)  # type: ignore[call-overload]
+
+
+def boxed(title: str, box: type) -> Option:
+    """Options in a box with a title, which is no part of their names."""
+    return title, Annotated[box, tyro.conf.OmitArgPrefixes], dataclasses.field(default_factory=box)
+
+
+def make_dataclass(name: str, options: list[Option], *bases: type, **namespace: Any) -> type:
+    """A dataclass of these options, in any order and without a docstring for the help."""
+    return dataclasses.make_dataclass(
+        name, options, bases=bases, kw_only=True, namespace={"__doc__": "", **namespace}
+    )
+
+
+def is_positional(hint: Any) -> bool:
+    """Whether tyro reads a field of this annotation by its place and not by its name."""
+    return tyro.conf.Positional in getattr(hint, "__metadata__", ())
+
+
+def helps_of(kind: type) -> dict[str, str]:
+    """The docstrings below the fields of a config and of its bases, each as one line."""
+    parsed = [docstring_parser.parse_from_object(base) for base in reversed(kind.__mro__[:-1])]
+    return {
+        param.arg_name: " ".join((param.description or "").split())
+        for docstring in parsed
+        for param in docstring.params
+    }
+
+
+def fields_of(values: Any) -> dict[str, Any]:
+    """The config's fields from an instance of the dataclass that `options_of` derived from it."""
+    given: dict[str, Any] = {}
+    for name, value in vars(values).items():
+        if not isinstance(value, Box):
+            given[name] = value
+        elif value.config is None:
+            given |= fields_of(value)
+        else:
+            given[name] = value.config(**fields_of(value))
+    return given
+
+
+def in_one_line(messages: str) -> str:
+    """What is wrong, from tyro's box of it: a title, the message, a rule, further help."""
+    plain = re.sub(r"\x1b\[[\d;]*m", "", messages)
+    lines = [line.strip("│ ") for line in plain.splitlines()]
+    message = itertools.takewhile(lambda line: not line.startswith("─"), lines[1:])
+    return " ".join(message).rstrip(".")

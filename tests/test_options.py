@@ -1,0 +1,103 @@
+"""From a config dataclass to options and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import pytest
+import tyro
+
+from aaren_rl.errors import UserError
+from aaren_rl.options import parse
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A config inside the config."""
+
+    width: int = 4
+    """Size of a
+    token."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What two configs share."""
+
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"training": ("rates", "warm")}
+    rates: tuple[float, ...] = (0.5,)
+    """Learning rates."""
+    environment: str | None = None
+    """Where to act."""
+    shape: Annotated[Shape, tyro.conf.arg(name="")] = field(default_factory=Shape)
+
+
+@dataclass(frozen=True)
+class Config(Settings):
+    """Do a thing.
+
+    At length.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional] = Path("here")
+    """Folder of the run."""
+    warm: bool = True
+    """Whether to warm up."""
+
+
+def read(*words: str, default: Config | None = None) -> Config:
+    return parse(Config, words, prog="aaren-rl thing", default=default)
+
+
+def test_options_that_are_not_given_are_the_configs_own() -> None:
+    assert read() == Config()
+
+
+def test_options_come_from_every_group_and_from_the_config_inside() -> None:
+    words = ["there", "--rates", "1", "2", "--no-warm", "--width", "7", "--env", "Hopper-v5"]
+    assert read(*words) == Config(
+        rates=(1, 2), environment="Hopper-v5", shape=Shape(7), run=Path("there"), warm=False
+    )
+    assert read("--environment", "Hopper-v5") == read("--env", "Hopper-v5")
+
+
+def test_options_that_are_not_given_are_another_configs() -> None:
+    default = Config(rates=(), environment="Ant-v5", shape=Shape(9), warm=False)
+    assert read(default=default) == default
+    assert read("--width", "3", "--warm", default=default) == Config(
+        rates=(), environment="Ant-v5", shape=Shape(3), warm=True
+    )
+
+
+def test_the_help_has_the_groups_below_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        read("--help")
+    assert stop.value.code == 0
+    words = capsys.readouterr().out
+    assert "At length." in words
+    places = [
+        words.index(part)
+        for part in ("Folder of the run.", "--env STR", "training options", "--rates [FLOAT")
+    ]
+    places += [words.index(part) for part in ("--warm, --no-warm", "shape options", "--width INT")]
+    assert places == sorted(places)
+    assert "Size of a token. (default: 4)" in words
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--width", "wide"], "--width"),
+        (["--wdith", "3"], "Unrecognized options: --wdith"),
+        (["a", "b"], "b"),
+        (["--rates", "fast"], "--rates"),
+    ],
+)
+def test_a_mistake_is_one_line(words: list[str], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        read(*words)
+    assert message in str(error.value)
+    assert str(error.value).endswith("; see aaren-rl thing --help")
+    assert not set("│─╭\n") & set(str(error.value))
