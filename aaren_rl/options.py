@@ -47,6 +47,7 @@ def parse(kind: type[C], words: Sequence[str], *, prog: str, default: C | None =
         SystemExit: with code 0 after `--help`.
     """
     options, messages = options_of(kind, default), io.StringIO()
+    values: Any
     try:
         with contextlib.redirect_stderr(messages):
             values = tyro.cli(
@@ -73,7 +74,7 @@ def options_of(kind: type, default: Any = None) -> type:
         name, hint = field.name, hints[field.name]
         value = None if default is None else getattr(default, name)
         inner = hint.__origin__ if get_origin(hint) is Annotated else hint
-        if dataclasses.is_dataclass(inner):
+        if isinstance(inner, type) and dataclasses.is_dataclass(inner):
             inside = options_of(inner, value)
             boxes.append(boxed(name, make_dataclass(name, [], inside, Box, config=inner)))
         else:
@@ -90,12 +91,11 @@ def option_of(field: dataclasses.Field[Any], hint: Any, help: str, default: Any)
     names: dict[str, Any] = {}
     if field.name in ("env", "environment") and not is_positional(hint):
         names = {"name": "env", "aliases": ("--environment",)}
-    if default is None:
-        start = {"default": field.default, "default_factory": field.default_factory}
-    else:
+    start: Any = {"default": field.default, "default_factory": field.default_factory}
+    if default is not None:
         start = {"default_factory": lambda: getattr(default, field.name)}
     option = Annotated[hint, tyro.conf.arg(help=help, **names)]
-    return field.name, option, dataclasses.field(**start)  # type: ignore[call-overload]
+    return field.name, option, dataclasses.field(**start)
 
 
 def boxed(title: str, box: type) -> Option:
