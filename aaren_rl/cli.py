@@ -66,7 +66,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if name.startswith("--tyro-"):  # shell completion
         import tyro
 
-        kinds = {name: options_of(command.kind) for name, command in COMMANDS.items()}
+        kinds: dict[str, Any] = {n: options_of(each.kind) for n, each in COMMANDS.items()}
         tyro.extras.subcommand_cli_from_dict(kinds, args=words, prog=PROG)
     close = difflib.get_close_matches(name, COMMANDS, n=1)
     what = f"unknown command {name}" if name else "a command expected"
