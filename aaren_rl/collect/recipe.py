@@ -85,13 +85,13 @@ def _folder(config: CollectConfig, quality: Quality) -> Path:
 
 def _row(config: CollectConfig, quality: Quality) -> dict[str, Any]:
     data = load_trajectories(_folder(config, quality))
-    returns = data.episode_returns
+    scores = data.normalized_score(data.episode_returns)
     return {
         "dataset": config.dataset_id(quality),
         "steps": data.num_steps,
         "episodes": data.num_episodes,
-        "return_mean": float(np.mean(returns)),
-        "score_mean": float(np.mean(data.normalized_score(returns))),
+        "return_mean": float(np.mean(data.episode_returns)),
+        "score_mean": None if scores is None else float(np.mean(scores)),
     }
 
 
