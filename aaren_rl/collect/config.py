@@ -102,7 +102,7 @@ class CollectConfig:
     @property
     def minari_root(self) -> Path:
         """Where the datasets go."""
-        return local_root() if self.root is None else self.root
+        return (local_root() if self.root is None else self.root).absolute()
 
     def dataset_id(self, quality: Quality) -> str:
         """The Minari id of one dataset."""
