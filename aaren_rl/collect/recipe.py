@@ -27,7 +27,7 @@ from aaren_rl.data.to_minari import SCRATCH, check_new_dataset, write_minari
 from aaren_rl.data.trajectory import Trajectory
 from aaren_rl.envs.vector import environment_spec, make_env
 from aaren_rl.errors import UserError
-from aaren_rl.files import probe_folder, read_json, read_tensors, write_json, write_tensors
+from aaren_rl.files import locked, probe_folder, read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from aaren_rl.collect.training import Evaluation
 
 CONFIG_FILE, REFERENCES_FILE = "config.json", "references.json"
+LOCK_FILE = ".collecting.lock"
 # First seeds of the episodes, apart from each other and from training's.
 SEEDS = {"random": 1_000_000, "medium": 2_000_000, "expert": 3_000_000}
 REFERENCE_SEEDS = {"random": 4_000_000, "expert": 5_000_000}
@@ -68,15 +69,22 @@ def collect(config: CollectConfig) -> list[dict[str, Any]]:
         try_environment(config, env)
         _check_datasets(config)
         _claim_folder(config)
-        missing = [quality for quality in wanted if not _folder(config, quality).exists()]
-        if missing:
-            recipe = Recipe(config, spec, model)
-            recipe.prepare()
-            for quality in missing:
-                recipe.write(quality)
+        busy = f"--out {config.run_folder}: another process is collecting there"
+        with locked(config.run_folder / LOCK_FILE, busy):
+            _write_missing(config, wanted, Recipe(config, spec, model))
     finally:
         env.close()
     return [_row(config, quality) for quality in wanted]
+
+
+def _write_missing(config: CollectConfig, wanted: list[Quality], recipe: Recipe) -> None:
+    for left in _folder(config, wanted[0]).parent.glob(f"{SCRATCH}*") if config.resume else ():
+        shutil.rmtree(left)  # of a process that was killed
+    missing = [quality for quality in wanted if not _folder(config, quality).exists()]
+    if missing:
+        recipe.prepare()
+    for quality in missing:
+        recipe.write(quality)
 
 
 def _folder(config: CollectConfig, quality: Quality) -> Path:
@@ -99,8 +107,6 @@ def _check_datasets(config: CollectConfig) -> None:
     """Raise UserError for a dataset that is there and not of this run."""
     for quality in config.datasets:
         folder = _folder(config, quality)
-        for left in folder.parent.glob(f"{SCRATCH}*") if config.resume else ():
-            shutil.rmtree(left)  # of a process that was killed
         if not (config.resume and folder.exists()):
             check_new_dataset(config.dataset_id(quality), config.minari_root)
         elif read_metadata(folder / "data" / METADATA).get("collection") != config.to_json():

@@ -18,6 +18,7 @@ from aaren_rl.collect.learner import Recorder, make_learner
 from aaren_rl.collect.rollouts import play
 from aaren_rl.envs.vector import environment_spec, make_env
 from aaren_rl.errors import UserError
+from aaren_rl.files import locked
 from aaren_rl.training.interrupt import Interrupted
 
 
@@ -130,6 +131,14 @@ def test_damaged_checkpoints_are_refused_in_one_line(
                 collect(config)
             shutil.rmtree(tmp_path / "run")
             assert not list((tmp_path / "minari").rglob("*-replay-v0"))
+
+
+def test_two_processes_in_one_folder(tmp_path: Path) -> None:
+    config = pendulum(tmp_path)
+    config.run_folder.mkdir()
+    lock, said = locked(config.run_folder / ".collecting.lock", ""), "another process is collecting"
+    with lock, pytest.raises(UserError, match=said):
+        collect(config)
 
 
 def test_a_run_of_the_first_edition_is_refused(tmp_path: Path) -> None:
