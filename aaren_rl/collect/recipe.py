@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from itertools import chain
@@ -138,6 +139,14 @@ def _claim_folder(config: CollectConfig) -> None:
     write_json(file, now)
 
 
+def _read_references(file: Path) -> dict[str, float]:
+    found = read_json(file) if file.exists() else {}
+    numbers = found.values() if isinstance(found, dict) else [None]
+    if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
+        raise UserError(f"{file}: mean returns by name expected")
+    return dict(found)
+
+
 class Recipe:
     """Trains and chooses the policies, and writes datasets of them.
 
@@ -155,8 +164,8 @@ class Recipe:
 
     def prepare(self) -> None:
         """Train, choose and measure, as far as the datasets need it and it was not done before."""
-        file, top = self.folder / REFERENCES_FILE, self.config.expert_return
-        self.references = read_json(file) if file.exists() else {}
+        top = self.config.expert_return
+        self.references = _read_references(self.folder / REFERENCES_FILE)
         self._measure("random")
         wanted = set(self.config.datasets)
         if top is None or wanted != {"random"}:
@@ -231,7 +240,7 @@ class Recipe:
         if quality == "medium-replay":
             from aaren_rl.collect.training import history_episodes
 
-            episodes = history_episodes(self.folder, self.chosen["medium"].step)
+            episodes = history_episodes(self.model, self.folder, self.chosen["medium"].step)
         elif quality == "medium-expert":
             episodes = chain(self._rollouts("medium"), self._rollouts("expert"))
         else:

@@ -31,7 +31,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.save_util import load_from_zip_file
 
 from aaren_rl.collect.config import CollectConfig
-from aaren_rl.collect.learner import Steps, policy_tensors, random_share, recorder_of, weights_file
+from aaren_rl.collect.learner import (
+    FIELDS,
+    Steps,
+    policy_tensors,
+    random_share,
+    recorder_of,
+    weights_file,
+)
 from aaren_rl.collect.rollouts import actor_of, play, say
 from aaren_rl.data.trajectory import Trajectory
 from aaren_rl.errors import UserError, one_line
@@ -40,7 +47,7 @@ from aaren_rl.training.interrupt import Interrupted
 
 PROGRESS_FILE = "progress.json"
 EVALUATION_SEED = 10_000  # added to the run's seed
-COUNTERS = ("num_timesteps", "_n_updates", "_n_calls", "exploration_rate")
+COUNTERS = ("_n_updates", "_n_calls", "exploration_rate")
 
 
 @dataclass(frozen=True)
@@ -121,14 +128,15 @@ def evaluation(config: CollectConfig, model: BaseAlgorithm, environment: EnvSpec
     return Evaluation(model.num_timesteps, float(np.mean(returns)), float(np.std(returns)))
 
 
-def history_episodes(run: Path, stop: int) -> Iterator[Trajectory]:
+def history_episodes(model: BaseAlgorithm, run: Path, stop: int) -> Iterator[Trajectory]:
     """The episodes of the first `stop` steps that were learned from.
 
     Args:
+        model: a learner in the same environment.
         run: the run's folder.
         stop: the step of an evaluation.
     """
-    for steps in _history(run, stop):
+    for steps in _history(model, run, stop):
         low = 0
         for end in np.flatnonzero(steps["terminations"] | steps["truncations"]).tolist():
             rows, low = slice(low, end + 1), end + 1
@@ -174,16 +182,23 @@ def _restore(model: BaseAlgorithm, run: Path) -> list[Evaluation]:
         return []
     progress = read_json(file)
     try:
-        rows = [Evaluation(**row) for row in progress["evaluations"]]
-        counters = {key: progress["counters"][key] for key in COUNTERS if hasattr(model, key)}
+        rows = [
+            Evaluation(int(row["step"]), float(row["return_mean"]), float(row["return_std"]))
+            for row in progress["evaluations"]
+        ]
+        counters = {
+            key: type(getattr(model, key))(progress["counters"][key])
+            for key in COUNTERS
+            if hasattr(model, key)
+        }
         learner = _learner_file(run, rows[-1].step)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{file}: not the progress of a collection ({error!r})") from None
     _load_learner(model, learner)
-    for key, value in counters.items():
+    for key, value in {"num_timesteps": rows[-1].step, **counters}.items():
         setattr(model, key, value)
     if hasattr(model, "replay_buffer"):
-        for steps in _history(run, rows[-1].step):
+        for steps in _history(model, run, rows[-1].step):
             _fill(model, steps)
     return rows
 
@@ -213,13 +228,24 @@ def _fill(model: Any, steps: Steps) -> None:
         model.replay_buffer.add(*(np.asarray(value)[None] for value in (*row, done)), infos)
 
 
-def _history(run: Path, stop: int) -> Iterator[Steps]:
+def _history(model: BaseAlgorithm, run: Path, stop: int) -> Iterator[Steps]:
     """The steps before `stop`, one stretch after another; a stretch ends there."""
+    seen, taken = model.observation_space.shape, model.action_space.shape
+    shapes = dict(zip(FIELDS, (seen, seen, taken, (), (), ()), strict=True))
     start = 0
     while start < stop:
-        steps = {k: v.numpy() for k, v in read_tensors(_history_file(run, start)).items()}
+        file = _history_file(run, start)
+        try:
+            steps = {name: tensor.numpy() for name, tensor in read_tensors(file).items()}
+            count = len(steps["rewards"])
+            right = {name: steps[name].shape == (count, *shapes[name]) for name in FIELDS}
+            flags = steps["terminations"].dtype == steps["truncations"].dtype == bool
+        except (KeyError, TypeError):
+            count = 0
+        if not (count and flags and all(right.values())):
+            raise UserError(f"{file}: not the steps of this collection")
         yield steps
-        start += len(steps["rewards"])
+        start += count
 
 
 def _history_file(run: Path, start: int) -> Path:

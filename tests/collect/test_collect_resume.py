@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from collect_cases import Collections, assert_same_datasets, dqn, pendulum
+from safetensors.torch import save
 
 from aaren_rl.collect import collect, training
-from aaren_rl.collect.learner import Recorder, make_learner
+from aaren_rl.collect.learner import FIELDS, Recorder, make_learner
 from aaren_rl.collect.rollouts import play
 from aaren_rl.envs.vector import environment_spec, make_env
 from aaren_rl.errors import UserError
@@ -118,7 +120,12 @@ def test_damaged_checkpoints_are_refused_in_one_line(
             b"",
         ],
         "progress.json": [b"{", b"[]", b'{"evaluations": []}', b'{"evaluations": [{"step": 1}]}'],
-        "history/000000000000.safetensors": [b"", b"12345678"],
+        "history/000000000000.safetensors": [
+            *(b"", b"12345678", save({}), save({name: torch.zeros(0) for name in FIELDS})),
+            save({name: torch.zeros(384) for name in FIELDS}),
+            save({name: torch.zeros((), dtype=torch.bfloat16) for name in FIELDS}),
+        ],
+        "references.json": [b"[]", b'{"random": [1]}', b'{"random": NaN}'],
     }
     config = dataclasses.replace(
         collections.config("ppo"), out=tmp_path / "run", root=tmp_path / "minari", resume=True

@@ -55,10 +55,14 @@ def test_steps_are_copied_and_the_open_episode_is_cut() -> None:
 @pytest.mark.parametrize("kind", ["ppo", "dqn", "sac"])
 def test_history_is_every_step_in_whole_episodes(kind: str, collections: Collections) -> None:
     collections.rows(kind)
-    run = collections.config(kind).run_folder
+    config = collections.config(kind)
+    model, run = (
+        make_learner(config, make_env(environment_spec(config.environment))),
+        config.run_folder,
+    )
     files = sorted((run / "history").iterdir())
     stop = int(sorted((run / "policies").iterdir())[-2].stem)  # before the last checkpoint
-    episodes = list(history_episodes(run, stop))
+    episodes = list(history_episodes(model, run, stop))
     assert sum(len(episode.rewards) for episode in episodes) == stop == int(files[-1].stem)
     rewards = np.concatenate([read_tensors(file)["rewards"].numpy() for file in files])
     np.testing.assert_array_equal(np.concatenate([e.rewards for e in episodes]), rewards[:stop])
