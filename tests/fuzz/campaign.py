@@ -196,11 +196,15 @@ def _out(folder: str, root: str) -> list[str]:
     return ["--out", folder, "--root", root]
 
 
+def target_of(random: Random) -> str:
+    """The target of a case, its generator's first draw."""
+    return random.choices(list(TARGETS), [target.weight for target in TARGETS.values()])[0]
+
+
 def new_case(number: int, base: Path, scratch: Path) -> tuple[Case, Path]:
     """A copy of the base with one file changed, as the number says."""
     random = Random(number)
-    names = [name for name in TARGETS if any(base.glob(TARGETS[name].files[0]))]
-    name = random.choices(names, [TARGETS[name].weight for name in names])[0]
+    name = target_of(random)
     target = TARGETS[name]
     folder = scratch / f"case-{number}"
     shutil.copytree(base, folder)
@@ -374,10 +378,13 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of cases to run again")
+    parser.add_argument("--target", choices=list(TARGETS), help="only the cases of one target")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--report", type=Path, help="file for the bad cases, JSON lines")
     flags = parser.parse_args()
     numbers = flags.only or range(flags.first, flags.first + flags.cases)
+    if flags.target is not None:
+        numbers = [number for number in numbers if target_of(Random(number)) == flags.target]
     bad: list[Case] = []
     counts: collections.Counter[tuple[str, int]] = collections.Counter()
     begun = time.monotonic()
