@@ -81,23 +81,27 @@ class Target:
     writes: Sequence[str] = ()
 
 
+def data_target(source: str, files: Sequence[str], weight: int) -> Target:
+    """A dataset that is trained on, in its environment and without, and converted."""
+    train = ["train", "--dataset", source, "--out", "new", *TINY]
+    return Target(
+        files,
+        [
+            [*train, "--environment", "none"],
+            [*train, "--agent", "behavior-cloning"],
+            ["convert", source, "other/thing-v0", "--root", "converted"],
+        ],
+        weight,
+    )
+
+
 TARGETS = {
-    "minari": Target(
-        [f"{DATA}/data/metadata.json", f"{DATA}/data/main_data.hdf5"],
-        [
-            ["train", "--dataset", DATA, "--out", "new", "--environment", "none", *TINY],
-            ["train", "--dataset", DATA, "--out", "new", "--agent", "behavior-cloning", *TINY],
-        ],
-        5,
-    ),
-    "d4rl": Target(
-        ["d4rl.hdf5"],
-        [
-            ["train", "--dataset", "d4rl.hdf5", "--out", "new", "--environment", "none", *TINY],
-            ["convert", "d4rl.hdf5", "other/thing-v0", "--root", "converted"],
-        ],
-        4,
-    ),
+    "minari": data_target(DATA, [f"{DATA}/data/metadata.json", f"{DATA}/data/main_data.hdf5"], 5),
+    "d4rl": data_target("d4rl.hdf5", ["d4rl.hdf5"], 3),
+    "d3rlpy-1": data_target("version-1.h5", ["version-1.h5"], 2),
+    "d3rlpy-2": data_target("version-2.h5", ["version-2.h5"], 2),
+    "npz": data_target("arrays.npz", ["arrays.npz"], 2),
+    "json": data_target("episodes.json", ["episodes.json"], 2),
     "run": Target(
         ["run/*.json", "run/last/*", "run/best/*"],
         [
@@ -127,10 +131,6 @@ TARGETS = {
         ["collected"],
     ),
 }
-# What own code writes: arrays in the file formats that `train --dataset` takes.
-for name in ("npz.npz", "episodes.json"):
-    commands = [["train", "--dataset", name, "--out", "new", "--environment", "none", *TINY]]
-    TARGETS[name] = Target([name], commands, 2)
 
 
 @dataclass
@@ -158,22 +158,41 @@ class Case:
     output: str = ""
 
 
+def write_hdf5(path: Path, content: dict[str, Any]) -> None:
+    """Write arrays and scalars by name."""
+    with h5py.File(path, "w") as file:
+        for name, value in content.items():
+            file[name] = value
+
+
 def make_base(folder: Path) -> None:
     """Make, by the real commands, one of everything that a case can change."""
     random = np.random.default_rng(0)
-    with h5py.File(folder / "d4rl.hdf5", "w") as file:
-        file["observations"] = random.normal(size=(60, 3)).astype(np.float32)
-        file["actions"] = random.uniform(-1, 1, (60, 2)).astype(np.float32)
-        file["rewards"] = random.normal(size=60)
-        file["terminals"] = np.arange(60) % 20 == 19
-        file["timeouts"] = np.arange(60) % 20 == 9
-        file["metadata/policy"] = b"random"
-    with h5py.File(folder / "d4rl.hdf5") as file:
-        flat = {name: node[()] for name, node in file.items() if name != "metadata"}
-    np.savez(folder / "npz.npz", **flat)
-    episode = {name: flat[name][:10].tolist() for name in ("observations", "actions", "rewards")}
-    ends = {"terminations": [False] * 9 + [True], "truncations": [False] * 10}
-    (folder / "episodes.json").write_text(json.dumps([{**episode, **ends}] * 3))
+    ends = {"terminals": np.arange(60) % 20 == 19, "timeouts": np.arange(60) % 20 == 9}
+    flat = {
+        "observations": random.normal(size=(60, 3)).astype(np.float32),
+        "actions": random.uniform(-1, 1, (60, 2)).astype(np.float32),
+        "rewards": random.normal(size=60),
+    }
+    whole = {**flat, **ends}
+    np.savez(folder / "arrays.npz", **whole)
+    write_hdf5(folder / "d4rl.hdf5", {**whole, "metadata/policy": b"random"})
+    both = ends["terminals"] | ends["timeouts"]
+    flags = {"discrete_action": False, "create_mask": False, "mask_size": 1}
+    first = {**flat, "terminals": ends["terminals"], "episode_terminals": both, **flags}
+    write_hdf5(folder / "version-1.h5", {k: np.asarray(v, "f4") for k, v in first.items()})
+    parts = [
+        {name: values[start : start + 10] for name, values in flat.items()} for start in (0, 9)
+    ]
+    second: dict[str, Any] = {"columns": [*flat, "terminated"], "num_episodes": 2, "version": "2.1"}
+    for index, part in enumerate(parts):
+        second |= {f"{name}_{index}": values for name, values in part.items()}
+        second[f"rewards_{index}"] = part["rewards"][:, None]
+        second[f"terminated_{index}"] = True
+    write_hdf5(folder / "version-2.h5", second)
+    listed = {name: values.tolist() for name, values in parts[0].items()}
+    flags = {"terminations": [False] * 9 + [True], "truncations": [False] * 10}
+    (folder / "episodes.json").write_text(json.dumps([{**listed, **flags}] * 3))
     (folder / "spec.yaml").write_text(yaml.safe_dump(SPEC))
     export = ["export", "run", "--out", "policy.onnx", "--steps", "5"]
     for command in (
