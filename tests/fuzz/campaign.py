@@ -82,17 +82,11 @@ class Target:
 
 
 def data_target(source: str, files: Sequence[str], weight: int) -> Target:
-    """A dataset that is trained on, in its environment and without, and converted."""
+    """A dataset that is trained on, in the environment that it names and without, and converted."""
     train = ["train", "--dataset", source, "--out", "new", *TINY]
-    return Target(
-        files,
-        [
-            [*train, "--environment", "none"],
-            [*train, "--agent", "behavior-cloning"],
-            ["convert", source, "other/thing-v0", "--root", "converted"],
-        ],
-        weight,
-    )
+    convert = ["convert", source, "other/thing-v0", "--root", "converted"]
+    own = [[*train, "--agent", "behavior-cloning"]] if source == DATA else []
+    return Target(files, [[*train, "--environment", "none"], convert, *own], weight)
 
 
 TARGETS = {
