@@ -2,7 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test format lint type clean
+N ?= 10000
+
+.PHONY: help quickstart test fuzz format lint type clean
 
 help:            ## show this text
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -12,6 +14,9 @@ quickstart: .venv/installed  ## install, then train and compare both agents on t
 
 test: .venv/installed-dev    ## the whole test suite
 	$(BIN)/python -m pytest -n 2
+
+fuzz: .venv/installed-dev    ## commands on N files made wrong, in structure and bytes (N=10000)
+	$(BIN)/python tests/fuzz/campaign.py --cases $(N) --report fuzz-bad.jsonl
 
 format: .venv/installed-dev  ## format the code
 	$(BIN)/ruff format .

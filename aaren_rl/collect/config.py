@@ -17,6 +17,10 @@ from aaren_rl.errors import UserError
 
 Quality = Literal["random", "medium", "medium-replay", "medium-expert", "expert"]
 QUALITIES: tuple[Quality, ...] = ("random", "medium", "medium-replay", "medium-expert", "expert")
+AT_LEAST_ONE = (
+    *("train_steps", "steps", "evaluate_every", "evaluation_episodes", "reference_episodes"),
+    "buffer_size",
+)
 FROM_EXPERT: tuple[Quality, ...] = ("expert", "medium-expert")
 
 
@@ -49,8 +53,8 @@ class CollectConfig:
     """The return that counts as 100. By default the expert's own. With it, training stops at medium
     when no dataset needs an expert."""
     evaluate_every: int | None = None
-    """Steps between two evaluations, each with a snapshot to go on from; by default a hundredth of
-    train-steps."""
+    """Steps between two evaluations, each with a checkpoint to go on from and then a new episode;
+    by default a hundredth of train-steps."""
     evaluation_episodes: int = 10
     """Episodes of each evaluation."""
     evaluation: Literal["stochastic", "deterministic"] = "stochastic"
@@ -73,10 +77,10 @@ class CollectConfig:
     root: Path | None = None
     """Minari root to write into. By default MINARI_DATASETS_PATH, else ~/.minari/datasets."""
     out: Path | None = None
-    """Folder of the training: snapshots, policies, history. By default runs/collect/ENVIRONMENT/
+    """Folder of the training: checkpoint, policies, history. By default runs/collect/ENVIRONMENT/
     ALGORITHM-seed-SEED."""
     resume: bool = False
-    """Go on from the last snapshot and keep the datasets that are finished; flags not given are
+    """Go on from the last checkpoint and keep the datasets that are finished; flags not given are
     taken from the folder."""
 
     @property
@@ -98,7 +102,7 @@ class CollectConfig:
     @property
     def minari_root(self) -> Path:
         """Where the datasets go."""
-        return local_root() if self.root is None else self.root
+        return (local_root() if self.root is None else self.root).absolute()
 
     def dataset_id(self, quality: Quality) -> str:
         """The Minari id of one dataset."""
@@ -123,21 +127,10 @@ class CollectConfig:
 
     def check(self) -> None:
         """Raise `UserError` for a value that cannot work, naming its flag."""
-        for name in ("train_steps", "steps", "evaluation_interval", "evaluation_episodes"):
-            if getattr(self, name) < 1:
-                flag = "--" + name.replace("_", "-").replace("interval", "every")
-                raise UserError(f"{flag} must be at least 1, got {getattr(self, name)}")
-        if self.evaluate_every is not None and self.evaluate_every < 1:
-            raise UserError(f"--evaluate-every must be at least 1, got {self.evaluate_every}")
-        if self.reference_episodes < 1:
-            raise UserError(
-                f"--reference-episodes must be at least 1, got {self.reference_episodes}"
-            )
-        if self.buffer_size < self.evaluation_interval:
-            raise UserError(
-                f"--buffer-size must be at least the {self.evaluation_interval} steps between two "
-                f"evaluations, got {self.buffer_size}"
-            )
+        for name in AT_LEAST_ONE:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
         if not 0 < self.medium_score <= 100:
             raise UserError(f"--medium-score must be in (0, 100], got {self.medium_score}")
         if self.expert_return is not None and not math.isfinite(self.expert_return):

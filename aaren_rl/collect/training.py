@@ -1,48 +1,53 @@
-"""Online training, evaluated and saved at intervals so that a kill at any moment costs little."""
+"""Online training by Stable-Baselines3, in stretches from checkpoint to checkpoint.
+
+A run's folder holds, by the number of steps learned from:
+
+    progress.json               all evaluations; the last one is the newest checkpoint's
+    learner-STEP.zip            Stable-Baselines3's own file; only its weights are ever read
+    history/STEP.safetensors    the steps in the environment from STEP to the next checkpoint
+    policies/STEP.safetensors   the policy that was evaluated
+
+Every stretch starts afresh: all generators are seeded by the number of steps done and the
+environment is reset. So a resumed run takes the same steps as one that was never stopped, though
+an environment's state cannot be saved.
+"""
 
 from __future__ import annotations
 
-import os
-import shutil
+import io
+import pickle
+import zipfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.save_util import load_from_zip_file
 
-from aaren_rl.collect.acting import greedy_actor, play, stochastic_actor
 from aaren_rl.collect.config import CollectConfig
-from aaren_rl.collect.history import History
 from aaren_rl.collect.learner import (
-    buffer_actions,
-    learner_state,
+    FIELDS,
+    Steps,
     policy_tensors,
     random_share,
-    refill_buffer,
-    restore_learner,
+    recorder_of,
+    weights_file,
 )
-from aaren_rl.collect.policies import weights_file
-from aaren_rl.collect.progress import Bar
-from aaren_rl.collect.recorder import Recorder
-from aaren_rl.files import (
-    read_json,
-    read_tensors,
-    recover_folder,
-    remove_leftovers,
-    replace_folder,
-    write_json,
-    write_tensors,
-)
-from aaren_rl.training.checkpoint import random_state, restore_random_state
-from aaren_rl.training.interrupt import Interrupted, StopRequest
+from aaren_rl.collect.rollouts import actor_of, play, say
+from aaren_rl.data.trajectory import Trajectory
+from aaren_rl.errors import UserError, one_line
+from aaren_rl.files import read_json, read_tensors, write_bytes, write_json, write_tensors
+from aaren_rl.training.interrupt import Interrupted
 
-if TYPE_CHECKING:
-    from stable_baselines3.common.base_class import BaseAlgorithm
-
-TENSORS_FILE, PROGRESS_FILE = "learner.safetensors", "progress.json"
+PROGRESS_FILE = "progress.json"
 EVALUATION_SEED = 10_000  # added to the run's seed
+COUNTERS = ("_n_updates", "_n_calls", "exploration_rate")
 
 
 @dataclass(frozen=True)
@@ -60,141 +65,192 @@ class Evaluation:
     return_std: float
 
 
-class Training:
-    """Trains, and leaves in the run's folder `snapshot/`, `policies/` and `history/`.
+class _Stretch(BaseCallback):
+    """Tells the learner, whose schedules ask for it, how long the whole training is."""
+
+    def __init__(self, train_steps: int) -> None:
+        super().__init__()
+        self._train_steps = train_steps
+
+    def _on_training_start(self) -> None:
+        self.model._total_timesteps = self._train_steps
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def train(
+    config: CollectConfig,
+    model: BaseAlgorithm,
+    environment: EnvSpec,
+    enough: float | None = None,
+) -> list[Evaluation]:
+    """Train to the end, from the newest checkpoint where there is one.
 
     Args:
         config: what to do.
-        model: learns in the recorder's environment.
-        recorder: writes down what it does there.
+        model: the learner, of `make_learner`.
         environment: to evaluate in.
-        folder: the run's folder.
         enough: the evaluation return at which training may stop; `None` for never.
+
+    Returns:
+        All evaluations.
+
+    Raises:
+        UserError: a checkpoint that is damaged or of another version.
+        Interrupted: after Ctrl-C.
     """
+    run, total, interval = config.run_folder, config.train_steps, config.evaluation_interval
+    rows = _restore(model, run)
+    while not rows or (rows[-1].step < total and (enough is None or rows[-1].return_mean < enough)):
+        start = model.num_timesteps
+        stop = min((start // interval + 1) * interval, total)
+        model.set_random_seed((config.seed + start) % 2**31)
+        model._last_obs = None  # makes `learn` reset the environment
+        try:
+            model.learn(stop - start, _Stretch(total), reset_num_timesteps=False)
+            rows.append(evaluation(config, model, environment))
+        except KeyboardInterrupt:
+            raise Interrupted(start) from None
+        new, name = rows[-1], f"{type(model).__name__} in {environment.id}"
+        say(f"{name}: step {new.step}, return {new.return_mean:.1f} ± {new.return_std:.1f}")
+        _save(model, run, rows, start)
+    return rows
 
-    def __init__(
-        self,
-        config: CollectConfig,
-        model: BaseAlgorithm,
-        recorder: Recorder,
-        environment: EnvSpec,
-        folder: Path,
-        enough: float | None = None,
-    ) -> None:
-        self.config, self.model, self.recorder = config, model, recorder
-        self.environment, self.folder, self.enough = environment, folder, enough
-        self.history = History(folder / "history")
-        self.evaluations: list[Evaluation] = []
-        self.finished = False
-        self._written = 0  # steps in the history's files
 
-    def run(self) -> None:
-        """Train to the end, from the last snapshot where there is one.
+def evaluation(config: CollectConfig, model: BaseAlgorithm, environment: EnvSpec) -> Evaluation:
+    """The model's policy in the evaluation's episodes, the same ones each time."""
+    seed, count = EVALUATION_SEED + config.seed, config.evaluation_episodes
+    greedy = config.evaluation == "deterministic"
+    actor = actor_of(model.policy, seed, random_share(model), greedy=greedy)
+    episodes = play(actor, environment, seed=seed, episodes=count)
+    returns = [float(np.sum(episode.rewards)) for episode in episodes]
+    return Evaluation(model.num_timesteps, float(np.mean(returns)), float(np.std(returns)))
 
-        Raises:
-            Interrupted: after Ctrl-C or SIGTERM; all is saved by then.
-        """
-        if recover_folder(self.folder / "snapshot").is_dir():
-            self._restore()
-        if self.finished:
-            return
-        from aaren_rl.collect.callback import BetweenRollouts
 
-        title = f"{type(self.model).__name__} in {self.environment.id}"
-        done = self.model.num_timesteps
-        with StopRequest() as stop, Bar(title, self.config.train_steps, done) as bar:
-            visitor = BetweenRollouts(
-                lambda: self._visit(stop, bar), lambda: bar.step(self.recorder.steps)
+def history_episodes(model: BaseAlgorithm, run: Path, stop: int) -> Iterator[Trajectory]:
+    """The episodes of the first `stop` steps that were learned from.
+
+    Args:
+        model: a learner in the same environment.
+        run: the run's folder.
+        stop: the step of an evaluation.
+    """
+    for steps in _history(model, run, stop):
+        low = 0
+        for end in np.flatnonzero(steps["terminations"] | steps["truncations"]).tolist():
+            rows, low = slice(low, end + 1), end + 1
+            last = steps["next_observations"][end : end + 1]
+            yield Trajectory(
+                observations=np.concatenate([steps["observations"][rows], last]),
+                actions=steps["actions"][rows],
+                rewards=steps["rewards"][rows],
+                terminated=bool(steps["terminations"][end]),
+                truncated=bool(steps["truncations"][end]),
             )
-            # SB3 adds the steps done before to what it is asked for
-            self.model.learn(
-                max(self.config.train_steps - done, 0), visitor, reset_num_timesteps=False
-            )
-            if not self.finished:
-                self.finished = True
-                self._evaluate(bar)
-                self._save()
 
-    def _visit(self, stop: StopRequest, bar: Bar) -> bool:
-        """Between two rollouts: evaluate and save where due. Says whether to go on."""
-        interval = self.config.evaluation_interval
-        last = self.evaluations[-1].step if self.evaluations else 0
-        if self.model.num_timesteps >= (last // interval + 1) * interval:
-            self._evaluate(bar)
-            if self.enough is not None and self.evaluations[-1].return_mean >= self.enough:
-                self.finished = True
-            self._save()
-        if stop.requested:
-            self._save()
-            raise Interrupted(self.model.num_timesteps)
-        return not self.finished
 
-    def _evaluate(self, bar: Bar) -> None:
-        step = self.model.num_timesteps
-        if self.evaluations and self.evaluations[-1].step == step:
-            return
-        seed, count = EVALUATION_SEED + self.config.seed, self.config.evaluation_episodes
-        with torch.random.fork_rng():  # training goes on as if nobody had looked
-            if self.config.evaluation == "stochastic":
-                actor = stochastic_actor(self.model.policy, seed, random_share(self.model))
-            else:
-                actor = greedy_actor(self.model.policy)
-            episodes = play(actor, self.environment, seed=seed, episodes=count)
-            returns = [float(np.sum(episode.rewards)) for episode in episodes]
-        self.evaluations.append(Evaluation(step, float(np.mean(returns)), float(np.std(returns))))
-        bar.note(f"step {step}, return {np.mean(returns):.1f} ± {np.std(returns):.1f}")
-        write_tensors(weights_file(self.folder, step), policy_tensors(self.model))
+def _save(model: BaseAlgorithm, run: Path, rows: list[Evaluation], start: int) -> None:
+    """Write a checkpoint; it counts once `progress.json`, which is written last, is there."""
+    steps = recorder_of(model).take()
+    tensors = {name: torch.from_numpy(values) for name, values in steps.items()}
+    write_tensors(_history_file(run, start), tensors)
+    write_tensors(weights_file(run, rows[-1].step), policy_tensors(model))
+    learner = io.BytesIO()
+    model.save(learner)
+    write_bytes(_learner_file(run, rows[-1].step), learner.getvalue())
+    counters = {key: getattr(model, key) for key in COUNTERS if hasattr(model, key)}
+    progress = {"evaluations": [asdict(row) for row in rows], "counters": counters}
+    write_json(run / PROGRESS_FILE, progress)
+    _learner_file(run, start).unlink(missing_ok=True)
+    buffer = getattr(model, "replay_buffer", None)
+    if buffer is not None:
+        # What a resumed run has in its buffer, to the bit: the steps as they were written.
+        buffer.pos = (buffer.pos - len(steps["rewards"])) % buffer.buffer_size
+        _fill(model, steps)
 
-    def _save(self) -> None:
-        """Write the new steps, then the snapshot; steps without a snapshot are cut on resuming."""
-        step = self.model.num_timesteps
-        if step > self._written:
-            scaled = buffer_actions(self.model, self._written, step)
-            self.history.append(self._written, self.recorder.take() | scaled)
-            self._written = step
-        learner, tensors = learner_state(self.model)
-        generators, generator_tensors = random_state()
-        tensors |= {f"random/{name}": tensor for name, tensor in generator_tensors.items()}
-        new = self.folder / f".snapshot.{os.getpid()}.tmp"
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir()
-        write_tensors(new / TENSORS_FILE, tensors)
-        progress = {
-            "finished": self.finished,
-            "evaluations": [asdict(row) for row in self.evaluations],
-            "learner": learner,
-            "environment": self.recorder.state(),
-            "random": generators,
-        }
-        write_json(new / PROGRESS_FILE, progress)
-        replace_folder(new, self.folder / "snapshot")
 
-    def _restore(self) -> None:
-        """Take up the state that `_save` wrote."""
-        remove_leftovers(self.folder)
-        found = recover_folder(self.folder / "snapshot")
-        progress, tensors = read_json(found / PROGRESS_FILE), read_tensors(found / TENSORS_FILE)
-        self.finished = progress["finished"]
-        self.evaluations = [Evaluation(**row) for row in progress["evaluations"]]
-        self._written = progress["environment"]["steps"]
-        self.history.cut(self._written)
-        restore_learner(self.model, progress["learner"], tensors)
-        if self.finished:
-            return
-        refill_buffer(self.model, self.history, self._written)
-        self._restore_environment(progress["environment"])
-        own = {k.removeprefix("random/"): v for k, v in tensors.items() if k.startswith("random/")}
-        restore_random_state(progress["random"], own)
-
-    def _restore_environment(self, state: dict[str, Any]) -> None:
-        begun = self.history.steps(state["episode_start"], state["steps"])
-        nothing = np.empty(0)
-        same = self.recorder.restore(
-            state, begun.get("actions", nothing), begun.get("next_observations", nothing)
+def _restore(model: BaseAlgorithm, run: Path) -> list[Evaluation]:
+    """Take up the newest checkpoint, if there is one; its evaluations."""
+    file = run / PROGRESS_FILE
+    if (run / "snapshot").exists():
+        raise UserError(
+            f"{run}: the training of an earlier version of aaren-rl, which cannot go on; begin "
+            "anew in another --out"
         )
-        if not same:
-            self.history.mark_truncated(self._written - 1)
-            self.model._last_episode_starts = np.ones(1, bool)
-        space = self.recorder.observation_space
-        observation = np.asarray(self.recorder.observation, dtype=space.dtype)
-        self.model._last_obs = observation.reshape(1, *(space.shape or ()))
+    if not file.exists():
+        return []
+    progress = read_json(file)
+    try:
+        rows = [
+            Evaluation(int(row["step"]), float(row["return_mean"]), float(row["return_std"]))
+            for row in progress["evaluations"]
+        ]
+        counters = {
+            key: type(getattr(model, key))(progress["counters"][key])
+            for key in COUNTERS
+            if hasattr(model, key)
+        }
+        learner = _learner_file(run, rows[-1].step)
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{file}: not the progress of a collection ({error!r})") from None
+    _load_learner(model, learner)
+    for key, value in {"num_timesteps": rows[-1].step, **counters}.items():
+        setattr(model, key, value)
+    if hasattr(model, "replay_buffer"):
+        for steps in _history(model, run, rows[-1].step):
+            _fill(model, steps)
+    return rows
+
+
+def _load_learner(model: BaseAlgorithm, file: Path) -> None:
+    """Read the weights and optimisers of a Stable-Baselines3 file, none of its pickles."""
+    damage = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError)
+    try:
+        _, weights, variables = load_from_zip_file(file, load_data=False, device=model.device)
+        model.set_parameters(weights, exact_match=True, device=model.device)
+        for name, value in (variables or {}).items():
+            if value is not None:
+                getattr(model, name).data = value.data
+    except (*damage, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        raise UserError(f"{file}: damaged, or of another run ({one_line(error)})") from None
+
+
+def _fill(model: Any, steps: Steps) -> None:
+    """Add steps to the learner's replay buffer."""
+    actions, terminated = steps["actions"], steps["terminations"]
+    if isinstance(model.action_space, spaces.Box):
+        actions = model.policy.scale_action(actions)
+    arrays = (steps["observations"], steps["next_observations"], actions, steps["rewards"])
+    cut = steps["truncations"] & ~terminated
+    for *row, done, truncated in zip(*arrays, terminated | cut, cut, strict=True):
+        infos = [{"TimeLimit.truncated": bool(truncated)}]
+        model.replay_buffer.add(*(np.asarray(value)[None] for value in (*row, done)), infos)
+
+
+def _history(model: BaseAlgorithm, run: Path, stop: int) -> Iterator[Steps]:
+    """The steps before `stop`, one stretch after another; a stretch ends there."""
+    seen, taken = model.observation_space.shape, model.action_space.shape
+    shapes = dict(zip(FIELDS, (seen, seen, taken, (), (), ()), strict=True))
+    start = 0
+    while start < stop:
+        file = _history_file(run, start)
+        try:
+            steps = {name: tensor.numpy() for name, tensor in read_tensors(file).items()}
+            count = len(steps["rewards"])
+            right = {name: steps[name].shape == (count, *shapes[name]) for name in FIELDS}
+            flags = steps["terminations"].dtype == steps["truncations"].dtype == bool
+        except (KeyError, TypeError):
+            count = 0
+        if not (count and flags and all(right.values())):
+            raise UserError(f"{file}: not the steps of this collection")
+        yield steps
+        start += count
+
+
+def _history_file(run: Path, start: int) -> Path:
+    return run / "history" / f"{start:012d}.safetensors"
+
+
+def _learner_file(run: Path, step: int) -> Path:
+    return run / f"learner-{step:012d}.zip"

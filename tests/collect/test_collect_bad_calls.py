@@ -48,6 +48,36 @@ def test_environments_that_do_not_fit(
     assert not any(tmp_path.iterdir())
 
 
+class Broken(Shaped):
+    """Fails in one way or another."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        if self.way == "raises":
+            raise RuntimeError("no display\nfound")
+        return (np.zeros(4 if self.way == "shape" else 3, np.float32), {})
+
+    def step(self, action: Any) -> Any:
+        reward = "much" if self.way == "reward" else 1.0
+        return np.zeros(3, np.float32), reward, False, False, {}
+
+
+@pytest.mark.parametrize(
+    ("way", "words"), [("raises", "no display found"), ("shape", "shape"), ("reward", "reward")]
+)
+def test_environments_that_do_not_work(
+    way: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = gymnasium.envs.registration.EnvSpec("test/Broken-v0", lambda: Broken(way))
+    monkeypatch.setitem(gymnasium.registry, spec.id, spec)
+    with pytest.raises(UserError, match=f"environment 'test/Broken-v0': does not work: .*{words}"):
+        collect(cartpole(tmp_path, environment=spec.id))
+    assert not any(tmp_path.iterdir())
+
+
 CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"environment": "NoSuch-v1"}, "NoSuch"),
     ({"algorithm": "sac"}, r"--algorithm sac cannot take the actions Discrete\(2\)"),
@@ -60,7 +90,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"evaluate_every": 0}, "--evaluate-every must be at least 1"),
     ({"evaluation_episodes": 0}, "--evaluation-episodes must be at least 1"),
     ({"reference_episodes": 0}, "--reference-episodes must be at least 1"),
-    ({"buffer_size": 100}, "--buffer-size must be at least the 300 steps between"),
+    ({"buffer_size": 0}, "--buffer-size must be at least 1, got 0"),
     ({"medium_score": 0.0}, r"--medium-score must be in \(0, 100\]"),
     ({"expert_return": float("nan")}, "--expert-return must be finite"),
     ({"datasets": ()}, "--datasets: at least one of random, medium"),
@@ -97,7 +127,7 @@ def test_training_that_led_nowhere_is_kept(tmp_path: Path) -> None:
     config = pendulum(tmp_path, train_steps=250, medium_score=100.0, expert_return=0.0)
     with pytest.raises(UserError, match=r"no evaluation reached the medium return 0\.0"):
         collect(config)
-    assert (config.run_folder / "snapshot" / "progress.json").is_file()
+    assert (config.run_folder / "progress.json").is_file()
     assert not config.minari_root.exists()
 
 

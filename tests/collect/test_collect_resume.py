@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collect_cases import Collections, assert_same_datasets, pendulum
+import torch
+from collect_cases import Collections, assert_same_datasets, dqn, pendulum
+from safetensors.torch import save
 
-from aaren_rl.collect import collect
-from aaren_rl.collect.acting import play
-from aaren_rl.collect.recorder import Recorder
+from aaren_rl.collect import collect, training
+from aaren_rl.collect.learner import FIELDS, Recorder, make_learner
+from aaren_rl.collect.rollouts import play
+from aaren_rl.envs.vector import environment_spec, make_env
 from aaren_rl.errors import UserError
+from aaren_rl.files import locked
 from aaren_rl.training.interrupt import Interrupted
 
 
@@ -35,25 +41,118 @@ def test_killed_at_any_moment_it_ends_in_the_same_bytes(
     assert_same_datasets(tmp_path / "minari", collections.root(kind))
 
 
-def test_ctrl_c_saves_in_the_middle_of_an_episode(
-    tmp_path: Path, collections: Collections, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = Recorder.step
+def interrupt_at(number: int, patch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C before the step of this number in the environment that is learned in."""
+    original, steps = Recorder.step, itertools.count()
 
     def step(self: Recorder, action: Any) -> Any:
-        if self.steps == 430:  # Pendulum's episodes have 200 steps
+        if next(steps) == number:
             signal.raise_signal(signal.SIGINT)
         return original(self, action)
 
+    patch.setattr(Recorder, "step", step)
+
+
+def test_ctrl_c_in_the_middle_of_an_episode(
+    tmp_path: Path, collections: Collections, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = pendulum(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "step", step)
-        with pytest.raises(Interrupted, match="431"):
+        interrupt_at(430, patch)  # episodes have 200 steps, checkpoints are 230 apart
+        with pytest.raises(Interrupted, match="230"):
             collect(config)
     assert not (tmp_path / "minari").exists()
     rows = collect(dataclasses.replace(config, resume=True))
     assert rows == collections.rows("sac")
     assert_same_datasets(config.minari_root, collections.root("sac"))
+
+
+OTHER_SETTINGS: list[tuple[Any, tuple[str, ...]]] = [
+    (pendulum, ("use_sde=true",)),
+    (
+        pendulum,
+        ("optimize_memory_usage=true", 'replay_buffer_kwargs={"handle_timeout_termination":false}'),
+    ),
+    (dqn, ("n_steps=3",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("maker", "more"), OTHER_SETTINGS, ids=["noise-matrix", "memory", "three-steps"]
+)
+def test_other_learners_go_on_to_the_same_weights(
+    maker: Any, more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noise matrices and other replay buffers."""
+
+    def learn(folder: str) -> Path:
+        config = maker(tmp_path / folder, train_steps=450, evaluate_every=150)
+        config = dataclasses.replace(config, settings=(*config.settings, *more))
+        env = make_env(environment_spec(config.environment))
+        assert env.spec is not None
+        training.train(config, make_learner(config, env), env.spec)
+        return config.run_folder
+
+    with monkeypatch.context() as patch:
+        interrupt_at(400, patch)
+        with pytest.raises(Interrupted, match="300"):
+            learn("stopped")
+    stopped, whole = learn("stopped"), learn("whole")
+    files = {file.relative_to(whole) for file in whole.rglob("*") if file.is_file()}
+    assert files == {file.relative_to(stopped) for file in stopped.rglob("*") if file.is_file()}
+    assert len(files) == 3 + 3 + 2
+    for file in files:
+        if file.suffix != ".zip":  # with dates in it
+            assert (stopped / file).read_bytes() == (whole / file).read_bytes(), file
+
+
+def test_damaged_checkpoints_are_refused_in_one_line(
+    tmp_path: Path, collections: Collections
+) -> None:
+    collections.rows("ppo")
+    run = collections.config("ppo").run_folder
+    [learner] = run.glob("learner-*.zip")
+    content = learner.read_bytes()
+    damaged = {
+        learner.name: [
+            content[:1000],
+            content[: len(content) // 2] + b"x" + content[len(content) // 2 + 1 :],
+            b"",
+        ],
+        "progress.json": [b"{", b"[]", b'{"evaluations": []}', b'{"evaluations": [{"step": 1}]}'],
+        "history/000000000000.safetensors": [
+            *(b"", b"12345678", save({}), save({name: torch.zeros(0) for name in FIELDS})),
+            save({name: torch.zeros(384) for name in FIELDS}),
+            save({name: torch.zeros((), dtype=torch.bfloat16) for name in FIELDS}),
+        ],
+        "references.json": [b"[]", b'{"random": [1]}', b'{"random": NaN}'],
+    }
+    config = dataclasses.replace(
+        collections.config("ppo"), out=tmp_path / "run", root=tmp_path / "minari", resume=True
+    )
+    for name, contents in damaged.items():
+        for new in contents:
+            shutil.copytree(run, tmp_path / "run")
+            (tmp_path / "run" / name).write_bytes(new)
+            with pytest.raises(UserError, match=name):
+                collect(config)
+            shutil.rmtree(tmp_path / "run")
+            assert not list((tmp_path / "minari").rglob("*-replay-v0"))
+
+
+def test_two_processes_in_one_folder(tmp_path: Path) -> None:
+    config = pendulum(tmp_path)
+    config.run_folder.mkdir()
+    lock, said = locked(config.run_folder / ".collecting.lock", ""), "another process is collecting"
+    with lock, pytest.raises(UserError, match=said):
+        collect(config)
+
+
+def test_a_run_of_the_first_edition_is_refused(tmp_path: Path) -> None:
+    config = pendulum(tmp_path, resume=True)
+    (config.run_folder / "snapshot").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"earlier version of aaren-rl.* another --out"):
+        collect(config)
 
 
 def test_finished_datasets_are_kept(
@@ -76,7 +175,7 @@ def test_finished_datasets_are_kept(
 
 
 def _breaks_at(call: int) -> Any:
-    from aaren_rl.collect.acting import first_steps
+    from aaren_rl.collect.rollouts import first_steps
 
     calls = 0
 
@@ -94,7 +193,6 @@ def test_a_resumed_run_that_is_finished_only_looks(
     collections: Collections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = collections.rows("ppo")
-    monkeypatch.setattr("aaren_rl.collect.training.play", _forbidden(play))
     monkeypatch.setattr("aaren_rl.collect.recipe.play", _forbidden(play))
     config = dataclasses.replace(collections.config("ppo"), resume=True)
     assert collect(config) == rows
