@@ -230,7 +230,7 @@ def _fill(model: Any, steps: Steps) -> None:
 
 def _history(model: BaseAlgorithm, run: Path, stop: int) -> Iterator[Steps]:
     """The steps before `stop`, one stretch after another; a stretch ends there."""
-    seen, taken = model.observation_space.shape, model.action_space.shape
+    seen, taken = (space.shape or () for space in (model.observation_space, model.action_space))
     shapes = dict(zip(FIELDS, (seen, seen, taken, (), (), ()), strict=True))
     start = 0
     while start < stop:
