@@ -17,15 +17,14 @@ from aaren_rl.errors import UserError
 from aaren_rl.options import options_of, parse
 
 if TYPE_CHECKING:  # for their types alone: `--help` must not wait for PyTorch
-    from aaren_rl.benchmark import BenchmarkConfig
     from aaren_rl.collect import CollectConfig
     from aaren_rl.convert import ConvertConfig
     from aaren_rl.evaluation import EvaluateConfig
+    from aaren_rl.experiments import BenchmarkConfig, ReportConfig
+    from aaren_rl.experiments.comparison import CompareConfig
+    from aaren_rl.experiments.quickstart import QuickstartConfig
     from aaren_rl.export import ExportConfig
-    from aaren_rl.report import ReportConfig
     from aaren_rl.training import TrainConfig
-    from aaren_rl.training.compare import CompareConfig
-    from aaren_rl.training.quickstart import QuickstartConfig
 
 PROG = "aaren-rl"
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
@@ -201,7 +200,7 @@ def _evaluate(config: EvaluateConfig) -> None:
 
 
 def _compare(config: CompareConfig) -> None:
-    from aaren_rl.training.compare import compare
+    from aaren_rl.experiments.comparison import compare
     from aaren_rl.training.run import is_leader
 
     rows = compare(config)
@@ -220,8 +219,8 @@ def _compare(config: CompareConfig) -> None:
 
 def _comparison_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row of `comparison.json` with its ends and its difference as text."""
-    from aaren_rl.report.tables import status_words
-    from aaren_rl.report.verdict import bounded
+    from aaren_rl.experiments.tables import status_words
+    from aaren_rl.experiments.verdict import bounded
 
     ends = f"{row['score_low']:,.1f} to {row['score_high']:,.1f}"
     difference = row["difference"]
@@ -240,7 +239,7 @@ def _quickstart(config: QuickstartConfig) -> None:
 
     from aaren_rl.data import load_trajectories
     from aaren_rl.evaluation import normalized_scores
-    from aaren_rl.training.quickstart import COLUMNS, QUICKSTART_DATASET, quickstart
+    from aaren_rl.experiments.quickstart import COLUMNS, QUICKSTART_DATASET, quickstart
 
     rows = quickstart(config)
     data = load_trajectories(QUICKSTART_DATASET)
@@ -288,8 +287,7 @@ def _collect(config: CollectConfig) -> None:
 
 
 def _benchmark(config: BenchmarkConfig) -> None:
-    from aaren_rl.benchmark import benchmark
-    from aaren_rl.report import ReportConfig
+    from aaren_rl.experiments import ReportConfig, benchmark
 
     sweep = benchmark(config)
     if config.dry_run:
@@ -301,7 +299,7 @@ def _benchmark(config: BenchmarkConfig) -> None:
 
 
 def _report(config: ReportConfig) -> None:
-    from aaren_rl.report import report as write_report
+    from aaren_rl.experiments import report as write_report
 
     print(
         f"{write_report(config)}\n"
@@ -319,13 +317,13 @@ def _convert(config: ConvertConfig) -> None:
 COMMANDS: dict[str, Command] = {
     "train": Command("aaren_rl.training.config:TrainConfig", _train),
     "evaluate": Command("aaren_rl.evaluation.evaluate:EvaluateConfig", _evaluate),
-    "compare": Command("aaren_rl.training.compare:CompareConfig", _compare),
-    "quickstart": Command("aaren_rl.training.quickstart:QuickstartConfig", _quickstart),
+    "compare": Command("aaren_rl.experiments.comparison:CompareConfig", _compare),
+    "quickstart": Command("aaren_rl.experiments.quickstart:QuickstartConfig", _quickstart),
     "export": Command("aaren_rl.export.command:ExportConfig", _export),
     "collect": Command("aaren_rl.collect.config:CollectConfig", _collect),
     "convert": Command("aaren_rl.convert.command:ConvertConfig", _convert),
-    "benchmark": Command("aaren_rl.benchmark.command:BenchmarkConfig", _benchmark),
-    "report": Command("aaren_rl.report.command:ReportConfig", _report),
+    "benchmark": Command("aaren_rl.experiments.sweep:BenchmarkConfig", _benchmark),
+    "report": Command("aaren_rl.experiments.reporting:ReportConfig", _report),
 }
 
 

@@ -11,8 +11,8 @@ from aaren_rl.agents import AgentConfig
 from aaren_rl.cli import main, starting_point
 from aaren_rl.envs.expert_data import write_expert_dataset
 from aaren_rl.errors import UserError
+from aaren_rl.experiments.comparison import CompareConfig
 from aaren_rl.training import TrainConfig, from_preset
-from aaren_rl.training.compare import CompareConfig
 from aaren_rl.training.presets import PRESETS
 
 TINY = ("--updates", "4", "--evaluate-every", "2", "--episodes", "2", "--width", "16")

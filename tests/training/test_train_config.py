@@ -11,8 +11,8 @@ import pytest
 
 from aaren_rl.agents import AgentConfig
 from aaren_rl.errors import UserError
+from aaren_rl.experiments.comparison import CompareConfig
 from aaren_rl.training import TrainConfig
-from aaren_rl.training.compare import CompareConfig
 from aaren_rl.training.schedule import learning_rate_factor
 
 FILE = Path("somewhere/config.json")

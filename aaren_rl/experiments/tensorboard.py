@@ -14,7 +14,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from aaren_rl.errors import UserError
-from aaren_rl.report.plots import Group, sheet
+from aaren_rl.experiments.plots import Group, sheet
 
 GROUP = "score by task"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from sweep_cases import spec
 
-from aaren_rl.benchmark.command import BENCHMARK_FILE
-from aaren_rl.benchmark.spec import parse_spec
-from aaren_rl.benchmark.unit import RESULT_FILE, Unit, units
+from aaren_rl.experiments.spec import parse_spec
+from aaren_rl.experiments.sweep import BENCHMARK_FILE
+from aaren_rl.experiments.unit import RESULT_FILE, Unit, units
 from aaren_rl.files import write_json
 
 LOW, HIGH = -20.0, 3230.0

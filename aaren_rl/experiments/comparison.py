@@ -17,9 +17,9 @@ from aaren_rl.errors import UserError
 from aaren_rl.evaluation import mean_interval
 from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN, judge
 from aaren_rl.evaluation.statistics import paired_difference
+from aaren_rl.experiments.acting_curves import STEPS, write_acting_curves
+from aaren_rl.experiments.comparison_plots import plot_length_errors
 from aaren_rl.files import write_bytes, write_json
-from aaren_rl.training.acting_curves import STEPS, write_acting_curves
-from aaren_rl.training.comparison_plots import plot_length_errors
 from aaren_rl.training.config import AgentName, TrainConfig, TrainSettings
 from aaren_rl.training.logging import mean_layout, target_tag
 from aaren_rl.training.run import is_leader, load_data, train

@@ -6,8 +6,8 @@ import base64
 import html
 from typing import Any
 
-from aaren_rl.report.plots import Group, as_svg, single
-from aaren_rl.report.tables import (
+from aaren_rl.experiments.plots import Group, as_svg, single
+from aaren_rl.experiments.tables import (
     Table,
     aggregate_table,
     comparison_table,
@@ -18,7 +18,7 @@ from aaren_rl.report.tables import (
     to_html,
     to_markdown,
 )
-from aaren_rl.report.verdict import verdict
+from aaren_rl.experiments.verdict import verdict
 
 CSS = """
 :root { color-scheme: light; --line: #dfe3e8; --soft: #f6f7f9; --text: #1c2024; --dim: #60646c; }

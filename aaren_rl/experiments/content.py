@@ -17,7 +17,7 @@ from aaren_rl.evaluation.aggregates import (
 )
 from aaren_rl.evaluation.noninferiority import judge
 from aaren_rl.evaluation.statistics import paired_difference
-from aaren_rl.report.outcome import Contender, Outcome
+from aaren_rl.experiments.outcome import Contender, Outcome
 
 PLACES = (0, 1, 10, 100, 1000)  # first steps of the positions that the table of errors shows
 

@@ -14,11 +14,11 @@ import tyro
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from aaren_rl.benchmark.local import run_locally
-from aaren_rl.benchmark.on_ray import run_on_ray
-from aaren_rl.benchmark.spec import BenchmarkSpec, parse_spec, read_spec
-from aaren_rl.benchmark.unit import Unit, units
 from aaren_rl.errors import UserError
+from aaren_rl.experiments.local import run_locally
+from aaren_rl.experiments.on_ray import run_on_ray
+from aaren_rl.experiments.spec import BenchmarkSpec, parse_spec, read_spec
+from aaren_rl.experiments.unit import Unit, units
 from aaren_rl.files import probe_folder, read_json, write_json
 from aaren_rl.training.run import check_same_run
 

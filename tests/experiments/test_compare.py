@@ -16,14 +16,9 @@ from aaren_rl import cli
 from aaren_rl.agents import load_agent
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import mean_interval
+from aaren_rl.experiments import CompareConfig, compare
+from aaren_rl.experiments.comparison import summarise, with_differences, write_mean
 from aaren_rl.training import Interrupted, train
-from aaren_rl.training.compare import (
-    CompareConfig,
-    compare,
-    summarise,
-    with_differences,
-    write_mean,
-)
 
 AGENTS = ("decision-aaren", "decision-transformer")
 SEEDS = (3, 4, 5)
@@ -171,8 +166,8 @@ def test_the_table_names_ranges_and_intervals(
         rows = summarise("one", summaries(scores[:seeds]))
         rows += summarise("two", summaries([score + 1 for score in scores[:seeds]]))
         done_rows = with_differences(rows, 5.0)
-        monkeypatch.setattr("aaren_rl.training.compare.compare", lambda _, rows=done_rows: rows)
-        cli.COMMANDS["compare"].action(CompareConfig(agents=AGENTS, seeds=tuple(range(seeds))))
+        monkeypatch.setattr(cli, "compare", lambda _, rows=done_rows: rows)
+        cli.ACTIONS[CompareConfig](CompareConfig(agents=AGENTS, seeds=tuple(range(seeds))))
         output = " ".join(capsys.readouterr().out.split())
         for each in words:
             assert each in output

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from sweep_cases import SPEC, spec, write_spec
 
-from aaren_rl.benchmark import read_spec, units
-from aaren_rl.benchmark.spec import parse_spec
 from aaren_rl.envs.tasks import PAPER_TASKS
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.seeds import first_episode_seed
+from aaren_rl.experiments import read_spec, units
+from aaren_rl.experiments.spec import parse_spec
 
 SPECS = Path(__file__).parents[2] / "benchmarks" / "specs"
 

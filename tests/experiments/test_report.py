@@ -21,10 +21,10 @@ from aaren_rl.cli import main
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Estimate
 from aaren_rl.evaluation.noninferiority import judge
-from aaren_rl.report.content import report_content
-from aaren_rl.report.outcome import read_outcome
-from aaren_rl.report.tensorboard import write_videos
-from aaren_rl.report.verdict import verdict
+from aaren_rl.experiments.content import report_content
+from aaren_rl.experiments.outcome import read_outcome
+from aaren_rl.experiments.tensorboard import write_videos
+from aaren_rl.experiments.verdict import verdict
 
 CONTENDERS = [
     "decision-aaren (carry)",

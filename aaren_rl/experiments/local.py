@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from aaren_rl.benchmark.unit import Unit, work
 from aaren_rl.errors import UserError
+from aaren_rl.experiments.unit import Unit, work
 from aaren_rl.training.interrupt import Interrupted
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from aaren_rl.agents import AGENTS, AgentConfig, Mode
-from aaren_rl.benchmark.fields import build, checked, read_yaml
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN
 from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK
+from aaren_rl.experiments.fields import build, checked, read_yaml
 from aaren_rl.training import TrainConfig, from_preset
 from aaren_rl.training.config import AgentName, TrainSettings
 

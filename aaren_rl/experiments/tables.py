@@ -8,7 +8,7 @@ from typing import Any
 
 from aaren_rl.evaluation.noninferiority import MOST_SEEDS
 from aaren_rl.evaluation.statistics import FEWEST_SEEDS
-from aaren_rl.report.content import PLACES
+from aaren_rl.experiments.content import PLACES
 
 RANGE = "range"
 

@@ -13,14 +13,14 @@ from aaren_rl.errors import UserError
 from aaren_rl.evaluation.evaluate import checkpoint_folder, environment_of_agent
 from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.evaluation.video import record_video
+from aaren_rl.experiments.content import report_content
+from aaren_rl.experiments.outcome import Outcome, read_outcome
+from aaren_rl.experiments.page import to_markdown_page, to_page
+from aaren_rl.experiments.plots import as_png, groups, sheet
+from aaren_rl.experiments.tables import score_table, to_latex
+from aaren_rl.experiments.tensorboard import write_curves, write_pictures, write_videos
+from aaren_rl.experiments.verdict import verdict
 from aaren_rl.files import probe_folder, write_bytes, write_json
-from aaren_rl.report.content import report_content
-from aaren_rl.report.outcome import Outcome, read_outcome
-from aaren_rl.report.page import to_markdown_page, to_page
-from aaren_rl.report.plots import as_png, groups, sheet
-from aaren_rl.report.tables import score_table, to_latex
-from aaren_rl.report.tensorboard import write_curves, write_pictures, write_videos
-from aaren_rl.report.verdict import verdict
 
 CURVES = "mean"
 """The run in TensorBoard, beside the tasks, that has the agents' means over seeds."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from aaren_rl.benchmark import BenchmarkConfig, benchmark, local
+from aaren_rl.experiments import BenchmarkConfig, benchmark, local
 
 
 @contextlib.contextmanager

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmark"))  # sweep_cases
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))  # run_cases
 
 from report_cases import write_results
 
 from aaren_rl.evaluation import aggregates
-from aaren_rl.report import ReportConfig, report
+from aaren_rl.experiments import ReportConfig, report
 
 
 @pytest.fixture(scope="session", autouse=True)

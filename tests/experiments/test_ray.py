@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from sweep_cases import results, write_spec
 
-from aaren_rl.benchmark import BenchmarkConfig, benchmark
 from aaren_rl.cli import with_value
 from aaren_rl.errors import UserError
+from aaren_rl.experiments import BenchmarkConfig, benchmark
 
 ray = pytest.importorskip("ray")
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import numpy as np
 from exported_agents import make_agent
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from aaren_rl.training.acting_curves import write_acting_curves
+from aaren_rl.experiments.acting_curves import write_acting_curves
 
 OBSERVATIONS = np.random.default_rng(0).normal(size=(40, 11)).astype(np.float32)
 

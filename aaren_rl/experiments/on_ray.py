@@ -9,9 +9,9 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from aaren_rl.benchmark.local import LOG_FILE, attempt
-from aaren_rl.benchmark.unit import Unit
 from aaren_rl.errors import UserError
+from aaren_rl.experiments.local import LOG_FILE, attempt
+from aaren_rl.experiments.unit import Unit
 
 PASSED_ON = (
     *("MINARI_DATASETS_PATH", "D4RL_DATASET_DIR", "AAREN_RL_CACHE"),

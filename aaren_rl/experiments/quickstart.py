@@ -13,8 +13,8 @@ from aaren_rl.data import load_trajectories
 from aaren_rl.evaluation import acting_cost, evaluate_agent
 from aaren_rl.evaluation.evaluate import checkpoint_folder, environment_of_agent
 from aaren_rl.evaluation.seeds import first_episode_seed
+from aaren_rl.experiments.comparison import CompareConfig
 from aaren_rl.files import write_json
-from aaren_rl.training.compare import CompareConfig
 from aaren_rl.training.run import SUMMARY_FILE, train
 
 QUICKSTART_DATASET = "aaren-rl/hopper-small-v0"

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aaren_rl.agents import AGENTS, TrajectoryAgent
-from aaren_rl.benchmark import BenchmarkSpec, read_benchmark, units
 from aaren_rl.errors import UserError
+from aaren_rl.experiments.spec import BenchmarkSpec
+from aaren_rl.experiments.sweep import read_benchmark
+from aaren_rl.experiments.unit import units
 from aaren_rl.files import read_json
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from sweep_cases import results, write_spec
 
-from aaren_rl.benchmark import BenchmarkConfig, benchmark, read_benchmark, read_spec, units
-from aaren_rl.benchmark import command as benchmark_command
 from aaren_rl.cli import main
 from aaren_rl.errors import UserError
+from aaren_rl.experiments import BenchmarkConfig, benchmark, read_benchmark, read_spec, units
+from aaren_rl.experiments import sweep as benchmark_command
 
 KILLS = 10
 

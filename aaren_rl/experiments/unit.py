@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from aaren_rl.agents import Agent, Mode, load_agent
-from aaren_rl.benchmark.spec import BenchmarkSpec, EvaluationSpec
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import acting_cost, evaluate_agent
 from aaren_rl.evaluation.evaluate import environment_of_agent
 from aaren_rl.evaluation.seeds import first_episode_seed
+from aaren_rl.experiments.spec import BenchmarkSpec, EvaluationSpec
 from aaren_rl.files import locked, read_json, write_json
 from aaren_rl.training import TrainConfig, train
 from aaren_rl.training.run import MAY_CHANGE, load_data
