@@ -20,8 +20,7 @@ if TYPE_CHECKING:  # for their types alone: `--help` must not wait for PyTorch
     from aaren_rl.collect import CollectConfig
     from aaren_rl.convert import ConvertConfig
     from aaren_rl.evaluation import EvaluateConfig
-    from aaren_rl.experiments import BenchmarkConfig, ReportConfig
-    from aaren_rl.experiments.comparison import CompareConfig
+    from aaren_rl.experiments.config import BenchmarkConfig, CompareConfig, ReportConfig
     from aaren_rl.experiments.quickstart import QuickstartConfig
     from aaren_rl.export import ExportConfig
     from aaren_rl.training import TrainConfig
@@ -200,38 +199,14 @@ def _evaluate(config: EvaluateConfig) -> None:
 
 
 def _compare(config: CompareConfig) -> None:
-    from aaren_rl.experiments.comparison import compare
+    from aaren_rl.experiments.comparison import compare, shown
     from aaren_rl.training.run import is_leader
 
     rows = compare(config)
-    if not is_leader():
-        return
-    bounds = rows[0]["bounds"] if rows else "range"
-    columns = ["agent", "mode", "target_return", "score_mean", bounds, "difference", "verdict"]
-    print_rows(
-        f"{config.dataset}, seeds {' '.join(map(str, config.seeds))}: mean and {bounds}; "
-        f"difference to {config.agents[0]}, paired by seed, margin {config.margin:g}",
-        [_comparison_row(row) for row in rows],
-        [*columns, "parameters", "train_seconds"],
-    )
-    print(f"look at it: tensorboard --logdir {config.out}")
-
-
-def _comparison_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of `comparison.json` with its ends and its difference as text."""
-    from aaren_rl.experiments.tables import status_words
-    from aaren_rl.experiments.verdict import bounded
-
-    ends = f"{row['score_low']:,.1f} to {row['score_high']:,.1f}"
-    difference = row["difference"]
-    if difference is None:
-        return {**row, row["bounds"]: ends, "difference": None, "verdict": None}
-    return {
-        **row,
-        row["bounds"]: ends,
-        "difference": bounded(difference),
-        "verdict": status_words(difference),
-    }
+    if is_leader():
+        title, cells = shown(config, rows)
+        print_rows(title, cells, list(cells[0]))
+        print(f"look at it: tensorboard --logdir {config.out}")
 
 
 def _quickstart(config: QuickstartConfig) -> None:
@@ -317,13 +292,13 @@ def _convert(config: ConvertConfig) -> None:
 COMMANDS: dict[str, Command] = {
     "train": Command("aaren_rl.training.config:TrainConfig", _train),
     "evaluate": Command("aaren_rl.evaluation.evaluate:EvaluateConfig", _evaluate),
-    "compare": Command("aaren_rl.experiments.comparison:CompareConfig", _compare),
+    "compare": Command("aaren_rl.experiments.config:CompareConfig", _compare),
     "quickstart": Command("aaren_rl.experiments.quickstart:QuickstartConfig", _quickstart),
     "export": Command("aaren_rl.export.command:ExportConfig", _export),
     "collect": Command("aaren_rl.collect.config:CollectConfig", _collect),
     "convert": Command("aaren_rl.convert.command:ConvertConfig", _convert),
-    "benchmark": Command("aaren_rl.experiments.sweep:BenchmarkConfig", _benchmark),
-    "report": Command("aaren_rl.experiments.reporting:ReportConfig", _report),
+    "benchmark": Command("aaren_rl.experiments.config:BenchmarkConfig", _benchmark),
+    "report": Command("aaren_rl.experiments.config:ReportConfig", _report),
 }
 
 

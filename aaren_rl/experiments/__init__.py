@@ -1,16 +1,19 @@
 """Experiments: agents, tasks and seeds compared; small (`compare`) and large (`benchmark`)."""
 
-from aaren_rl.experiments.comparison import CompareConfig, compare
-from aaren_rl.experiments.reporting import ReportConfig, report
+from aaren_rl.experiments.comparison import ComparisonRow, compare
+from aaren_rl.experiments.config import BenchmarkConfig, CompareConfig, ReportConfig
+from aaren_rl.experiments.reporting import report
 from aaren_rl.experiments.spec import BenchmarkSpec, read_spec
-from aaren_rl.experiments.sweep import BenchmarkConfig, benchmark, read_benchmark
+from aaren_rl.experiments.sweep import Sweep, benchmark, read_benchmark
 from aaren_rl.experiments.unit import Unit, units
 
 __all__ = [
     "BenchmarkConfig",
     "BenchmarkSpec",
     "CompareConfig",
+    "ComparisonRow",
     "ReportConfig",
+    "Sweep",
     "Unit",
     "benchmark",
     "compare",

@@ -3,90 +3,90 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
 
-from aaren_rl.agents import AGENTS
-from aaren_rl.errors import UserError
 from aaren_rl.evaluation import mean_interval
-from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN, judge
-from aaren_rl.evaluation.statistics import paired_difference
-from aaren_rl.experiments.acting_curves import STEPS, write_acting_curves
-from aaren_rl.experiments.comparison_plots import plot_length_errors
+from aaren_rl.evaluation.noninferiority import Verdict, judge
+from aaren_rl.evaluation.statistics import Bounds, Estimate, paired_difference
+from aaren_rl.experiments.config import CompareConfig, agent_class, from_settings
+from aaren_rl.experiments.content import error_curve, to_json
+from aaren_rl.experiments.plots import error_panel, looks_of, saved, sheet
+from aaren_rl.experiments.results import Summary, read_record
+from aaren_rl.experiments.tensorboard import (
+    write_acting_costs,
+    write_mean_curves,
+    write_pictures,
+)
+from aaren_rl.experiments.unit import COST_STEPS
+from aaren_rl.experiments.verdict import bounded, status_words
 from aaren_rl.files import write_bytes, write_json
-from aaren_rl.training.config import AgentName, TrainConfig, TrainSettings
-from aaren_rl.training.logging import mean_layout, target_tag
-from aaren_rl.training.run import is_leader, load_data, train
+from aaren_rl.training import train
+from aaren_rl.training.run import SUMMARY_FILE, is_leader, load_data
 
 COMPARISON_FILE = "comparison.json"
 
 
 @dataclass(frozen=True)
-class CompareConfig(TrainSettings):
-    """Train several agents with several seeds on one dataset and compare them in TensorBoard.
+class Difference:
+    """An agent's scores less the first agent's, paired by seed, and what may be said of it."""
 
-    Each run is a folder OUT/AGENT/seed-N as `train` makes it; OUT/AGENT/mean holds the mean over
-    seeds with its 95% interval (with fewer than 5 seeds, their range), OUT/AGENT/acting-* what
-    acting costs by environment step, OUT/comparison.json the table, in which each agent is compared
-    with the first, seed by seed. Example: aaren-rl compare --dataset aaren-rl/hopper-small-v0
-    --seeds 0 1 2 3 4 --updates 1500 --out runs/comparison
+    to: str
+    to_target_return: float | None
+    margin: float
+    estimate: Estimate
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """An agent asked for one return: the last agents' scores over seeds.
+
+    Attributes:
+        agent: its name.
+        mode: how it acted.
+        target_return: what it was asked for; `None` for an agent that cannot be asked.
+        normalized: whether scores are normalised (0 to 100), or plain returns.
+        score_mean: over seeds; `None`, as its ends, when there was no environment to act in.
+        score_low: lower end of the mean's 95% interval, or of the seeds' range.
+        score_high: upper end.
+        bounds: which of the two.
+        scores: of each seed.
+        seeds: whose scores these are; all seeds when nobody acted.
+        parameters: of the agent.
+        train_seconds: mean over seeds.
+        held_out_errors: of each seed, the action error on held-out episodes over all positions, in
+            the row's mode; empty when nothing was held out or the mode is not measured.
+        difference: to the first agent; `None` in its own rows, and without scores.
     """
 
-    agents: tuple[AgentName, ...] = ("decision-aaren", "decision-transformer")
-    """Agents to compare."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds to train each agent with."""
-    out: Path = Path("runs/comparison")
-    """Folder of the comparison: point TensorBoard here."""
-    margin: float = DEFAULT_MARGIN
-    """How many normalised points an agent may lie below the first and still be called not worse;
-    words are given from 5 seeds, and only where scores are normalised."""
-    resume: bool = False
-    """Go on with a comparison that was stopped; finished runs are kept as they are."""
-
-    def check(self) -> None:
-        """Raise `UserError` for a value that cannot work, naming its flag."""
-        super().check()
-        for name in ("agents", "seeds"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise UserError(f"--{name} must be at least one, each once, got {values}")
-        if not (math.isfinite(self.margin) and self.margin > 0):
-            raise UserError(f"--margin must be positive and finite, got {self.margin}")
-        # What no agent can use is a mistake, and is said as `train` says it.
-        agents = [AGENTS[agent] for agent in self.agents]
-        if not any(agent.has_memory for agent in agents):
-            agents[0].check_request(mode=self.mode)
-        if not any(agent.asks_return for agent in agents):
-            agents[0].check_request(target_return=self.target_return)
-        for each in self.agents:
-            for seed in self.seeds:
-                self.run(each, seed).check()
-
-    def run(self, agent: AgentName, seed: int) -> TrainConfig:
-        """The config of one of the runs.
-
-        A mode or target returns go to the agents that they mean something to.
-        """
-        shared = {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(TrainSettings)
-        }
-        if not AGENTS[agent].has_memory:
-            shared["mode"] = None
-        if not AGENTS[agent].asks_return:
-            shared["target_return"] = ()
-        folder = self.out / agent / f"seed-{seed}"
-        return TrainConfig(**shared, agent=agent, seed=seed, out=folder, resume=self.resume)
+    agent: str
+    mode: str
+    target_return: float | None
+    normalized: bool
+    score_mean: float | None
+    score_low: float | None
+    score_high: float | None
+    bounds: Bounds | None
+    scores: list[float]
+    seeds: list[int]
+    parameters: int
+    train_seconds: float
+    held_out_errors: list[float]
+    difference: Difference | None = None
 
 
-def compare(config: CompareConfig) -> list[dict[str, Any]]:
+def compare(config: CompareConfig | str, **settings: Any) -> list[ComparisonRow]:
     """Train what is not trained yet, then summarise.
+
+        rows = compare("mujoco/hopper/medium-v0", seeds=(0, 1, 2), updates=1500, out="runs/c")
+
+    Args:
+        config: the dataset; or all settings in one.
+        settings: the other fields of `CompareConfig`, and those of `AgentConfig`.
 
     Returns:
         A row for each agent and target return, as `comparison.json` holds them; none in all
@@ -94,115 +94,142 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
 
     Raises:
         UserError: as `train`.
-        Interrupted: after Ctrl-C; what is done is kept, and `--resume` goes on.
+        Interrupted: after Ctrl-C; what is done is kept, and `resume` goes on.
     """
+    if not isinstance(config, CompareConfig):
+        out = Path(settings.get("out", CompareConfig.out))
+        config = from_settings(CompareConfig, {**settings, "dataset": config, "out": out})
     config.check()
-    dataset = load_data(config)
-    observations = dataset.observations[:STEPS]
-    rows: list[dict[str, Any]] = []
-    summaries: dict[str, list[dict[str, Any]]] = {}
+    observations = load_data(config).observations[:COST_STEPS]
+    summaries: dict[str, list[Summary]] = {}
     for agent in config.agents:
-        summaries[agent] = [train(config.run(agent, seed)) for seed in config.seeds]
+        runs = [config.run(agent, seed) for seed in config.seeds]
+        for run in runs:
+            train(run)
         if is_leader():
-            rows += summarise(agent, summaries[agent])
-            write_mean(config.out / agent / "mean", summaries[agent])
-            checkpoint = config.run(agent, config.seeds[0]).run_folder / "last"
-            write_acting_curves(config.out / agent, checkpoint, observations)
+            folders = [run.run_folder for run in runs]
+            summaries[agent] = [read_record(each / SUMMARY_FILE, Summary) for each in folders]
+            write_acting_costs(config.out / agent, folders[0] / "last", observations)
     if not is_leader():
         return []
-    rows = with_differences(rows, config.margin)
-    write_json(config.out / COMPARISON_FILE, rows)
-    write_picture(config.out, summaries)
+    rows = with_differences(
+        [row for agent, found in summaries.items() for row in summarise(agent, found)],
+        config.margin,
+    )
+    write_json(config.out / COMPARISON_FILE, to_json(rows))
+    write_mean_curves(config.out, summaries)
+    _write_errors(config.out, summaries)
     return rows
 
 
-def summarise(agent: str, summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each target return: mean over seeds of the last checkpoint's score, interval."""
+def summarise(agent: str, summaries: list[Summary]) -> list[ComparisonRow]:
+    """A row for each target return; one without scores for an agent that did not act."""
+    first = summaries[0]
+    acted = [summary for summary in summaries if summary.scores]  # a failed evaluation has none
     rows = []
-    for number, first in enumerate(summaries[0]["scores"]):
-        scores = np.array([summary["scores"][number]["score_mean"] for summary in summaries])
-        mean = mean_interval(scores)
+    for evaluated in list(zip(*(summary.scores for summary in acted), strict=True)) or [()]:
+        scores = [each.score_mean for each in evaluated]
+        mean = mean_interval(np.array(scores)) if scores else None
         rows.append(
-            {
-                "agent": agent,
-                "mode": summaries[0]["mode"],
-                "target_return": first["target_return"],
-                "normalized": first["normalized"],
-                "score_mean": mean.value,
-                "score_low": mean.low,
-                "score_high": mean.high,
-                "bounds": mean.bounds,
-                "scores": scores.tolist(),
-                "seeds": [summary["seed"] for summary in summaries],
-                "parameters": summaries[0]["parameters"],
-                "train_seconds": float(np.mean([s["train_seconds"] for s in summaries])),
-            }
+            ComparisonRow(
+                agent=agent,
+                mode=first.mode,
+                target_return=evaluated[0].target_return if evaluated else None,
+                normalized=bool(evaluated) and evaluated[0].normalized,
+                score_mean=mean.value if mean else None,
+                score_low=mean.low if mean else None,
+                score_high=mean.high if mean else None,
+                bounds=mean.bounds if mean else None,
+                scores=scores,
+                seeds=[summary.seed for summary in acted or summaries],
+                parameters=first.parameters,
+                train_seconds=float(np.mean([summary.train_seconds for summary in summaries])),
+                held_out_errors=_held_out_errors(summaries),
+            )
         )
     return rows
 
 
-def with_differences(rows: list[dict[str, Any]], margin: float) -> list[dict[str, Any]]:
-    """Each row with `difference`: its scores less the first agent's, paired by seed.
+def _held_out_errors(summaries: list[Summary]) -> list[float]:
+    """Each seed's action error in its mode: the mean over the steps that were measured."""
+    found = []
+    for summary in summaries:
+        if summary.errors and summary.mode in ("carry", "window"):
+            errors = [getattr(row, summary.mode) for row in summary.errors]
+            steps = [row.steps for row in summary.errors]
+            found.append(float(np.average(errors, weights=steps)))
+    return found
+
+
+def with_differences(rows: list[ComparisonRow], margin: float) -> list[ComparisonRow]:
+    """Each row with its `difference` to the first agent, where both have scores.
 
     The other row is the first agent's that was asked for the same return, or its first when there
-    is none (an agent that cannot be asked for a return has one row). `difference` is `None` in the
-    first agent's own rows; else it has `to`, `to_target_return` and `margin` beside the fields of
-    `Estimate` and of `Verdict`.
+    is none (an agent that cannot be asked for a return has one row).
     """
-    if not rows:
-        return rows
-    own = [row for row in rows if row["agent"] == rows[0]["agent"]]
+    own = [row for row in rows if row.agent == rows[0].agent]
     every = []
     for row in rows:
-        same = [first for first in own if first["target_return"] == row["target_return"]]
-        other = (same or own)[0]
-        judged = None
-        if row["agent"] != other["agent"]:
-            difference = paired_difference(np.array(row["scores"]), np.array(other["scores"]))
-            normalized = row["normalized"] and other["normalized"]
-            verdict = judge(difference, margin, seeds=len(row["seeds"]), normalized=normalized)
-            judged = {
-                "to": other["agent"],
-                "to_target_return": other["target_return"],
-                "margin": margin,
-                **dataclasses.asdict(difference),
-                **dataclasses.asdict(verdict),
-            }
-        every.append({**row, "difference": judged})
+        other = next((each for each in own if each.target_return == row.target_return), own[0])
+        difference = None
+        ours, theirs = (dict(zip(x.seeds, x.scores, strict=False)) for x in (row, other))
+        pairs = np.array([(ours[seed], theirs[seed]) for seed in ours if seed in theirs])
+        if row.agent != other.agent and len(pairs):
+            estimate = paired_difference(pairs[:, 0], pairs[:, 1])
+            normalized = row.normalized and other.normalized
+            verdict = judge(estimate, margin, seeds=len(pairs), normalized=normalized)
+            place = (other.agent, other.target_return, margin)
+            difference = Difference(*place, estimate, verdict)
+        every.append(dataclasses.replace(row, difference=difference))
     return every
 
 
-def write_mean(folder: Path, summaries: list[dict[str, Any]]) -> None:
-    """TensorBoard curves of the mean over seeds, with its 95% interval or range.
+def shown(config: CompareConfig, rows: list[ComparisonRow]) -> tuple[str, list[dict[str, Any]]]:
+    """The title and rows that the command line prints.
 
-    The ends are `score_interval_low` and `score_interval_high`; with fewer than 5 seeds,
-    `score_range_low` and `score_range_high`.
+    Scores with their differences; where nobody acted, errors on held-out episodes.
     """
-    for old in folder.glob("events.*"):
-        old.unlink()
-    writer = SummaryWriter(str(folder))
-    tags, bounds = [], "interval"
-    for entries in zip(*(summary["history"] for summary in summaries), strict=True):
-        tag = target_tag(entries[0]["target_return"])
-        tags.append(tag)
-        mean = mean_interval(np.array([entry["score_mean"] for entry in entries]))
-        bounds = "range" if mean.bounds == "range" else "interval"
-        names = ("score", f"score_{bounds}_low", f"score_{bounds}_high")
-        for name, value in zip(names, (mean.value, mean.low, mean.high), strict=True):
-            writer.add_scalar(f"{tag}/{name}", value, entries[0]["update"])
-    writer.add_custom_scalars(mean_layout(list(dict.fromkeys(tags)), bounds))
-    writer.close()
+    title = f"{config.dataset}, seeds {' '.join(map(str, config.seeds))}: "
+    bounds = next((row.bounds for row in rows if row.bounds), None)
+    if bounds is None:
+        title += "no environment, so no scores: mean action error on held-out episodes"
+    else:
+        title += f"mean and {bounds}; difference to {config.agents[0]}, paired by seed, margin "
+        title += f"{config.margin:g}"
+    cells = []
+    for row in rows:
+        found: dict[str, Any]
+        if bounds is None:
+            errors = row.held_out_errors
+            found = {
+                "held_out_error": f"{np.mean(errors):.4f}" if errors else None,
+                "range": f"{min(errors):.4f} to {max(errors):.4f}" if errors else None,
+            }
+        else:
+            found = {
+                "target_return": row.target_return,
+                "score_mean": row.score_mean,
+                bounds: f"{row.score_low:,.1f} to {row.score_high:,.1f}",
+                "difference": row.difference and bounded(row.difference.estimate),
+                "verdict": row.difference and status_words(row.difference.verdict),
+            }
+        cells.append({"agent": row.agent, "mode": row.mode, **found})
+        cells[-1] |= {"parameters": row.parameters, "train_seconds": row.train_seconds}
+    return title, cells
 
 
-def write_picture(folder: Path, summaries: dict[str, list[dict[str, Any]]]) -> None:
+def _write_errors(folder: Path, summaries: dict[str, list[Summary]]) -> None:
     """Action error by position, as `length_error.png` and on TensorBoard's images page."""
-    figure = plot_length_errors(summaries)
-    if figure is None:
+    curves = {
+        f"{agent} ({mode})": error_curve(found, mode)
+        for agent, found in summaries.items()
+        for mode in ("carry", "window")
+        if mode == "carry" or agent_class(agent).has_memory
+    }
+    curves = {label: points for label, points in curves.items() if points}
+    if not curves:
         return
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=120)
-    write_bytes(folder / "length_error.png", content.getvalue())
-    for old in (folder / "pictures").glob("events.*"):
-        old.unlink()
-    with SummaryWriter(str(folder / "pictures")) as writer:
-        writer.add_figure("action_error_by_position", figure)
+    panel = error_panel("held-out episodes", curves)
+    figure = sheet([panel], looks_of(list(summaries), list(curves)))
+    write_bytes(folder / "length_error.png", saved(figure, "png"))
+    write_pictures(folder / "pictures", {"action_error_by_position": figure})

@@ -1,215 +1,305 @@
-"""All numbers of a report, as plain JSON values; the pages and pictures only show them."""
+"""All numbers of a report; tables, pages and pictures only show them."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from aaren_rl.evaluation.aggregates import (
+    Profile,
     aggregates,
     improvement_probability,
     iqm,
     iqm_difference,
     performance_profile,
 )
-from aaren_rl.evaluation.noninferiority import judge
-from aaren_rl.evaluation.statistics import paired_difference
-from aaren_rl.experiments.outcome import Contender, Outcome
+from aaren_rl.evaluation.noninferiority import Verdict, judge
+from aaren_rl.evaluation.statistics import Estimate, paired_difference
+from aaren_rl.experiments.outcome import Contender, Outcome, rows_of
+from aaren_rl.experiments.results import Row, Summary
 
-PLACES = (0, 1, 10, 100, 1000)  # first steps of the positions that the table of errors shows
+
+@dataclass(frozen=True)
+class Runs:
+    """What was asked for: how many runs, those that are not finished, and of what."""
+
+    asked: int
+    missing: list[str]
+    seeds: list[int]
+    tasks: list[str]
+    agents: list[str]
 
 
-def report_content(outcome: Outcome) -> dict[str, Any]:
-    """Everything that `report.json` holds.
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation over seeds (of a sample; `None` for one seed), and the values."""
+
+    mean: float
+    std: float | None
+    values: list[float]
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """A task's scores: the data's own mean, and each contender's spread by label."""
+
+    task: str
+    normalized: bool
+    data: float | None
+    scores: dict[str, Spread | None]
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A contender over the common tasks and seeds."""
+
+    contender: str
+    runs: int
+    iqm: Estimate
+    median: Estimate
+    mean: Estimate
+    optimality_gap: Estimate
+
+
+@dataclass(frozen=True)
+class Against:
+    """The claim's `ours` against one mode of its rival, over the common tasks."""
+
+    rival: str
+    seeds: int
+    ours_iqm: float
+    rival_iqm: float
+    iqm_difference: Estimate
+    improvement: Estimate
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class TaskClaim:
+    """The claim on one task: means and their paired difference, over the seeds of both sides."""
+
+    task: str
+    normalized: bool
+    seeds: int
+    ours_mean: float
+    rival_mean: float
+    difference: Estimate
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The claim, over the common tasks (`against` each of the rival's modes) and on each task.
+
+    `best` is the mode that the first line and `tasks` are about.
+    """
+
+    ours: str
+    margin: float
+    best: str
+    against: list[Against]
+    tasks: list[TaskClaim]
+
+
+Points = list[dict[str, float]]
+"""A curve: at each place, which has its own fields, `mean`, `low` and `high` over seeds."""
+Curves = dict[str, dict[str, Points]]
+"""Curves by task and label."""
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """What a contender costs: medians over tasks and seeds."""
+
+    contender: str
+    parameters: float
+    train_seconds: float
+    peak_bytes: float
+    act_microseconds: float
+    steps: int
+    state_bytes_first: float
+    state_bytes_last: float
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that a report shows.
 
     Scores are normalised (0 to 100) where the task has reference scores, else plain returns.
+
+    Attributes:
+        checkpoint: which agent of a run counts, in words.
+        episodes: of each score.
+        common_tasks: the tasks that are averaged over.
+        claimed: whether the spec makes a claim.
+        settings: `shared` by all runs, and `machine`.
     """
-    versus = comparison(outcome)
-    return {
-        "name": outcome.spec.name,
-        "runs": {
-            "asked": outcome.asked,
-            "missing": outcome.missing,
-            "seeds": outcome.seeds,
-            "tasks": outcome.tasks,
-            "agents": outcome.agents,
-        },
-        "checkpoint": checkpoint_rule(outcome),
-        "episodes": outcome.spec.evaluation.episodes,
-        "common_tasks": outcome.common_tasks,
-        "scores": score_rows(outcome),
-        "aggregates": aggregate_rows(outcome),
-        "claimed": outcome.spec.claim is not None,
-        "comparison": versus,
-        "profiles": profiles(outcome),
-        "learning_curves": learning_curves(outcome),
-        "conditioning": conditioning(outcome),
-        "errors_by_position": errors_by_position(outcome),
-        "costs": costs(outcome),
-        "settings": run_settings(outcome),
-    }
+
+    name: str
+    runs: Runs
+    checkpoint: str
+    episodes: int
+    common_tasks: list[str]
+    scores: list[TaskScores]
+    aggregates: list[Aggregate]
+    claimed: bool
+    comparison: Comparison | None
+    profiles: dict[str, Profile]
+    learning_curves: Curves
+    conditioning: Curves
+    errors_by_position: Curves
+    costs: list[CostRow]
+    settings: dict[str, Any]
 
 
-def checkpoint_rule(outcome: Outcome) -> str:
-    """Which agent of a run counts, in words."""
-    if outcome.spec.kept == 1:
-        return "its last agent"
-    return f"the mean over the agents of its last {outcome.spec.kept} evaluations"
+def report_content(outcome: Outcome) -> Content:
+    """All numbers of a benchmark's outcome."""
+    spec = outcome.spec
+    asked = len(outcome.tasks) * len(outcome.agents) * len(outcome.seeds)
+    last = f"the mean over the agents of its last {spec.kept} evaluations"
+    tables = [(each.label, outcome.table(each)) for each in outcome.contenders]
+    known = {label: table for label, table in tables if table is not None}
+    return Content(
+        name=spec.name,
+        runs=Runs(asked, outcome.missing, outcome.seeds, outcome.tasks, outcome.agents),
+        checkpoint="its last agent" if spec.kept == 1 else last,
+        episodes=spec.evaluation.episodes,
+        common_tasks=outcome.common_tasks,
+        scores=[_scores(outcome, task) for task in outcome.tasks],
+        aggregates=[Aggregate(x, len(table), **aggregates(table)) for x, table in known.items()],
+        claimed=spec.claim is not None,
+        comparison=comparison(outcome),
+        profiles=_profiles(known),
+        learning_curves=_by_task(outcome, outcome.agents, _learning_curve),
+        conditioning=_by_task(outcome, outcome.contenders, _conditioning),
+        errors_by_position=_by_task(outcome, _measured_offline(outcome), _errors),
+        costs=[_cost(outcome, each) for each in outcome.contenders],
+        settings=_settings(outcome),
+    )
 
 
-def spread(values: Iterable[float]) -> dict[str, Any]:
-    """Mean, standard deviation over seeds (of a sample; `None` for one seed) and each value."""
-    numbers = [float(value) for value in values]
+def to_json(record: Any) -> Any:
+    """Dataclasses as JSON values; those of `verdict` and `estimate` stand with their owner's."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        content: dict[str, Any] = {}
+        for field in dataclasses.fields(record):
+            value = to_json(getattr(record, field.name))
+            inline = field.name in ("verdict", "estimate")
+            content.update(value if inline else {field.name: value})
+        return content
+    if isinstance(record, dict):
+        return {name: to_json(value) for name, value in record.items()}
+    return [to_json(each) for each in record] if isinstance(record, (list, tuple)) else record
+
+
+def _spread(values: Iterable[float]) -> Spread:
+    numbers = list(values)
     deviation = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
-    return {"mean": float(np.mean(numbers)), "std": deviation, "values": numbers}
+    return Spread(float(np.mean(numbers)), deviation, numbers)
 
 
-def score_rows(outcome: Outcome) -> list[dict[str, Any]]:
-    """A row for each task, with the data's own mean and each contender's score."""
-    rows = []
-    for task in outcome.tasks:
-        found = {each: outcome.scores(task, each) for each in outcome.contenders}
-        every = [r for agent in outcome.agents for r in outcome.of(task, agent).values()]
-        # An agent that learns from the best episodes alone has seen other data: the others' count.
-        data = [
-            r["summary"]["dataset_score"]
-            for r in sorted(every, key=lambda r: -r["unit"]["config"]["top_percent"])[:1]
-        ]
-        rows.append(
-            {
-                "task": task,
-                "normalized": outcome.normalized(task),
-                "data": data[0] if data else None,
-                "scores": {
-                    each.label: spread(scores.values()) if scores else None
-                    for each, scores in found.items()
-                },
-            }
-        )
-    return rows
+def _scores(outcome: Outcome, task: str) -> TaskScores:
+    found = {each.label: outcome.scores(task, each) for each in outcome.contenders}
+    every = [result for agent in outcome.agents for result in outcome.of(task, agent).values()]
+    # An agent that learns from the best episodes alone has seen other data: the others' count.
+    every.sort(key=lambda result: -result.unit["config"]["top_percent"])
+    return TaskScores(
+        task,
+        outcome.normalized(task),
+        every[0].summary.dataset_score if every else None,
+        {label: _spread(scores.values()) if scores else None for label, scores in found.items()},
+    )
 
 
-def aggregate_rows(outcome: Outcome) -> list[dict[str, Any]]:
-    """IQM, median, mean and optimality gap of each contender over the common tasks and seeds."""
-    rows = []
-    for contender in outcome.contenders:
-        table = outcome.table(contender)
-        if table is not None:
-            numbers = {name: dataclasses.asdict(e) for name, e in aggregates(table).items()}
-            rows.append({"contender": contender.label, "runs": len(table), **numbers})
-    return rows
-
-
-def comparison(outcome: Outcome) -> dict[str, Any] | None:
+def comparison(outcome: Outcome) -> Comparison | None:
     """The claim's two sides: difference in IQM and chance of improvement, against each mode.
 
-    `best` is the rival's mode with the highest IQM: the hardest to beat, chosen by its result. Runs
-    are paired by task and seed. `None` when the spec makes no claim or the sides have no finished
-    runs in common.
+    `best` is the rival's mode with the highest IQM: the hardest to beat, chosen by its result.
+    Where no task has normalised scores it is the rival's first mode. Runs are paired by task and
+    seed. `None` when the spec makes no claim or the sides have no finished runs in common.
     """
     claim = outcome.spec.claim
     if claim is None:
         return None
     ours = outcome.contender(claim.ours, claim.mode)
-    rows: list[dict[str, Any]] = []
-    for rival in outcome.contenders:
-        pair = outcome.paired([ours, rival], outcome.common_tasks)
-        if rival.agent != claim.rival or rival == ours or pair is None:
-            continue
-        difference = iqm_difference(*pair)
-        seeds = len(pair[0])
-        judged = judge(difference, claim.margin, seeds=seeds, runs=pair[0].size)
-        rows.append(
-            {
-                "rival": rival.label,
-                "seeds": seeds,
-                "ours_iqm": iqm(pair[0]),
-                "rival_iqm": iqm(pair[1]),
-                "iqm_difference": dataclasses.asdict(difference),
-                "improvement": dataclasses.asdict(improvement_probability(*pair)),
-                **dataclasses.asdict(judged),
-            }
-        )
-    if not rows:
+    rivals = [each for each in outcome.contenders if each.agent == claim.rival and each != ours]
+    pairs = [(rival, outcome.paired([ours, rival], outcome.common_tasks)) for rival in rivals]
+    against = [_against(rival, pair, claim.margin) for rival, pair in pairs if pair is not None]
+    if outcome.common_tasks and not against:
         return None
-    best = max(rows, key=lambda row: row["rival_iqm"])
-    [rival] = [each for each in outcome.contenders if each.label == best["rival"]]
-    return {
-        "ours": ours.label,
-        "margin": claim.margin,
-        "best": best["rival"],
-        "against": rows,
-        "tasks": task_rows(outcome, ours, rival, claim.margin),
-    }
+    best = max(against, key=lambda each: each.rival_iqm).rival if against else ""
+    rival = next((each for each in rivals if each.label == best), (rivals or [ours])[0])
+    tasks = _task_claims(outcome, ours, rival, claim.margin)
+    return Comparison(ours.label, claim.margin, rival.label, against, tasks) if tasks else None
 
 
-def task_rows(
+def _against(rival: Contender, pair: list[np.ndarray], margin: float) -> Against:
+    ours, theirs = pair
+    difference = iqm_difference(ours, theirs)
+    return Against(
+        rival=rival.label,
+        seeds=len(ours),
+        ours_iqm=iqm(ours),
+        rival_iqm=iqm(theirs),
+        iqm_difference=difference,
+        improvement=improvement_probability(ours, theirs),
+        verdict=judge(difference, margin, seeds=len(ours), runs=ours.size),
+    )
+
+
+def _task_claims(
     outcome: Outcome, ours: Contender, rival: Contender, margin: float
-) -> list[dict[str, Any]]:
-    """The claim on each task: means and their paired difference, over the seeds of both."""
+) -> list[TaskClaim]:
     rows = []
     for task in outcome.tasks:
         pair = outcome.paired([ours, rival], [task])
-        if pair is None:
+        if pair is None or ours == rival:
             continue
-        difference = paired_difference(*pair)
+        difference, seeds = paired_difference(*pair), len(pair[0])
         normalized = outcome.normalized(task)
-        judged = judge(difference, margin, seeds=len(pair[0]), normalized=normalized)
-        rows.append(
-            {
-                "task": task,
-                "normalized": normalized,
-                "seeds": len(pair[0]),
-                "ours_mean": float(pair[0].mean()),
-                "rival_mean": float(pair[1].mean()),
-                "difference": dataclasses.asdict(difference),
-                **dataclasses.asdict(judged),
-            }
-        )
+        verdict = judge(difference, margin, seeds=seeds, normalized=normalized)
+        mean, other = (float(scores.mean()) for scores in pair)
+        rows.append(TaskClaim(task, normalized, seeds, mean, other, difference, verdict))
     return rows
 
 
-def profiles(outcome: Outcome) -> dict[str, Any]:
+def _profiles(tables: dict[str, np.ndarray]) -> dict[str, Profile]:
     """Each contender's performance profile over the common tasks."""
-    tables = {each: outcome.table(each) for each in outcome.contenders}
-    known = {each: table for each, table in tables.items() if table is not None}
-    if not known:
+    if not tables:
         return {}
-    top = max(float(table.max()) for table in known.values())
-    bottom = min(0.0, *(float(table.min()) for table in known.values()))
+    top = max(float(table.max()) for table in tables.values())
+    bottom = min(0.0, *(float(table.min()) for table in tables.values()))
     thresholds = np.linspace(bottom, 1.05 * max(top, 1.0), 101)
-    return {
-        each.label: dataclasses.asdict(performance_profile(table, thresholds))
-        for each, table in known.items()
-    }
+    return {label: performance_profile(table, thresholds) for label, table in tables.items()}
 
 
-def over_seeds(tables: list[dict[float, float]], name: str) -> list[dict[str, Any]]:
-    """Mean, lowest and highest value over seeds at each place that all seeds have.
+def over_seeds(tables: list[dict[Any, float]], *names: str) -> Points:
+    """A curve of what each seed has, at the places that all seeds have.
 
     Args:
-        tables: for each seed, a value by place.
-        name: what a place is called.
+        tables: for each seed, a value by place: a number, or a tuple of them.
+        names: of a place's numbers.
     """
-    if not tables:
-        return []
-    places = [place for place in tables[0] if all(place in table for table in tables)]
-    return [
-        {name: place, "mean": float(np.mean(values)), "low": min(values), "high": max(values)}
-        for place in places
-        for values in [[table[place] for table in tables]]
-    ]
+    places = [place for place in (tables or [{}])[0] if all(place in table for table in tables)]
+    curve = []
+    for place in places:
+        values = [table[place] for table in tables]
+        at = zip(names, place if isinstance(place, tuple) else (place,), strict=True)
+        ends = {"mean": float(np.mean(values)), "low": min(values), "high": max(values)}
+        curve.append({**dict(at), **ends})
+    return curve
 
 
 def _by_task(
-    outcome: Outcome, keys: list[Any], line: Callable[[str, Any], list[dict[str, Any]]]
-) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """A line for each task and key that has any point."""
+    outcome: Outcome, keys: list[Any], line: Callable[[Outcome, str, Any], Points]
+) -> Curves:
+    """A curve for each task and key that has any point."""
     found = {
-        task: {getattr(key, "label", key): line(task, key) for key in keys}
+        task: {getattr(key, "label", key): line(outcome, task, key) for key in keys}
         for task in outcome.tasks
     }
     return {
@@ -219,105 +309,75 @@ def _by_task(
     }
 
 
-def learning_curves(outcome: Outcome) -> dict[str, Any]:
+def _learning_curve(outcome: Outcome, task: str, agent: str) -> Points:
     """Score by update, as the evaluations in training (in the first mode) found it."""
-
-    def line(task: str, agent: str) -> list[dict[str, Any]]:
-        tables = []
-        for result in outcome.of(task, agent).values():
-            first: dict[float, float] = {}  # the main target's: it is asked for first
-            for row in result["summary"]["history"]:
-                first.setdefault(row["update"], row["score_mean"])
-            tables.append(first)
-        return over_seeds(tables, "update")
-
-    return _by_task(outcome, outcome.agents, line)
+    # The main target is asked for first: its rows, last in the reversed order, count.
+    histories = [reversed(r.summary.history) for r in outcome.of(task, agent).values()]
+    tables = [{row.update: row.score_mean for row in history} for history in histories]
+    return over_seeds([dict(sorted(table.items())) for table in tables], "update")
 
 
-def conditioning(outcome: Outcome) -> dict[str, Any]:
+def _conditioning(outcome: Outcome, task: str, contender: Contender) -> Points:
     """Achieved score by the score asked for."""
-
-    def line(task: str, contender: Contender) -> list[dict[str, Any]]:
-        tables = []
-        for result in outcome.of(task, contender.agent).values():
-            rows = outcome.rows(result, contender, "curve")
-            tables.append({asked_score(row): row["score_mean"] for row in rows})
-        return over_seeds(tables, "asked")
-
-    return _by_task(outcome, outcome.contenders, line)
+    results = outcome.of(task, contender.agent).values()
+    rows = [rows_of(result, contender, "curve") for result in results]
+    return over_seeds([{_asked_score(r): r.score_mean for r in each} for each in rows], "asked")
 
 
-def asked_score(row: dict[str, Any]) -> float:
+def _asked_score(row: Row) -> float:
     """A target return on the scale of the row's scores (which is linear in the return)."""
-    target = float(row["target_return"])
-    if not row["normalized"]:
-        return target
-    low, high = row["reference_scores"]
-    return round(100 * (target - low) / (high - low), 6)
+    assert row.target_return is not None
+    if row.reference_scores is None or not row.normalized:
+        return row.target_return
+    low, high = row.reference_scores
+    return round(100 * (row.target_return - low) / (high - low), 6)
 
 
-def errors_by_position(outcome: Outcome) -> dict[str, Any]:
-    """Action error on held-out episodes by position, carried state and recomputed window."""
-
-    def line(task: str, key: Contender) -> list[dict[str, Any]]:
-        tables = []
-        for result in outcome.of(task, key.agent).values():
-            if result["summary"]["offline"]:
-                lengths = result["summary"]["offline"][-1]["lengths"]
-                tables.append({(row["first"], row["last"]): row[key.mode] for row in lengths})
-        return [
-            {"first": row["place"][0], "last": row["place"][1], **_without(row, "place")}
-            for row in over_seeds(tables, "place")  # type: ignore[arg-type]
-        ]
-
-    keys = [
-        key
-        for agent in outcome.agents
-        for mode in ("carry", "window")
-        if (key := outcome.contender(agent, mode)).remembers or mode == "carry"
-    ]
-    return _by_task(outcome, keys, line)
+def _measured_offline(outcome: Outcome) -> list[Contender]:
+    """The agents in the modes in which action errors are measured."""
+    modes = [(agent, mode) for agent in outcome.agents for mode in ("carry", "window")]
+    every = [outcome.contender(*each) for each in modes]
+    return [each for each in every if each.remembers or each.mode == "carry"]
 
 
-def _without(row: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != name}
+def _errors(outcome: Outcome, task: str, key: Contender) -> Points:
+    """Action error on held-out episodes by position, carried state or recomputed window."""
+    return error_curve([r.summary for r in outcome.of(task, key.agent).values()], key.mode)
 
 
-def costs(outcome: Outcome) -> list[dict[str, Any]]:
-    """Parameters, training and acting time, and memory: medians over tasks and seeds."""
-    rows = []
-    for contender in outcome.contenders:
-        results = [
-            result
-            for task in outcome.tasks
-            for result in outcome.of(task, contender.agent).values()
-        ]
-        acting = [c for r in results for c in r["costs"] if c["mode"] == contender.mode]
-        rows.append(
-            {
-                "contender": contender.label,
-                "parameters": _median(r["summary"]["parameters"] for r in results),
-                "train_seconds": _median(r["summary"]["train_seconds"] for r in results),
-                "peak_bytes": _median(r["peak_bytes"] for r in results),
-                "act_microseconds": _median(c["act_microseconds"] for c in acting),
-                "steps": max(cost["steps"] for cost in acting),
-                "state_bytes_first": _median(c["state_bytes_first"] for c in acting),
-                "state_bytes_last": _median(c["state_bytes_last"] for c in acting),
-            }
-        )
-    return rows
+def error_curve(summaries: Iterable[Summary], mode: str) -> Points:
+    """Action error on held-out episodes over the steps `first` to `last`, that excluded."""
+    found = [summary.errors for summary in summaries if summary.errors]
+    tables = [{(row.first, row.last): getattr(row, mode) for row in rows} for rows in found]
+    return over_seeds(tables, "first", "last")
 
 
-def _median(values: Iterable[float]) -> float:
-    return float(np.median(list(values)))
+def _cost(outcome: Outcome, contender: Contender) -> CostRow:
+    every = [outcome.of(task, contender.agent).values() for task in outcome.tasks]
+    results = [result for each in every for result in each]
+    acting = [cost for r in results for cost in r.costs if cost.mode == contender.mode]
+
+    def median(records: Iterable[Any], name: str) -> float:
+        return float(np.median([getattr(record, name) for record in records]))
+
+    return CostRow(
+        contender=contender.label,
+        parameters=median((r.summary for r in results), "parameters"),
+        train_seconds=median((r.summary for r in results), "train_seconds"),
+        peak_bytes=median(results, "peak_bytes"),
+        act_microseconds=median(acting, "act_microseconds"),
+        steps=max(cost.steps for cost in acting),
+        state_bytes_first=median(acting, "state_bytes_first"),
+        state_bytes_last=median(acting, "state_bytes_last"),
+    )
 
 
-def run_settings(outcome: Outcome) -> dict[str, Any]:
+def _settings(outcome: Outcome) -> dict[str, Any]:
     """What all runs share, and on what they ran."""
     results = list(outcome.results.values())
-    configs = [result["unit"]["config"] for result in results]
-    flat = [{**_without(config, "model"), **config["model"]} for config in configs]
-    shared = {name: value for name, value in flat[0].items() if all(c[name] == value for c in flat)}
+    configs = [result.unit["config"] for result in results]
+    flat = [{n: v for n, v in {**c, **c["model"]}.items() if n != "model"} for c in configs]
+    same = {n: v for n, v in flat[0].items() if all(n in c and c[n] == v for c in flat)}
     names = ("torch", "device", "threads")
-    machine = {name: sorted({str(result[name]) for result in results}) for name in names}
-    return {"shared": shared, "machine": machine}
+    machine = {name: sorted({str(getattr(r, name)) for r in results}) for name in names}
+    return {"shared": same, "machine": machine}

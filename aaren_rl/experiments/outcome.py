@@ -1,4 +1,4 @@
-"""What a benchmark's finished runs say, read once and put in order."""
+"""The finished runs of a benchmark's folder, read once, with scores paired by task and seed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from aaren_rl.agents import AGENTS, TrajectoryAgent
 from aaren_rl.errors import UserError
+from aaren_rl.experiments.config import agent_class
+from aaren_rl.experiments.results import Result, Row, read_record
 from aaren_rl.experiments.spec import BenchmarkSpec
-from aaren_rl.experiments.sweep import read_benchmark
-from aaren_rl.experiments.unit import units
-from aaren_rl.files import read_json
+from aaren_rl.experiments.sweep import is_asked, read_benchmark
+from aaren_rl.experiments.unit import RESULT_FILE, units
 
 
 class Contender(NamedTuple):
@@ -24,11 +24,11 @@ class Contender(NamedTuple):
     agent: str
     mode: str
     remembers: bool = True
-    """Whether the mode makes a difference: it does where there is a past to mix."""
+    """Whether the mode makes a difference, as it does for agents with a memory."""
 
     @property
     def label(self) -> str:
-        """For people: `decision-aaren (carry)`, or `behavior-cloning`."""
+        """Its name in tables: `decision-aaren (carry)`, or `behavior-cloning`."""
         return f"{self.agent} ({self.mode})" if self.remembers else self.agent
 
 
@@ -41,19 +41,14 @@ class Outcome:
         tasks: asked for, in the spec's order.
         agents: likewise.
         seeds: likewise.
-        results: what each finished unit left, by task, agent and seed.
+        results: of each finished unit, by task, agent and seed.
     """
 
     spec: BenchmarkSpec
     tasks: list[str]
     agents: list[str]
     seeds: list[int]
-    results: dict[tuple[str, str, int], dict[str, Any]]
-
-    @property
-    def asked(self) -> int:
-        """How many runs were asked for."""
-        return len(self.tasks) * len(self.agents) * len(self.seeds)
+    results: dict[tuple[str, str, int], Result]
 
     @property
     def missing(self) -> list[str]:
@@ -68,61 +63,55 @@ class Outcome:
 
     def contender(self, agent: str, mode: str) -> Contender:
         """An agent of the spec in one of its modes."""
-        kind = AGENTS[self.spec.agents[agent].agent]
-        return Contender(agent, mode, remembers=issubclass(kind, TrajectoryAgent))
+        kind = agent_class(self.spec.agents[agent].agent)
+        return Contender(agent, mode, remembers=kind.has_memory)
 
     @cached_property
     def contenders(self) -> list[Contender]:
         """Every agent in every mode that has acted, in the spec's order."""
         acted = {
-            self.contender(agent, row["mode"])
+            (agent, row.mode)
             for (_, agent, _), result in self.results.items()
-            for row in result["rows"]
+            for row in result.rows
         }
-        every = [
+        return [
             self.contender(agent, mode)
             for agent in self.agents
             for mode in self.spec.agents[agent].modes
+            if (agent, mode) in acted
         ]
-        return [each for each in every if each in acted]
 
-    def of(self, task: str, agent: str) -> dict[int, dict[str, Any]]:
+    def of(self, task: str, agent: str) -> dict[int, Result]:
         """The finished results of a task and agent by seed."""
         found = {seed: self.results.get((task, agent, seed)) for seed in self.seeds}
         return {seed: result for seed, result in found.items() if result is not None}
 
     def scores(self, task: str, contender: Contender) -> dict[int, float]:
         """Each finished seed's score: the mean over its agents that count."""
-        scores = {}
-        for seed, result in self.of(task, contender.agent).items():
-            rows = self.rows(result, contender, "score")
-            if rows:
-                scores[seed] = float(np.mean([row["score_mean"] for row in rows]))
-        return scores
-
-    @staticmethod
-    def rows(result: dict[str, Any], contender: Contender, kind: str) -> list[dict[str, Any]]:
-        """The evaluations of one kind, `score` or `curve`, in the contender's mode."""
-        return [
-            row for row in result["rows"] if row["kind"] == kind and row["mode"] == contender.mode
-        ]
+        found = {
+            seed: [row.score_mean for row in rows_of(result, contender, "score")]
+            for seed, result in self.of(task, contender.agent).items()
+        }
+        return {seed: float(np.mean(scores)) for seed, scores in found.items() if scores}
 
     def normalized(self, task: str) -> bool:
         """Whether a task's scores are normalised, so that they can be put beside other tasks'."""
         rows = [
-            row for agent in self.agents for r in self.of(task, agent).values() for row in r["rows"]
+            row for agent in self.agents for r in self.of(task, agent).values() for row in r.rows
         ]
-        return bool(rows) and all(row["normalized"] for row in rows)
+        return bool(rows) and all(row.normalized for row in rows)
+
+    @cached_property
+    def whole_tasks(self) -> list[str]:
+        """The tasks in which every contender has a finished run."""
+        return [
+            task for task in self.tasks if all(self.scores(task, each) for each in self.contenders)
+        ]
 
     @cached_property
     def common_tasks(self) -> list[str]:
-        """The tasks with normalised scores in which every contender has a finished run."""
-        return [
-            task
-            for task in self.tasks
-            if self.normalized(task)
-            and all(self.scores(task, contender) for contender in self.contenders)
-        ]
+        """Those of `whole_tasks` with normalised scores: what is averaged over tasks."""
+        return [task for task in self.whole_tasks if self.normalized(task)]
 
     def table(self, contender: Contender) -> np.ndarray | None:
         """Scores `[runs, tasks]` on the common tasks, of the seeds that are finished on all.
@@ -146,6 +135,11 @@ class Outcome:
         return [np.array([[scores[seed] for scores in each] for seed in seeds]) for each in columns]
 
 
+def rows_of(result: Result, contender: Contender, kind: str) -> list[Row]:
+    """The evaluations of one kind, `score` or `curve`, in the contender's mode."""
+    return [row for row in result.rows if (row.kind, row.mode) == (kind, contender.mode)]
+
+
 def read_outcome(folder: Path) -> Outcome:
     """Read a benchmark's folder.
 
@@ -153,12 +147,11 @@ def read_outcome(folder: Path) -> Outcome:
         UserError: when it is none, or no run is finished yet.
     """
     spec, asked = read_benchmark(folder)
-    results = {}
-    for unit in units(spec, folder):
-        key = (unit.task, unit.agent, unit.config.seed)
-        wanted = [unit.task in asked["tasks"], unit.agent in asked["agents"]]
-        if all(wanted) and unit.config.seed in asked["seeds"] and unit.finished:
-            results[key] = read_json(unit.folder / "result.json")
+    results = {
+        (unit.task, unit.agent, unit.seed): read_record(unit.folder / RESULT_FILE, Result)
+        for unit in units(spec, folder)
+        if is_asked(unit, asked) and unit.finished
+    }
     if not results:
         raise UserError(f"{folder}: no run is finished yet")
     return Outcome(spec, asked["tasks"], asked["agents"], asked["seeds"], results)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from aaren_rl.evaluation.aggregates import Profile
 from aaren_rl.evaluation.statistics import FEWEST_SEEDS
+from aaren_rl.experiments.content import Content, Points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,155 +33,133 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture: `draw` puts it on an axis."""
+    """One picture of curves.
+
+    Attributes:
+        title: above it.
+        curves: by label.
+        labels: of the axes.
+        limits: of the vertical axis.
+        diagonal: whether to draw where both axes are equal.
+        log: whether the horizontal axis is logarithmic; each point then has a marker.
+    """
 
     title: str
-    draw: Callable[[Any], None]
+    curves: dict[str, Points]
+    labels: tuple[str, str]
+    limits: tuple[float | None, float | None] = (None, None)
+    diagonal: bool = False
+    log: bool = False
 
 
 @dataclass(frozen=True)
 class Group:
-    """Pictures of one kind.
-
-    Attributes:
-        name: of its file.
-        title: for people.
-        caption: what they show.
-        panels: the pictures.
-    """
+    """Pictures of one kind: the name of their file, a title, and what they show."""
 
     name: str
     title: str
     caption: str
     panels: list[Panel]
+    looks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def groups(content: dict[str, Any]) -> list[Group]:
+def groups(content: Content) -> list[Group]:
     """All pictures of a report that have something to show."""
-    looks = line_looks(content)
-    every = [
-        Group(
-            "learning_curves",
-            "Learning curves",
+    profiles = content.profiles
+    bands = (
+        "Bands are 95% intervals by the stratified bootstrap."
+        if any(profile.low is not None for profile in profiles.values())
+        else f"Without bands: fewer than {FEWEST_SEEDS} seeds have no interval."
+    )
+    shares = {label: _points(profile) for label, profile in profiles.items()}
+    whole = Panel("all common tasks", shares, ("score", "share of runs above"), (-0.02, 1.02))
+    every = {
+        ("learning_curves", "Learning curves"): (
             "Score by gradient update, acting in each agent's first mode; bands are the range "
             "over seeds, lowest to highest.",
-            _panels(content["learning_curves"], looks, "update", "update"),
+            [Panel(*each, ("update", "score")) for each in content.learning_curves.items()],
         ),
-        Group(
-            "conditioning",
-            "Asked-for and achieved return",
+        ("conditioning", "Asked-for and achieved return"): (
             "Score achieved by the score asked for; an agent that does what it is told is on the "
             "dotted line. Bands are the range over seeds, lowest to highest.",
-            _panels(content["conditioning"], looks, "asked", "score asked for", diagonal=True),
-        ),
-        Group(
-            "profiles",
-            "Performance profile",
-            "Share of runs, over all common tasks and seeds, that score above a threshold: higher "
-            f"is better. {_profile_bands(content['profiles'])}",
-            [Panel("all common tasks", _profile(content["profiles"], looks))]
-            if content["profiles"]
-            else [],
-        ),
-        Group(
-            "errors_by_position",
-            "Action error by position",
-            "Error on held-out episodes by the step of the episode, without acting.",
             [
-                Panel(task, _errors(lines, looks))
-                for task, lines in content["errors_by_position"].items()
+                Panel(*each, ("score asked for", "score"), diagonal=True)
+                for each in content.conditioning.items()
             ],
         ),
+        ("profiles", "Performance profile"): (
+            "Share of runs, over all common tasks and seeds, that score above a threshold: higher "
+            f"is better. {bands}",
+            [whole] if shares else [],
+        ),
+        ("errors_by_position", "Action error by position"): (
+            "Error on held-out episodes by the step of the episode, without acting.",
+            [error_panel(*each) for each in content.errors_by_position.items()],
+        ),
+    }
+    looks = line_looks(content)
+    return [
+        Group(name, title, caption, panels, looks)
+        for (name, title), (caption, panels) in every.items()
+        if panels
     ]
-    return [group for group in every if group.panels]
 
 
-def line_looks(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _points(profile: Profile) -> Points:
+    low, high = profile.low or profile.share, profile.high or profile.share
+    rows = zip(profile.thresholds, profile.share, low, high, strict=True)
+    return [dict(zip(("score", "mean", "low", "high"), row, strict=True)) for row in rows]
+
+
+def error_panel(title: str, curves: dict[str, Points]) -> Panel:
+    """Action errors by position; bins are drawn at their geometric middle."""
+    middle = {
+        label: [{"step": math.sqrt((p["first"] + 1) * p["last"]), **p} for p in points]
+        for label, points in curves.items()
+    }
+    return Panel(title, middle, ("step of the episode", "action error"), (0, None), log=True)
+
+
+def line_looks(content: Content) -> dict[str, dict[str, Any]]:
     """A colour for each agent and a dash for each of its modes, by label."""
+    labels = [label for row in content.scores[:1] for label in row.scores]
+    labels += [label for lines in content.errors_by_position.values() for label in lines]
+    return looks_of(content.runs.agents, labels)
+
+
+def looks_of(agents: list[str], labels: list[str]) -> dict[str, dict[str, Any]]:
+    """A colour for each agent and a dash for each label `AGENT (MODE)`."""
     looks: dict[str, dict[str, Any]] = {}
-    seen: dict[str, list[str]] = {agent: [] for agent in content["runs"]["agents"]}
-    labels = [*(content["scores"][0]["scores"] if content["scores"] else [])]
-    labels += [label for lines in content["errors_by_position"].values() for label in lines]
-    for label in dict.fromkeys(labels):
-        agent = label.rsplit(" (", 1)[0]
-        seen[agent].append(label)
-        looks[label] = {"linestyle": DASHES[(len(seen[agent]) - 1) % len(DASHES)]}
-    for number, agent in enumerate(seen):
-        looks[agent] = {"linestyle": "-"}
-        for label in (agent, *seen[agent]):
+    for number, agent in enumerate(agents):
+        own = [x for x in dict.fromkeys(labels) if x == agent or x.rsplit(" (", 1)[0] == agent]
+        for place, label in enumerate(own):
+            looks[label] = {"linestyle": DASHES[place % len(DASHES)]}
+        looks.setdefault(agent, {})["linestyle"] = "-"
+        for label in (agent, *own):
             looks[label]["color"] = COLOURS[number % len(COLOURS)]
     return looks
 
 
-def _panels(
-    tasks: dict[str, Any],
-    looks: dict[str, Any],
-    place: str,
-    axis_label: str,
-    diagonal: bool = False,
-) -> list[Panel]:
-    def panel(lines: dict[str, list[dict[str, float]]]) -> Callable[[Any], None]:
-        def draw(axis: Any) -> None:
-            for label, points in lines.items():
-                x = [point[place] for point in points]
-                axis.plot(x, [p["mean"] for p in points], label=label, **looks[label])
-                low, high = [p["low"] for p in points], [p["high"] for p in points]
-                axis.fill_between(x, low, high, alpha=0.13, lw=0, color=looks[label]["color"])
-            if diagonal:
-                ends = [min(axis.get_xlim()[0], 0), axis.get_xlim()[1]]
-                axis.plot(ends, ends, ":", color="#888888", lw=1, zorder=0)
-            axis.set_xlabel(axis_label)
-            axis.set_ylabel("score")
-            axis.legend()
-
-        return draw
-
-    return [Panel(task, panel(lines)) for task, lines in tasks.items()]
-
-
-def _profile_bands(profiles: dict[str, Any]) -> str:
-    if any(profile["low"] is not None for profile in profiles.values()):
-        return "Bands are 95% intervals by the stratified bootstrap."
-    return f"Without bands: fewer than {FEWEST_SEEDS} seeds have no interval."
-
-
-def _profile(profiles: dict[str, Any], looks: dict[str, Any]) -> Callable[[Any], None]:
-    def draw(axis: Any) -> None:
-        for label, profile in profiles.items():
-            axis.plot(profile["thresholds"], profile["share"], label=label, **looks[label])
-            if profile["low"] is not None:
-                colour = looks[label]["color"]
-                band = (profile["thresholds"], profile["low"], profile["high"])
-                axis.fill_between(*band, alpha=0.13, lw=0, color=colour)
-        axis.set_xlabel("score")
-        axis.set_ylabel("share of runs above")
-        axis.set_ylim(-0.02, 1.02)
-        axis.legend()
-
-    return draw
-
-
-def _errors(lines: dict[str, Any], looks: dict[str, Any]) -> Callable[[Any], None]:
-    def draw(axis: Any) -> None:
-        for label, points in lines.items():
-            middle = [np.sqrt((p["first"] + 1) * p["last"]) for p in points]
-            means = [p["mean"] for p in points]
-            axis.plot(middle, means, marker="o", markersize=3, label=label, **looks[label])
+def _draw(axis: Any, panel: Panel, looks: dict[str, dict[str, Any]]) -> None:
+    for label, points in panel.curves.items():
+        x = [next(iter(point.values())) for point in points]  # the place's first number
+        mean, low, high = ([point[name] for point in points] for name in ("mean", "low", "high"))
+        markers: Any = {"marker": "o", "markersize": 3} if panel.log else {}
+        axis.plot(x, mean, label=label, **markers, **looks[label])
+        axis.fill_between(x, low, high, alpha=0.13, lw=0, color=looks[label]["color"])
+    if panel.diagonal:
+        ends = [min(axis.get_xlim()[0], 0), axis.get_xlim()[1]]
+        axis.plot(ends, ends, ":", color="#888888", lw=1, zorder=0)
+    if panel.log:
         axis.set_xscale("log")
-        axis.set_ylim(0, None)
-        axis.set_xlabel("step of the episode")
-        axis.set_ylabel("action error")
-        axis.legend()
-
-    return draw
-
-
-def single(panel: Panel) -> Figure:
-    """One panel as a picture."""
-    return sheet([panel], columns=1)
+    axis.set_ylim(*panel.limits)
+    axis.set_xlabel(panel.labels[0])
+    axis.set_ylabel(panel.labels[1])
+    axis.legend()
+    axis.set_title(panel.title, fontsize=10, loc="left")
 
 
-def sheet(panels: list[Panel], columns: int = 3) -> Figure:
+def sheet(panels: list[Panel], looks: dict[str, dict[str, Any]], columns: int = 3) -> Figure:
     """Panels side by side in rows."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -193,27 +170,18 @@ def sheet(panels: list[Panel], columns: int = 3) -> Figure:
         figure = Figure(figsize=(4.4 * columns, 3.3 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis, panel in zip(axes, panels, strict=False):
-            panel.draw(axis)
-            axis.set_title(panel.title, fontsize=10, loc="left")
+            _draw(axis, panel, looks)
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
     return figure
 
 
-def as_svg(figure: Figure) -> str:
-    """The picture as SVG text, the same at every call."""
-    return _saved(figure, "svg", metadata={"Date": None}).decode()
-
-
-def as_png(figure: Figure) -> bytes:
-    """The picture as PNG."""
-    return _saved(figure, "png", dpi=130)
-
-
-def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
+def saved(figure: Figure, kind: str) -> bytes:
+    """A picture as `png` or `svg`, the same bytes at every call."""
     import matplotlib as mpl
 
     buffer = io.BytesIO()
+    options: Any = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 130}
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()

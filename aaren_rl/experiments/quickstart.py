@@ -6,19 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from aaren_rl.agents import Agent, Mode, load_agent
-from aaren_rl.data import load_trajectories
-from aaren_rl.evaluation import acting_cost, evaluate_agent
-from aaren_rl.evaluation.evaluate import checkpoint_folder, environment_of_agent
-from aaren_rl.evaluation.seeds import first_episode_seed
-from aaren_rl.experiments.comparison import CompareConfig
+from aaren_rl.experiments.results import Result, read_record
+from aaren_rl.experiments.spec import BenchmarkSpec, ContenderSpec, EvaluationSpec, TaskSpec
+from aaren_rl.experiments.unit import RESULT_FILE, make_folder, units, work
 from aaren_rl.files import write_json
-from aaren_rl.training.run import SUMMARY_FILE, train
+from aaren_rl.training.run import SUMMARY_FILE
 
 QUICKSTART_DATASET = "aaren-rl/hopper-small-v0"
-MODES: dict[str, tuple[Mode, ...]] = {
+MODES = {
     "decision-aaren": ("carry", "reset", "window"),
     "decision-transformer": ("window", "carry"),
 }
@@ -52,17 +47,21 @@ class QuickstartConfig:
     seed: int = 0
     """Seed of everything random."""
 
-    def comparison(self) -> CompareConfig:
-        """The two training runs."""
-        return CompareConfig(
-            dataset=QUICKSTART_DATASET,
-            updates=self.updates,
-            device="cpu",
-            evaluate_every=max(1, self.updates // 2),
-            episodes=4,
+    def benchmark(self) -> BenchmarkSpec:
+        """The two runs."""
+        settings = {
+            "updates": self.updates,
+            "device": "cpu",
+            "evaluate_every": max(1, self.updates // 2),
+            "episodes": 4,
+        }
+        return BenchmarkSpec(
+            name="quickstart",
+            tasks={"hopper-small": TaskSpec(QUICKSTART_DATASET)},
+            agents={name: ContenderSpec(name, modes) for name, modes in MODES.items()},
             seeds=(self.seed,),
-            out=self.out,
-            resume=True,
+            settings=settings,
+            evaluation=EvaluationSpec(episodes=self.episodes),
         )
 
 
@@ -72,39 +71,22 @@ def quickstart(config: QuickstartConfig) -> list[dict[str, Any]]:
     Returns:
         A row for each agent and mode, with the fields of `COLUMNS`.
     """
-    comparison = config.comparison()
-    comparison.check()
-    observations = load_trajectories(comparison.dataset).episode(0).observations
-    console = Console(stderr=True)
+    todo = units(config.benchmark(), config.out)
+    for unit in todo:
+        unit.config.check()
+    make_folder(config.out)
     rows: list[dict[str, Any]] = []
-    for name in comparison.agents:
-        run = comparison.run(name, config.seed)
-        summary = train(run)
-        agent = load_agent(checkpoint_folder(run.run_folder, "last"))
-        for mode in MODES[name]:
-            with console.status(f"{name} acts in {config.episodes} episodes, mode {mode}"):
-                rows.append(_row(agent, mode, config, summary["train_seconds"], observations))
+    for unit in todo:
+        work(unit)
+        result = read_record(unit.folder / RESULT_FILE, Result)
+        for score, cost in zip(result.rows, result.costs, strict=True):
+            measured = {
+                **vars(score),
+                "train_seconds": result.summary.train_seconds,
+                "act_microseconds": cost.act_microseconds,
+                "state_bytes_step_1": cost.state_bytes_first,
+                "state_bytes_step_1000": cost.state_bytes_last,
+            }
+            rows.append({name: measured[name] for name in COLUMNS})
     write_json(config.out / SUMMARY_FILE, rows)
     return rows
-
-
-def _row(
-    agent: Agent, mode: Mode, config: QuickstartConfig, train_seconds: float, observations: Any
-) -> dict[str, Any]:
-    environment = environment_of_agent(agent)
-    [score] = evaluate_agent(
-        agent,
-        environment,
-        modes=(mode,),
-        episodes=config.episodes,
-        seed=first_episode_seed(config.seed, "after training"),
-    )
-    cost = acting_cost(agent, observations, mode=mode, steps=1000)
-    measured = {
-        **score,
-        "train_seconds": train_seconds,
-        "act_microseconds": cost.act_microseconds,
-        "state_bytes_step_1": cost.state_bytes[0],
-        "state_bytes_step_1000": cost.state_bytes[999],
-    }
-    return {name: measured[name] for name in COLUMNS}

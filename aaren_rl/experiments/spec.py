@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-from aaren_rl.agents import AGENTS, AgentConfig, Mode
+from msgspec import Meta
+
+from aaren_rl.agents import AgentConfig
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN
 from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK
-from aaren_rl.experiments.fields import build, checked, read_yaml
-from aaren_rl.training import TrainConfig, from_preset
-from aaren_rl.training.config import AgentName, TrainSettings
+from aaren_rl.experiments.config import agent_class, from_settings
+from aaren_rl.experiments.decode import closest, convert, decode, read_yaml
+from aaren_rl.registry import load_plugins
+from aaren_rl.training import TrainConfig
+from aaren_rl.training.config import TrainSettings
 
+Count = Annotated[int, Meta(ge=1)]
 ELSEWHERE = {
     "dataset": "give it to each task",
     "mode": "give `modes` to each agent",
@@ -43,8 +49,9 @@ class TaskSpec:
 class ContenderSpec:
     """An agent and how it acts."""
 
-    agent: AgentName
-    modes: tuple[Mode, ...]
+    agent: str
+    """A name that `aaren-rl train --agent` knows, of a plug-in too."""
+    modes: tuple[str, ...]
     """How to act in evaluations; the first is used for the learning curve too."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Of this agent alone."""
@@ -54,15 +61,15 @@ class ContenderSpec:
 class EvaluationSpec:
     """Acting after training."""
 
-    episodes: int = 10
+    episodes: Count = 10
     """For each agent that counts, in each mode, asked for the task's usual return."""
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0)] = 0
     """How many of a run's evaluation episodes are skipped: another number draws other episodes.
     Runs with different seeds see different episodes, all agents see the same; see
     `aaren_rl.evaluation.seeds`."""
     curve_scores: tuple[float, ...] = ()
     """Return-conditioning curve: what to ask for, in normalised scores (0 to 100)."""
-    curve_episodes: int = 5
+    curve_episodes: Count = 5
     """Episodes for each point of that curve."""
 
 
@@ -70,7 +77,7 @@ class EvaluationSpec:
 class MeanOfLast:
     """The score of a run is the mean over the agents of its last evaluations."""
 
-    mean_of_last: int
+    mean_of_last: Count
 
 
 @dataclass(frozen=True)
@@ -78,9 +85,9 @@ class Claim:
     """Whom the report compares: `ours` in one mode, `rival` in its best."""
 
     ours: str
-    mode: Mode
+    mode: str
     rival: str
-    margin: float = DEFAULT_MARGIN
+    margin: Annotated[float, Meta(gt=0)] = DEFAULT_MARGIN
     """How many normalised points `ours` may lie below and still count as not worse."""
 
 
@@ -100,6 +107,8 @@ class BenchmarkSpec:
     checkpoint: str | MeanOfLast = "last"
     """Which agent of a run counts: the last, or {mean_of_last: K} evaluations. Never the best."""
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
+    plugins: tuple[str, ...] = ()
+    """Modules to import first: they register agents, mixers or data sources."""
 
     @property
     def kept(self) -> int:
@@ -110,26 +119,18 @@ class BenchmarkSpec:
         """The training run of one task, agent and seed; its folder is not set."""
         contender = self.agents[agent]
         shared = {**self.settings, **self.tasks[task].settings}
-        kind = AGENTS[contender.agent]
+        kind = agent_class(contender.agent)
         condition = {**shared, **contender.settings}.get("condition", "target")
         if not kind.asks_return or condition != "target":
             shared.pop("target_return", None)  # meant for the other agents
-        given = {**shared, **contender.settings}
-        shape = {field.name for field in dataclasses.fields(AgentConfig)}
-        preset = given.get("preset")
-        plain = TrainConfig() if preset is None else from_preset(TrainConfig, preset)
-        return dataclasses.replace(
-            plain,
-            dataset=self.tasks[task].dataset,
-            agent=contender.agent,
-            seed=seed,
-            mode=contender.modes[0] if kind.has_memory else None,
-            keep_evaluated=self.kept,
-            model=dataclasses.replace(
-                plain.model, **{name: given[name] for name in given if name in shape}
-            ),
-            **{name: given[name] for name in given if name not in shape},
-        )
+        run = {
+            "dataset": self.tasks[task].dataset,
+            "agent": contender.agent,
+            "seed": seed,
+            "mode": contender.modes[0] if kind.has_memory else None,
+            "keep_evaluated": self.kept,
+        }
+        return from_settings(TrainConfig, {**shared, **contender.settings, **run})
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; an infinite setting as text, which `parse_spec` reads."""
@@ -159,10 +160,14 @@ def parse_spec(content: Any, where: str) -> BenchmarkSpec:
         content: what the file holds.
         where: the file's name, for messages.
     """
-    if isinstance(content, dict) and isinstance(content.get("agents"), dict):
-        agents = {name: _with_defaults(name, each) for name, each in content["agents"].items()}
-        content = {**content, "agents": agents}
-    spec = build(BenchmarkSpec, content, where)
+    if isinstance(content, dict):
+        plugins = convert(content.get("plugins", ()), tuple[str, ...], f"{where}: plugins")
+        try:
+            load_plugins(plugins)
+        except UserError as error:
+            raise UserError(f"{where}: plugins: {error}") from None
+        content = {name: _part(name, each, f"{where}: {name}") for name, each in content.items()}
+    spec = decode(BenchmarkSpec, content, where)
     places = {"settings": spec.settings}
     places |= {f"tasks: {name}: settings": task.settings for name, task in spec.tasks.items()}
     places |= {f"agents: {name}: settings": each.settings for name, each in spec.agents.items()}
@@ -172,14 +177,30 @@ def parse_spec(content: Any, where: str) -> BenchmarkSpec:
     return spec
 
 
-def _with_defaults(name: Any, content: Any) -> Any:
+def _part(name: str, content: Any, where: str) -> Any:
+    """A field of the spec with its records decoded, so that messages name the place in them."""
+    if name == "tasks" and isinstance(content, dict):
+        return {key: decode(TaskSpec, each, f"{where}: {key}") for key, each in content.items()}
+    if name == "agents" and isinstance(content, dict):
+        return {key: _contender(key, each, f"{where}: {key}") for key, each in content.items()}
+    if name == "checkpoint" and isinstance(content, dict):
+        return decode(MeanOfLast, content, where)
+    if name == "evaluation":
+        return decode(EvaluationSpec, content, where)
+    if name == "claim" and content is not None:
+        return decode(Claim, content, where)
+    return content
+
+
+def _contender(name: Any, content: Any, where: str) -> ContenderSpec:
     """An agent that is named as what it is need not say so, nor its usual mode."""
     content = {} if content is None else content
-    if not isinstance(content, dict):
-        return content
-    content = {"agent": name, **content}
-    kind = AGENTS.get(content["agent"]) if isinstance(content["agent"], str) else None
-    return {"modes": [] if kind is None else [kind.default_mode], **content}
+    if isinstance(content, dict):
+        content = {"agent": name, "modes": (), **content}
+    contender = decode(ContenderSpec, content, where)
+    kind = agent_class(contender.agent, f"{where}: agent:")
+    modes = contender.modes or (kind.default_mode,)
+    return dataclasses.replace(contender, modes=modes)
 
 
 def _check_settings(settings: dict[str, Any], where: str) -> None:
@@ -189,68 +210,45 @@ def _check_settings(settings: dict[str, Any], where: str) -> None:
         if name in ELSEWHERE:
             raise UserError(f"{where}: {name}: {ELSEWHERE[name]}")
         if name not in hints:
-            raise UserError(f"{where}: {name}: not a field of a training run")
-        settings[name] = checked(value, hints[name], f"{where}: {name}")
+            raise UserError(f"{where}: {name}: not a setting of training; {closest(name, hints)}")
+        settings[name] = convert(value, hints[name], f"{where}: {name}")
 
 
 def _check(spec: BenchmarkSpec, where: str) -> None:
+    def expect(holds: bool, words: str) -> None:
+        if not holds:
+            raise UserError(f"{where}: {words}")
+
     for name in ("tasks", "agents", "seeds"):
         values = list(getattr(spec, name))
-        if not values or len(set(values)) < len(values):
-            raise UserError(f"{where}: {name}: at least one expected, each once, got {values}")
+        expect(0 < len(values) == len(set(values)), f"{name}: expected one or more, each once")
     for name in (spec.name, *spec.tasks, *spec.agents):
-        if not name.strip() or name.startswith(".") or set(name) & set('/\\:*?"<>|'):
-            raise UserError(f"{where}: {name!r}: a name that can be a folder's expected")
-    if isinstance(spec.checkpoint, str) and spec.checkpoint != "last":
-        raise UserError(
-            f"{where}: checkpoint: last or {{mean_of_last: K}} expected, got {spec.checkpoint!r}"
-        )
-    for name, value in (
-        ("checkpoint: mean_of_last", spec.kept),
-        ("evaluation: episodes", spec.evaluation.episodes),
-        ("evaluation: curve_episodes", spec.evaluation.curve_episodes),
-    ):
-        if value < 1:
-            raise UserError(f"{where}: {name}: at least 1 expected, got {value}")
+        fits = name.strip() and not name.startswith(".") and not set(name) & set('/\\:*?"<>|')
+        expect(bool(fits), f"{name!r}: expected a name that can be a folder's")
+    rule = isinstance(spec.checkpoint, MeanOfLast) or spec.checkpoint == "last"
+    expect(rule, f"checkpoint: expected last or {{mean_of_last: K}}, got {spec.checkpoint!r}")
     evaluation = spec.evaluation
-    if evaluation.seed < 0:
-        raise UserError(f"{where}: evaluation: seed: at least 0 expected")
-    if evaluation.seed + max(evaluation.episodes, evaluation.curve_episodes) > EPISODES_PER_BLOCK:
-        raise UserError(
-            f"{where}: evaluation: seed and episodes: together at most {EPISODES_PER_BLOCK} "
-            "expected, so that runs with different seeds share no episodes"
-        )
-    _check_agents(spec, where)
-    for task in spec.tasks:
-        for agent in spec.agents:
-            try:
-                for seed in spec.seeds:
-                    spec.train_config(task, agent, seed).check()
-            except UserError as error:
-                raise UserError(f"{where}: {task}, {agent}: {error}") from None
-
-
-def _check_agents(spec: BenchmarkSpec, where: str) -> None:
+    most = evaluation.seed + max(evaluation.episodes, evaluation.curve_episodes)
+    expect(
+        most <= EPISODES_PER_BLOCK,
+        f"evaluation: seed and episodes: expected at most {EPISODES_PER_BLOCK} together, so that "
+        "runs with different seeds share no episodes",
+    )
     for name, each in spec.agents.items():
-        known = AGENTS[each.agent].modes
-        if not each.modes or len(set(each.modes)) < len(each.modes):
-            raise UserError(f"{where}: agents: {name}: modes: at least one expected, each once")
+        place, known = f"agents: {name}: modes", agent_class(each.agent).modes
+        expect(len(set(each.modes)) == len(each.modes), f"{place}: expected each once")
         for mode in each.modes:
-            if mode not in known:
-                raise UserError(
-                    f"{where}: agents: {name}: modes: {each.agent} knows {', '.join(known)}, "
-                    f"got {mode}"
-                )
-    claim = spec.claim
-    if claim is None:
-        return
-    for part, name in (("ours", claim.ours), ("rival", claim.rival)):
-        if name not in spec.agents:
-            raise UserError(
-                f"{where}: claim: {part}: one of the agents {', '.join(spec.agents)} expected, "
-                f"got {name!r}"
-            )
-    if claim.mode not in spec.agents[claim.ours].modes:
-        raise UserError(f"{where}: claim: mode: one of {claim.ours}'s modes expected")
-    if not (math.isfinite(claim.margin) and claim.margin > 0):
-        raise UserError(f"{where}: claim: margin: a positive number expected, got {claim.margin}")
+            known_mode = f"{place}: {each.agent} knows {', '.join(known)}, got {mode}"
+            expect(mode in known, known_mode)
+    if spec.claim is not None:
+        claim, names = spec.claim, ", ".join(spec.agents)
+        for part, name in (("ours", claim.ours), ("rival", claim.rival)):
+            expect(name in spec.agents, f"claim: {part}: expected one of {names}, got {name!r}")
+        modes = spec.agents[claim.ours].modes
+        expect(claim.mode in modes, f"claim: mode: expected one of {', '.join(modes)}")
+        expect(math.isfinite(claim.margin), "claim: margin: expected a finite number")
+    for task, agent, seed in itertools.product(spec.tasks, spec.agents, spec.seeds):
+        try:
+            spec.train_config(task, agent, seed).check()
+        except UserError as error:
+            raise UserError(f"{where}: {task}, {agent}: {error}") from None

@@ -1,60 +1,23 @@
-"""A whole benchmark with one command: what is not done yet is done, on this machine or on Ray."""
+"""A whole benchmark with one call: what is not done yet is done, one by one or by Ray."""
 
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from aaren_rl.errors import UserError
-from aaren_rl.experiments.local import run_locally
-from aaren_rl.experiments.on_ray import run_on_ray
+from aaren_rl.experiments.config import BenchmarkConfig
+from aaren_rl.experiments.parallel import run_one_by_one, run_with_ray, workers_here
 from aaren_rl.experiments.spec import BenchmarkSpec, parse_spec, read_spec
-from aaren_rl.experiments.unit import Unit, units
-from aaren_rl.files import probe_folder, read_json, write_json
+from aaren_rl.experiments.unit import Unit, make_folder, units
+from aaren_rl.files import locked, read_json, write_json
 from aaren_rl.training.run import check_same_run
 
 BENCHMARK_FILE = "benchmark.json"
-
-
-@dataclass(frozen=True)
-class BenchmarkConfig:
-    """Train and evaluate tasks x agents x seeds as a spec says, then write the report.
-
-    The same command again, after whatever stopped it, goes on and repeats nothing that is done.
-    Example: aaren-rl benchmark benchmarks/specs/zoo.yaml --tasks hopper-medium-expert --seeds 0 1 2
-    """
-
-    spec: Annotated[Path, tyro.conf.Positional]
-    """The benchmark, a YAML file; benchmarks/specs holds some."""
-    tasks: tuple[str, ...] = ()
-    """Only these of its tasks."""
-    agents: tuple[str, ...] = ()
-    """Only these of its agents."""
-    seeds: tuple[int, ...] = ()
-    """Only these of its seeds."""
-    out: Path | None = None
-    """Folder for everything; by default runs/NAME. On a cluster, one that every node sees."""
-    workers: int | None = None
-    """Runs at the same time; by default one for each GPU, or for each core."""
-    ray: str | None = None
-    """Run on a Ray cluster: its address, or `auto` (also `--ray` alone) for the one that runs on
-    this machine, or `local` for a new one."""
-    dry_run: bool = False
-    """Only say what there is to do."""
-
-    def check(self) -> None:
-        """Raise `UserError` for a value that cannot work, naming its flag."""
-        if self.workers is not None and self.workers < 1:
-            raise UserError(f"--workers must be at least 1, got {self.workers}")
 
 
 @dataclass(frozen=True)
@@ -64,7 +27,7 @@ class Sweep:
     Attributes:
         spec: the whole spec.
         out: the folder.
-        todo: the units that are asked for and not finished.
+        todo: the units that are asked for and were not finished when the call began.
         asked: how many are asked for.
     """
 
@@ -74,39 +37,47 @@ class Sweep:
     asked: int
 
 
-def benchmark(config: BenchmarkConfig) -> Sweep:
-    """Do what is left to do.
+def benchmark(
+    spec: BenchmarkConfig | BenchmarkSpec | dict[str, Any] | Path | str, **options: Any
+) -> Sweep:
+    """Do what is left to do of a benchmark; `report` then writes its report.
 
-    Returns:
-        What was to do when it began.
+        sweep = benchmark("benchmarks/specs/zoo.yaml", tasks=("hopper-medium",), workers=2)
+        print(report(sweep.out))
+
+    Args:
+        spec: the benchmark: its YAML file, or the values that such a file holds; or all options
+            in one `BenchmarkConfig`.
+        options: the other fields of `BenchmarkConfig`.
 
     Raises:
-        UserError: for anything wrong with the spec, the flags or the folder; or at the end, when
-            units failed: the others are done, and the same command tries these again.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM; everything is saved.
+        UserError: for anything wrong with the spec, the options or the folder; or at the end, when
+            units failed: the others are done, and the same call tries these again.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM; what is done is kept.
     """
+    content = spec.to_json() if isinstance(spec, BenchmarkSpec) else spec
+    if isinstance(content, BenchmarkConfig):
+        config, whole = content, read_spec(content.spec)
+    elif isinstance(content, dict):
+        config = BenchmarkConfig(Path("the spec"), **options)
+        whole = parse_spec(content, "spec")
+    else:
+        config = BenchmarkConfig(Path(content), **options)
+        whole = read_spec(config.spec)
     config.check()
-    spec = read_spec(config.spec)
-    chosen = {name: _chosen(spec, config, name) for name in ("tasks", "agents", "seeds")}
-    out = config.out or Path("runs") / spec.name
-    asked = [unit for unit in units(spec, out) if _is_chosen(unit, chosen)]
+    chosen = {name: _chosen(whole, config, name) for name in ("tasks", "agents", "seeds")}
+    out = Path(config.out or Path("runs") / whole.name)
+    asked = [unit for unit in units(whole, out) if is_asked(unit, chosen)]
     if config.dry_run:
-        return Sweep(spec, out, [unit for unit in asked if not unit.finished], len(asked))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe_folder(out)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            _remember(spec, chosen, out)
-            for unit in asked:
-                check_same_run(unit.folder, unit.config)
-            todo = [unit for unit in asked if not unit.finished]
-            _run(config, todo, len(asked))
-            return Sweep(spec, out, todo, len(asked))
-    except Timeout:
-        raise UserError(f"--out {out}: another benchmark is at work there") from None
+        return Sweep(whole, out, [unit for unit in asked if not unit.finished], len(asked))
+    make_folder(out)
+    with locked(out / ".lock", f"--out {out}: another benchmark is at work there"):
+        _remember(whole, chosen, out)
+        for unit in asked:
+            check_same_run(unit.folder, unit.config)
+        todo = [unit for unit in asked if not unit.finished]
+        _run(config, todo, len(asked))
+        return Sweep(whole, out, todo, len(asked))
 
 
 def _chosen(spec: BenchmarkSpec, config: BenchmarkConfig, name: str) -> list[Any]:
@@ -119,12 +90,10 @@ def _chosen(spec: BenchmarkSpec, config: BenchmarkConfig, name: str) -> list[Any
     return [each for each in known if not asked or each in asked]
 
 
-def _is_chosen(unit: Unit, chosen: dict[str, list[Any]]) -> bool:
-    return (
-        unit.task in chosen["tasks"]
-        and unit.agent in chosen["agents"]
-        and unit.config.seed in chosen["seeds"]
-    )
+def is_asked(unit: Unit, asked: dict[str, list[Any]]) -> bool:
+    """Whether a unit's task, agent and seed are among those asked for."""
+    place = {"tasks": unit.task, "agents": unit.agent, "seeds": unit.seed}
+    return all(each in asked[name] for name, each in place.items())
 
 
 def _remember(spec: BenchmarkSpec, chosen: dict[str, list[Any]], out: Path) -> None:
@@ -157,36 +126,24 @@ def _run(config: BenchmarkConfig, todo: list[Unit], asked: int) -> None:
     done = asked - len(todo)
     problems: list[str] = []
     console.print(f"{asked} runs, {done} of them done before")
-
-    def ended(unit: Unit, problem: str | None) -> None:
-        nonlocal done
-        if problem is None:
-            done += 1
-            console.print(f"[{done}/{asked}] {unit.name}", markup=False, soft_wrap=True)
-        else:
-            problems.append(f"{unit.name}: {problem}")
-            console.print(f"failed: {problems[-1]}", markup=False, soft_wrap=True)
-
-    if todo:
-        with _sigterm_as_interrupt():
-            if config.ray is not None:
-                run_on_ray(config.ray, todo, config.workers, ended)
+    if not todo:
+        return
+    workers, why = workers_here(config.workers, config.ray, todo[0].config.device)
+    if why:
+        console.print(why)
+    if config.ray is None and workers == 1:
+        ended = run_one_by_one(todo)
+    else:
+        ended = run_with_ray(config.ray or "local", todo, workers)
+    with contextlib.closing(ended):
+        for unit, problem in ended:
+            if problem is None:
+                done += 1
+                console.print(f"[{done}/{asked}] {unit.name}", markup=False, soft_wrap=True)
             else:
-                run_locally(todo, config.workers, ended)
+                problems.append(f"{unit.name}: {problem}")
+                console.print(f"failed: {problems[-1]}", markup=False, soft_wrap=True)
     if problems:
         raise UserError(
             f"{len(problems)} of {asked} runs failed, the others are done; the first: {problems[0]}"
         )
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Inside this context SIGTERM is Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,4 +1,4 @@
-"""A benchmark in TensorBoard: each task one chart in which the agents lie over each other."""
+"""Comparisons in TensorBoard: curves of the agents over each other, pictures, costs, videos."""
 
 from __future__ import annotations
 
@@ -6,20 +6,28 @@ import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
-from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
+from aaren_rl.agents import load_agent
 from aaren_rl.errors import UserError
+from aaren_rl.evaluation import acting_cost, mean_interval
+from aaren_rl.experiments.content import Content
 from aaren_rl.experiments.plots import Group, sheet
+from aaren_rl.experiments.results import Summary
+from aaren_rl.experiments.unit import acting_steps
+from aaren_rl.training.logging import target_tag
 
-GROUP = "score by task"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIDE_BY_SIDE = "agents side by side"
+"""The group of charts in the Custom Scalars tab."""
 
 
-def write_curves(folder: Path, content: dict[str, Any]) -> None:
+def write_curves(folder: Path, content: Content) -> None:
     """Scores by update, mean over seeds: a run for each agent, a tag for each task.
 
     The Scalars tab then has a chart for each task with all agents in it, the Custom Scalars tab
@@ -27,26 +35,99 @@ def write_curves(folder: Path, content: dict[str, Any]) -> None:
 
     Args:
         folder: gets a folder for each agent.
-        content: as `report_content` gives it.
+        content: the report's numbers.
     """
-    tasks = content["learning_curves"]
-    names = ("", "_low", "_high")
-    charts = {task: ["Margin", [f"{GROUP}/{task}{name}" for name in names]] for task in tasks}
-    for agent in content["runs"]["agents"]:
-        with _fresh(folder / agent) as writer:
+    group, names = "score by task", ("", "_low", "_high")
+    tasks = content.learning_curves
+    charts = {task: ["Margin", [f"{group}/{task}{name}" for name in names]] for task in tasks}
+    for agent in content.runs.agents:
+        with fresh(folder / agent) as writer:
             for task, lines in tasks.items():
                 for point in lines.get(agent, []):
                     for name, value in zip(names, ("mean", "low", "high"), strict=True):
-                        tag = f"{GROUP}/{task}{name}"
-                        writer.add_scalar(tag, point[value], point["update"])
-            writer.add_custom_scalars({"agents side by side": charts})
+                        tag = f"{group}/{task}{name}"
+                        writer.add_scalar(tag, point[value], int(point["update"]))
+            writer.add_custom_scalars({SIDE_BY_SIDE: charts})
 
 
-def write_pictures(folder: Path, groups: list[Group]) -> None:
-    """The report's pictures, for the Images tab."""
-    with _fresh(folder) as writer:
-        for group in groups:
-            writer.add_figure(f"report/{group.name}", sheet(group.panels))
+def write_mean_curves(folder: Path, summaries: dict[str, list[Summary]]) -> None:
+    """The mean score over seeds by update, with its 95% interval or range: a run AGENT/mean each.
+
+    The ends are `score_interval_low` and `score_interval_high`; with fewer than 5 seeds,
+    `score_range_low` and `score_range_high`. An agent that cannot be asked for a return stands in
+    the charts of every return that the others were asked for.
+
+    Args:
+        folder: of the comparison.
+        summaries: of each agent's runs.
+    """
+    asked = {row.target_return for found in summaries.values() for row in found[0].history}
+    targets = sorted(asked - {None}, key=lambda target: target or 0.0) or [None]
+    for agent, found in summaries.items():
+        with fresh(folder / agent / "mean") as writer:
+            bounds = "interval"
+            tables = [{(r.target_return, r.update): r.score_mean for r in s.history} for s in found]
+            for own, update in (key for key in tables[0] if all(key in t for t in tables)):
+                mean = mean_interval(np.array([table[own, update] for table in tables]))
+                bounds = "range" if mean.bounds == "range" else "interval"
+                names = ("score", f"score_{bounds}_low", f"score_{bounds}_high")
+                for tag in map(target_tag, targets if own is None else [own]):
+                    for name, value in zip(names, (mean.value, mean.low, mean.high), strict=True):
+                        writer.add_scalar(f"{tag}/{name}", value, update)
+            writer.add_custom_scalars(_mean_layout([target_tag(each) for each in targets], bounds))
+
+
+def _mean_layout(tags: list[str], bounds: str) -> dict[str, dict[str, list[Any]]]:
+    """For each target return a chart of the means, and one of all seeds, named by their runs."""
+    charts: dict[str, list[Any]] = {}
+    for tag in tags:
+        short = tag.removeprefix("evaluation").strip("/") or "all"
+        names = [f"{tag}/score", f"{tag}/score_{bounds}_low", f"{tag}/score_{bounds}_high"]
+        charts[f"score, mean and {bounds} over seeds, {short}"] = ["Margin", names]
+        seeds = [f"{tag}/score", "evaluation/score"]
+        charts[f"score of each seed, {short}"] = ["Multiline", list(dict.fromkeys(seeds))]
+    return {SIDE_BY_SIDE: charts}
+
+
+def write_pictures(folder: Path, pictures: dict[str, Figure]) -> None:
+    """Pictures by tag, for the Images tab."""
+    with fresh(folder) as writer:
+        for tag, figure in pictures.items():
+            writer.add_figure(tag, figure)
+
+
+def sheets(groups: list[Group]) -> dict[str, Figure]:
+    """The report's pictures by tag."""
+    return {f"report/{group.name}": sheet(group.panels, group.looks) for group in groups}
+
+
+def write_acting_costs(folder: Path, checkpoint: Path, observations: np.ndarray) -> None:
+    """What acting costs by environment step, in `carry` and in the agent's default mode.
+
+    The horizontal axis is the step of the episode, not the update: these are runs of their own.
+
+    Args:
+        folder: gets a run `acting-MODE-seed-N` for each mode.
+        checkpoint: the agent, as saved in a run's folder `seed-N`.
+        observations: real ones, `[any number, observation_size]`.
+    """
+    agent = load_agent(checkpoint)
+    if not agent.has_memory:
+        return  # it has no past to carry
+    names = ("microseconds", "cumulated_milliseconds", "state_bytes")
+    titles = ("microseconds a step", "milliseconds so far", "bytes from step to step")
+    charts = {x: ["Multiline", [f"acting/{y}"]] for x, y in zip(titles, names, strict=True)}
+    steps = acting_steps(agent)
+    for mode in dict.fromkeys(("carry", agent.default_mode)):
+        cost = acting_cost(agent, observations, mode=mode, steps=steps)
+        cumulated = np.cumsum(cost.microseconds) / 1e3
+        with fresh(folder / f"acting-{mode}-{checkpoint.parent.name}") as writer:
+            for step in sorted({round(each) for each in np.linspace(1, steps, 50)}):
+                around = cost.microseconds[max(0, step - 10) : step + 10]  # one step is noisy
+                values = (np.median(around), cumulated[step - 1], cost.state_bytes[step - 1])
+                for name, value in zip(names, values, strict=True):
+                    writer.add_scalar(f"acting/{name}", float(value), step)
+            writer.add_custom_scalars({"acting, by environment step": charts})
 
 
 def write_videos(folder: Path, files: dict[str, Path], frames: int = 150) -> None:
@@ -61,7 +142,7 @@ def write_videos(folder: Path, files: dict[str, Path], frames: int = 150) -> Non
         from moviepy import VideoFileClip
     except ImportError:
         raise UserError("--videos needs moviepy: pip install 'aaren-rl[video]'") from None
-    with _fresh(folder) as writer:
+    with fresh(folder) as writer:
         for tag, file in files.items():
             with VideoFileClip(str(file)) as clip:
                 times = np.linspace(0, clip.duration, min(frames, clip.n_frames), endpoint=False)
@@ -70,7 +151,7 @@ def write_videos(folder: Path, files: dict[str, Path], frames: int = 150) -> Non
             writer._get_file_writer().add_summary(_moving_picture(tag, seen, pause))
 
 
-def _moving_picture(tag: str, frames: list[np.ndarray], pause: float) -> Summary:
+def _moving_picture(tag: str, frames: list[np.ndarray], pause: float) -> Any:
     """An image of TensorBoard that moves (torch's own `add_video` asks for moviepy 1).
 
     Args:
@@ -78,6 +159,9 @@ def _moving_picture(tag: str, frames: list[np.ndarray], pause: float) -> Summary
         frames: `[height, width, 3]`, uint8.
         pause: milliseconds from one to the next.
     """
+    from PIL import Image
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
     first, *others = map(Image.fromarray, frames)
     content = io.BytesIO()
     first.save(content, "GIF", save_all=True, append_images=others, duration=round(pause), loop=0)
@@ -92,7 +176,7 @@ def _moving_picture(tag: str, frames: list[np.ndarray], pause: float) -> Summary
 
 
 @contextlib.contextmanager
-def _fresh(folder: Path) -> Iterator[SummaryWriter]:
+def fresh(folder: Path) -> Iterator[SummaryWriter]:
     """A writer of a run that begins anew."""
     for old in folder.glob("events.*"):
         old.unlink()

@@ -1,110 +1,153 @@
-"""A unit of work: one task, agent and seed, trained and evaluated; nothing finished is repeated."""
+"""A unit of work: one agent, task and seed, trained and scored; nothing finished is repeated."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import resource
 import sys
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from aaren_rl.agents import Agent, Mode, load_agent
+from aaren_rl.agents import Agent, load_agent
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import acting_cost, evaluate_agent
 from aaren_rl.evaluation.evaluate import environment_of_agent
 from aaren_rl.evaluation.seeds import first_episode_seed
-from aaren_rl.experiments.spec import BenchmarkSpec, EvaluationSpec
-from aaren_rl.files import locked, read_json, write_json
-from aaren_rl.training import TrainConfig, train
-from aaren_rl.training.run import MAY_CHANGE, load_data
+from aaren_rl.experiments.results import Cost, Row, read_record
+from aaren_rl.experiments.spec import BenchmarkSpec
+from aaren_rl.files import locked, probe_folder, read_json, write_json
+from aaren_rl.registry import load_plugins
+from aaren_rl.training import Interrupted, TrainConfig, train
+from aaren_rl.training.run import MAY_CHANGE, SUMMARY_FILE, load_data
 from aaren_rl.training.trainer import kept_folder
 
-RESULT_FILE = "result.json"
+T = TypeVar("T")
+RESULT_FILE, LOG_FILE = "result.json", "log.txt"
 COST_STEPS = 1000
-LOCK_SECONDS = 60.0  # a killed sweep's last breath
+LOCK_SECONDS = 60.0  # workers of a killed sweep need some time to end
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One run of a benchmark.
+    """One run of a benchmark: a task, an agent and a seed of a spec, in a folder below `out`."""
 
-    Attributes:
-        task: name of the task.
-        agent: the agent's name in the benchmark.
-        config: the training run, seed and folder included.
-        modes: how to act.
-        evaluation: how to evaluate.
-        curve_targets: returns to ask for in the return-conditioning curve; those of
-            `evaluation.curve_scores` when `None`.
-    """
-
+    spec: BenchmarkSpec
     task: str
     agent: str
-    config: TrainConfig
-    modes: tuple[Mode, ...]
-    evaluation: EvaluationSpec
-    curve_targets: tuple[float, ...] | None
+    seed: int
+    out: Path
 
     @property
     def name(self) -> str:
-        """For people."""
-        return f"{self.task}/{self.agent}/seed-{self.config.seed}"
+        """Task, agent and seed: for messages, and as a folder."""
+        return f"{self.task}/{self.agent}/seed-{self.seed}"
 
     @property
     def folder(self) -> Path:
-        """Where all of it lies."""
-        return self.config.run_folder
+        """The folder of the training run and of its result."""
+        return self.out / self.name
+
+    @property
+    def config(self) -> TrainConfig:
+        """The training run."""
+        config = self.spec.train_config(self.task, self.agent, self.seed)
+        return dataclasses.replace(config, out=self.folder, resume=True)
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """How to act."""
+        return self.spec.agents[self.agent].modes
 
     @property
     def first_episode(self) -> int:
         """The seed of its first evaluation episode after training."""
-        return first_episode_seed(self.config.seed, "after training") + self.evaluation.seed
+        return first_episode_seed(self.seed, "after training") + self.spec.evaluation.seed
 
     def to_json(self) -> dict[str, Any]:
-        """What makes this unit this unit: where it lies and on what it ran left out."""
-        content = dataclasses.asdict(dataclasses.replace(self, config=TrainConfig()))
-        config = self.config.to_json()
-        return {**content, "config": {n: v for n, v in config.items() if n not in MAY_CHANGE}}
+        """What was asked for, as JSON; without where it lies and on what it ran."""
+        content = {
+            "task": self.task,
+            "agent": self.agent,
+            "config": _identity(self.config),
+            "modes": self.modes,
+            "evaluation": dataclasses.asdict(self.spec.evaluation),
+            "curve_targets": self.spec.tasks[self.task].curve_targets,
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(content))  # lists for tuples
+        return plain
 
     @property
     def finished(self) -> bool:
         """Whether its result is there, and is that of the same unit."""
         file = self.folder / RESULT_FILE
-        return file.is_file() and same(read_json(file)["unit"], self.to_json())
+        if not file.is_file():
+            return False
+        before = read_json(file)["unit"]
+        # Through the present class: an older version's config lacks the settings that it had not.
+        before["config"] = _identity(TrainConfig.from_json(before["config"], file))
+        return bool(json.loads(json.dumps(before)) == self.to_json())
 
 
-def same(one: Any, other: Any) -> bool:
-    """Equality after a journey through JSON, which knows lists and no tuples."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
+def _identity(config: TrainConfig) -> dict[str, Any]:
+    return {name: v for name, v in config.to_json().items() if name not in MAY_CHANGE}
 
 
 def units(spec: BenchmarkSpec, out: Path) -> list[Unit]:
     """All units of a spec: every task and agent with the first seed, then with the second."""
     return [
-        Unit(
-            task=task,
-            agent=agent,
-            config=dataclasses.replace(
-                spec.train_config(task, agent, seed),
-                out=out / task / agent / f"seed-{seed}",
-                resume=True,
-            ),
-            modes=spec.agents[agent].modes,
-            evaluation=spec.evaluation,
-            curve_targets=spec.tasks[task].curve_targets,
-        )
+        Unit(spec, task, agent, seed, out)
         for seed in spec.seeds
         for task in spec.tasks
         for agent in spec.agents
     ]
+
+
+def attempt(unit: Unit) -> str | None:
+    """Do a unit; all that it prints goes to its log.
+
+    Returns:
+        What went wrong, as one line; `None` when nothing did.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C or SIGTERM; what is done is kept.
+    """
+    unit.folder.mkdir(parents=True, exist_ok=True)
+    with (
+        open(unit.folder / LOG_FILE, "a") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        try:
+            work(unit)
+        except Interrupted:
+            raise KeyboardInterrupt from None
+        except Exception as error:
+            if not isinstance(error, UserError):
+                traceback.print_exc()
+                error = UserError(f"{type(error).__name__}: {error}")
+            print(f"error: {error}", file=log)
+            return str(error)
+    return None
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe_folder(folder)
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
 
 
 def work(unit: Unit) -> None:
@@ -114,7 +157,8 @@ def work(unit: Unit) -> None:
         UserError: as `train`, or when another process is at work in the folder.
         Interrupted: after Ctrl-C or SIGTERM; what is done is kept.
     """
-    unit.folder.mkdir(parents=True, exist_ok=True)
+    load_plugins(unit.spec.plugins)
+    make_folder(unit.folder)
     busy = f"{unit.folder}: another process is at work there"
     with locked(unit.folder / ".lock", busy, LOCK_SECONDS):
         if not unit.finished:
@@ -122,22 +166,31 @@ def work(unit: Unit) -> None:
 
 
 def _work(unit: Unit) -> None:
-    summary = train(unit.config)
-    agents = {
-        update: load_agent(kept_folder(unit.folder, update)) for update in unit.config.kept_updates
-    }
-    rows = [_once(unit, name, measure) for name, measure in _measurements(unit, agents)]
+    _forget_peak()
+    config = unit.config
+    train(config)
+    agents = {n: load_agent(kept_folder(unit.folder, n)) for n in config.kept_updates}
+    rows = _rows(unit, agents)
+    costs = [_cost(unit, agents[max(agents)], mode) for mode in unit.modes]
     result = {
         "unit": unit.to_json(),
-        "summary": summary,
-        "rows": rows,
-        "costs": [_once(unit, f"cost-{mode}", _cost(unit, agents, mode)) for mode in unit.modes],
+        "summary": read_json(unit.folder / SUMMARY_FILE),
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "costs": [dataclasses.asdict(cost) for cost in costs],
         "peak_bytes": peak_bytes(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
     }
     write_json(unit.folder / RESULT_FILE, result)
+
+
+def _forget_peak() -> None:
+    """Let `peak_bytes` count from now on (Linux; elsewhere from the process' start)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def peak_bytes() -> int:
@@ -148,110 +201,88 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def _measurements(
-    unit: Unit, agents: dict[int, Agent]
-) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Each evaluation, with a name for its file: all agents that count, then the last one's curve.
+def _rows(unit: Unit, agents: dict[int, Agent]) -> list[Row]:
+    """Each evaluation: all agents that count, then the last one's return-conditioning curve.
 
     An agent without an environment has none.
     """
-    evaluation, last = unit.evaluation, max(agents)
+    evaluation, last = unit.spec.evaluation, max(agents)
     if unit.config.environment == "none" or agents[last].spec.environment is None:
-        return
+        return []
+    rows = []
     for mode in unit.modes:
         for update, agent in agents.items():
-            target = main_target(agent)
-            yield _evaluation(unit, agent, update, mode, target, evaluation.episodes, "score")
-        for target in curve_targets(unit, agents[last]):
+            target = agent.spec.target_returns[0] if agent.asks_return else None
+            rows.append(_row(unit, agent, update, mode, target, evaluation.episodes, "score"))
+        for target in _curve_targets(unit, agents[last]):
             episodes = evaluation.curve_episodes
-            yield _evaluation(unit, agents[last], last, mode, target, episodes, "curve")
+            rows.append(_row(unit, agents[last], last, mode, target, episodes, "curve"))
+    return rows
 
 
-def main_target(agent: Agent) -> float | None:
-    """The return that the score is about: the first that the agent was trained to be asked."""
-    return agent.spec.target_returns[0] if agent.asks_return else None
-
-
-def curve_targets(unit: Unit, agent: Agent) -> tuple[float, ...]:
+def _curve_targets(unit: Unit, agent: Agent) -> tuple[float, ...]:
     """The returns to ask for in the return-conditioning curve.
 
-    Raises:
-        UserError: when only scores are given and the task has no reference scores.
+    None where only scores are given and the task has no reference scores to translate them.
     """
     if not agent.asks_return:
         return ()
-    if unit.curve_targets is not None:
-        return unit.curve_targets
-    scores = unit.evaluation.curve_scores
-    if not scores:
-        return ()
-    if agent.spec.reference_scores is None:
-        raise UserError(
-            f"tasks: {unit.task}: its data have no reference scores: "
-            "give `curve_targets` (returns) to the task"
-        )
-    low, high = agent.spec.reference_scores
-    return tuple(low + (high - low) * score / 100 for score in scores)
+    given = unit.spec.tasks[unit.task].curve_targets
+    low, high = agent.spec.reference_scores or (0.0, 0.0)
+    if given is not None or low == high:
+        return given or ()
+    return tuple(low + (high - low) * s / 100 for s in unit.spec.evaluation.curve_scores)
 
 
-def _evaluation(
+def _row(
     unit: Unit,
     agent: Agent,
     update: int,
-    mode: Mode,
+    mode: Any,
     target: float | None,
     episodes: int,
     kind: str,
-) -> tuple[str, Callable[[], dict[str, Any]]]:
-    def measure() -> dict[str, Any]:
+) -> Row:
+    def measure() -> Row:
         [row] = evaluate_agent(
             agent,
             environment_of_agent(agent, unit.config.environment),
             modes=(mode,) if agent.has_memory else (),
             targets=() if target is None else (target,),
             episodes=episodes,
-            seed=seed,
+            seed=unit.first_episode,
         )
-        reference = agent.spec.reference_scores
-        return {
-            **row,
-            "agent": unit.agent,
-            "kind": kind,
-            "update": update,
-            "reference_scores": reference and list(reference),
-        }
+        own = {"agent": unit.agent, "mode": mode, "kind": kind, "update": update}
+        return Row(**{**row, **own}, reference_scores=agent.spec.reference_scores)
 
-    seed = unit.first_episode
     asked = "none" if target is None else f"{target:.10g}"
-    return f"{kind}-{update}-{mode}-{asked}-{episodes}-from-{seed}", measure
+    name = f"{kind}-{update}-{mode}-{asked}-{episodes}-from-{unit.first_episode}"
+    return _once(unit, Row, name, measure)
 
 
-def _cost(unit: Unit, agents: dict[int, Agent], mode: Mode) -> Callable[[], dict[str, Any]]:
-    """Acting's cost in the last agent's hands, on the data's observations."""
+def _cost(unit: Unit, agent: Agent, mode: Any) -> Cost:
+    """What acting costs, on the data's observations."""
 
-    def measure() -> dict[str, Any]:
-        agent = agents[max(agents)]
-        steps = COST_STEPS
-        if agent.config.timestep_embedding == "learned":
-            steps = min(steps, agent.config.max_episode_length)
+    def measure() -> Cost:
+        steps = acting_steps(agent)
         observations = load_data(unit.config).observations[:steps]
         own_mode = mode if agent.has_memory else None
         cost = acting_cost(agent, observations, mode=own_mode, steps=steps)
-        return {
-            "mode": mode,
-            "act_microseconds": cost.act_microseconds,
-            "steps": steps,
-            "state_bytes_first": cost.state_bytes[0],
-            "state_bytes_last": cost.state_bytes[-1],
-        }
+        return Cost(mode, cost.act_microseconds, steps, cost.state_bytes[0], cost.state_bytes[-1])
 
-    return measure
+    return _once(unit, Cost, f"cost-{mode}", measure)
 
 
-def _once(unit: Unit, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def acting_steps(agent: Agent) -> int:
+    """How many steps to measure acting for: `COST_STEPS`, or as many as the agent can act."""
+    if agent.config.timestep_embedding == "learned":
+        return min(COST_STEPS, agent.config.max_episode_length)
+    return COST_STEPS
+
+
+def _once(unit: Unit, kind: type[T], name: str, measure: Callable[[], T]) -> T:
     """What a measurement gave when it was made, now or before a crash."""
     file = unit.folder / "evaluations" / f"{name}.json"
     if not file.is_file():
-        write_json(file, measure())
-    row: dict[str, Any] = read_json(file)
-    return row
+        write_json(file, dataclasses.asdict(measure()))  # type: ignore[call-overload]
+    return read_record(file, kind)

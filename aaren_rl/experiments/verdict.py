@@ -1,73 +1,102 @@
-"""The report's first line: how the claim stands, by a rule that is fixed beforehand.
-
-The rule is non-inferiority with the margin of the spec's claim, see
-`aaren_rl.evaluation.noninferiority`.
-"""
+"""The words of a comparison: how a claim stands, by the rule of `evaluation.noninferiority`."""
 
 from __future__ import annotations
 
-from typing import Any
+from aaren_rl.evaluation.noninferiority import MOST_SEEDS, Status, Verdict
+from aaren_rl.evaluation.statistics import Estimate
+from aaren_rl.experiments.content import Content
 
 
-def verdict(content: dict[str, Any]) -> tuple[str, str]:
-    """The line, and its status: `better`, `not worse`, `worse`, `not decided` or `no verdict`.
+def verdict(content: Content) -> tuple[str, Status]:
+    """A report's first line, and the status that it states."""
+    status: Status = "no verdict"
+    runs = content.runs
+    if content.comparison is None:
+        line = _without_comparison(content)
+    elif not content.comparison.against:
+        line = _of_returns(content)
+    else:
+        line, status = _of_scores(content)
+    if runs.missing:
+        line += f" UNFINISHED: {len(runs.missing)} of {runs.asked} runs are missing."
+    return line, status
 
-    Args:
-        content: as `report_content` gives it.
-    """
-    compared = content["comparison"]
-    if compared is None:
-        return _without_comparison(content) + _unfinished(content), "no verdict"
-    [row] = [row for row in compared["against"] if row["rival"] == compared["best"]]
-    margin = f"margin {compared['margin']:g} points"
-    ours = compared["ours"]
-    rival = f"{compared['best']}, its rival's best mode (chosen by its result)"
+
+def _of_scores(content: Content) -> tuple[str, Status]:
+    compared = content.comparison
+    assert compared is not None
+    [row] = [row for row in compared.against if row.rival == compared.best]
+    margin, ours = f"margin {compared.margin:g} points", compared.ours
+    rival = f"{compared.best}, its rival's best mode (chosen by its result)"
     statement = {
         "better": f"{ours} is better than {rival}",
         "not worse": f"{ours} is not worse ({margin}) than {rival}",
         "worse": f"{ours} is WORSE than {rival}",
         "not decided": f"Not decided ({margin}) whether {ours} is worse than {rival}",
         "no verdict": f"No verdict on {ours} against {rival}",
-    }[row["status"]]
-    tasks = len(content["common_tasks"])
+    }[row.verdict.status]
     line = (
-        f"{statement}: IQM {row['ours_iqm']:.1f} against {row['rival_iqm']:.1f}, "
-        f"difference {bounded(row['iqm_difference'])}, paired over {row['seeds']} "
-        f"seed{'' if row['seeds'] == 1 else 's'} of {tasks} task{'' if tasks == 1 else 's'}; "
-        f"{row['reason']}."
+        f"{statement}: IQM {row.ours_iqm:.1f} against {row.rival_iqm:.1f}, "
+        f"difference {bounded(row.iqm_difference)}, paired over {counted(row.seeds, 'seed')} "
+        f"of {counted(len(content.common_tasks), 'task')}; {row.verdict.reason}."
     )
-    return line + _unfinished(content), row["status"]
+    return line, row.verdict.status
 
 
-def bounded(value: dict[str, Any], style: str = "+.1f") -> str:
-    """An estimate in words: `+1.3, 95% interval -2.0 to +4.1`, or with `range`.
-
-    Args:
-        value: an `Estimate` as plain values.
-        style: of its numbers.
-    """
-    text = format(value["value"], style)
-    if value["bounds"] is None:
-        return text
-    low, high = format(value["low"], style), format(value["high"], style)
-    return f"{text}, {value['bounds']} {low} to {high}"
-
-
-def _without_comparison(content: dict[str, Any]) -> str:
-    """Why there is no comparison, and the highest IQM when there is any."""
-    if content["claimed"]:
-        return (
-            "No verdict: the claim's two sides have no task with normalised scores and no seed "
-            "in common that is finished on all of them."
-        )
-    best = max(content["aggregates"], key=lambda row: row["iqm"]["value"], default=None)
-    if best is None:
-        return "No verdict: no task with normalised scores is finished by every agent."
+def _of_returns(content: Content) -> str:
+    """The returns of both sides, where no task has reference scores."""
+    compared = content.comparison
+    assert compared is not None
+    found = "; ".join(
+        f"{row.task} {row.ours_mean:.1f} against {row.rival_mean:.1f}, "
+        f"difference {bounded(row.difference)}, paired over {counted(row.seeds, 'seed')}"
+        for row in compared.tasks
+    )
     return (
-        f"No claim to decide; the highest IQM is {best['contender']}'s, {best['iqm']['value']:.1f}."
+        f"No verdict on {compared.ours} against {compared.best}: without reference scores there "
+        f"are only returns, to which the margin does not apply. Mean return: {found}."
     )
 
 
-def _unfinished(content: dict[str, Any]) -> str:
-    missing, asked = len(content["runs"]["missing"]), content["runs"]["asked"]
-    return f" UNFINISHED: {missing} of {asked} runs are missing." if missing else ""
+def _without_comparison(content: Content) -> str:
+    """Why there is no comparison, and the best agents when there are any."""
+    if content.claimed:
+        return (
+            "No verdict: the claim's two sides have no seed in common that is finished on the "
+            "tasks that all agents have finished."
+        )
+    if content.aggregates:
+        best = max(content.aggregates, key=lambda row: row.iqm.value)
+        return f"No claim to decide; the highest IQM is {best.contender}'s, {best.iqm.value:.1f}."
+    found = []
+    for row in content.scores:
+        means = {label: cell.mean for label, cell in row.scores.items() if cell is not None}
+        if means:
+            best_label = max(means, key=means.__getitem__)
+            found.append(f"{row.task} {best_label}, {means[best_label]:.1f}")
+    if not found:
+        return "No claim to decide, and no scores: the runs had no environment to act in."
+    return f"No claim to decide. Highest mean score, or return, of each task: {'; '.join(found)}."
+
+
+def bounded(value: Estimate, style: str = "+.1f") -> str:
+    """An estimate in words: `+1.3, 95% interval -2.0 to +4.1`, or with `range`."""
+    text = format(value.value, style)
+    if value.bounds is None or value.low is None or value.high is None:
+        return text
+    return f"{text}, {value.bounds} {format(value.low, style)} to {format(value.high, style)}"
+
+
+def status_words(verdict: Verdict) -> str:
+    """A verdict for a table: its status, with what is missing for a decision."""
+    if verdict.status == "no verdict":
+        return f"no verdict: {verdict.reason}"
+    if verdict.status != "not decided":
+        return verdict.status
+    needed = verdict.seeds_needed
+    return f"not decided: {'about' if needed else 'more than'} {needed or MOST_SEEDS:,} seeds would"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

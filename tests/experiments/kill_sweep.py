@@ -1,4 +1,4 @@
-"""Run a benchmark that is killed with all of its workers at random moments until it is through.
+"""Run a benchmark that is killed at random moments until it is through.
 
     python kill_sweep.py SPEC.yaml OUT KILLS
 
@@ -7,41 +7,22 @@ Prints how often it killed. Forks of a process that has imported everything star
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import os
 import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from aaren_rl.experiments import BenchmarkConfig, benchmark, local
-
-
-@contextlib.contextmanager
-def forks(threads: int) -> Iterator[tuple[Any, int]]:
-    yield multiprocessing.get_context("fork"), threads
-
-
-def kill_all(main: int) -> None:
-    """The sweep and its workers, at one moment."""
-    children = Path(f"/proc/{main}/task/{main}/children")
-    workers = [int(each) for each in children.read_text().split()] if children.exists() else []
-    for process in (main, *workers):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+from aaren_rl.experiments import BenchmarkConfig, benchmark
 
 
 def main() -> None:
-    config = BenchmarkConfig(Path(sys.argv[1]), out=Path(sys.argv[2]), workers=2)
+    config = BenchmarkConfig(Path(sys.argv[1]), out=Path(sys.argv[2]), workers=1)
     kills = int(sys.argv[3])
     torch.set_num_threads(1)
-    local._process_context = forks
     moments = random.Random(os.urandom(8))
     done = 0
     while True:
@@ -51,7 +32,7 @@ def main() -> None:
             os._exit(0)
         if done < kills:
             time.sleep(moments.uniform(0.05, 1.5))
-            kill_all(child)
+            os.kill(child, signal.SIGKILL)
             done += 1
         _, status = os.waitpid(child, 0)
         if os.WIFEXITED(status):

@@ -17,7 +17,10 @@ from aaren_rl.agents import load_agent
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import mean_interval
 from aaren_rl.experiments import CompareConfig, compare
-from aaren_rl.experiments.comparison import summarise, with_differences, write_mean
+from aaren_rl.experiments.comparison import summarise, with_differences
+from aaren_rl.experiments.content import to_json
+from aaren_rl.experiments.results import Evaluated, Summary
+from aaren_rl.experiments.tensorboard import write_mean_curves
 from aaren_rl.training import Interrupted, train
 
 AGENTS = ("decision-aaren", "decision-transformer")
@@ -60,26 +63,26 @@ def test_each_run_is_what_train_makes(done: Any, tiny: Callable[..., Any], tmp_p
 
 def test_rows_summarise_the_seeds(done: Any) -> None:
     config, rows = done
-    assert json.loads((config.out / "comparison.json").read_text()) == rows
-    assert [row["agent"] for row in rows] == list(AGENTS)
-    assert [row["mode"] for row in rows] == ["carry", "window"]
+    assert json.loads((config.out / "comparison.json").read_text()) == to_json(rows)
+    assert [row.agent for row in rows] == list(AGENTS)
+    assert [row.mode for row in rows] == ["carry", "window"]
     for row in rows:
-        runs = [config.out / row["agent"] / f"seed-{seed}" for seed in SEEDS]
+        runs = [config.out / row.agent / f"seed-{seed}" for seed in SEEDS]
         scores = [summary(run)["scores"][0]["score_mean"] for run in runs]
-        assert row["scores"] == scores
-        assert row["seeds"] == list(SEEDS)
-        assert row["score_mean"] == pytest.approx(np.mean(scores))
-        assert (row["score_low"], row["score_high"]) == (min(scores), max(scores))
-        assert row["bounds"] == "range"  # of three seeds
-        assert row["score_low"] < row["score_mean"] < row["score_high"]
-        assert row["target_return"] == 3600.0
-        assert row["parameters"] == load_agent(runs[0] / "last").num_parameters
+        assert row.scores == scores
+        assert row.seeds == list(SEEDS)
+        assert row.score_mean == pytest.approx(np.mean(scores))
+        assert (row.score_low, row.score_high) == (min(scores), max(scores))
+        assert row.bounds == "range"  # of three seeds
+        assert row.score_low < row.score_mean < row.score_high
+        assert row.target_return == 3600.0
+        assert row.parameters == load_agent(runs[0] / "last").num_parameters
         seconds = [json.loads((run / "summary.json").read_text())["train_seconds"] for run in runs]
-        assert row["train_seconds"] == pytest.approx(np.mean(seconds))
-    assert rows[0]["parameters"] == rows[1]["parameters"] + 16  # one layer's query token
-    assert rows[0]["difference"] is None
-    pairs = np.subtract(rows[1]["scores"], rows[0]["scores"])
-    found = rows[1]["difference"]
+        assert row.train_seconds == pytest.approx(np.mean(seconds))
+    assert rows[0].parameters == rows[1].parameters + 16  # one layer's query token
+    assert rows[0].difference is None
+    pairs = np.subtract(rows[1].scores, rows[0].scores)
+    found = to_json(rows[1].difference)
     assert (found["to"], found["to_target_return"], found["margin"]) == (AGENTS[0], 3600.0, 5.0)
     assert found["value"] == pytest.approx(pairs.mean())
     assert (found["low"], found["high"]) == (pairs.min(), pairs.max())
@@ -108,16 +111,12 @@ def test_the_mean_over_seeds_is_a_curve_of_its_own(done: Any) -> None:
                 assert logged == pytest.approx(value, rel=1e-6)
 
 
-def summaries(scores: list[float], target: float | None = 3600.0, normalized: bool = True) -> Any:
+def summaries(
+    scores: list[float], target: float | None = 3600.0, normalized: bool = True
+) -> list[Summary]:
     """What the runs of an agent leave, as far as a comparison reads it."""
-    rows = [
-        {"target_return": target, "score_mean": score, "normalized": normalized} for score in scores
-    ]
-    plain = {"mode": "carry", "parameters": 7, "train_seconds": 1.0}
-    return [
-        {**plain, "seed": seed, "scores": [row], "history": [{"update": 15, **row}]}
-        for seed, row in enumerate(rows)
-    ]
+    rows = [Evaluated(score, target, normalized, update=15) for score in scores]
+    return [Summary(seed, 7, 1.0, scores=[row], history=[row]) for seed, row in enumerate(rows)]
 
 
 def test_five_seeds_have_an_interval_and_words(tmp_path: Path) -> None:
@@ -131,16 +130,15 @@ def test_five_seeds_have_an_interval_and_words(tmp_path: Path) -> None:
     ):
         rows = summarise("one", summaries(first)) + summarise("two", summaries(second))
         [own, other] = with_differences(rows, margin)
-        assert own["bounds"] == other["bounds"] == "95% interval"
-        assert own["difference"] is None
-        assert other["difference"]["status"] == status
-        interval = mean_interval(np.subtract(second, first))
-        found = other["difference"]
-        assert (found["low"], found["high"]) == (interval.low, interval.high)
+        assert own.bounds == other.bounds == "95% interval"
+        assert own.difference is None
+        assert other.difference is not None
+        assert other.difference.verdict.status == status
+        assert other.difference.estimate == mean_interval(np.subtract(second, first))
         if status == "not decided":
-            assert found["seeds_needed"] > 6
-    write_mean(tmp_path, summaries(first))
-    curves = scalars(tmp_path)
+            assert (other.difference.verdict.seeds_needed or 0) > 6
+    write_mean_curves(tmp_path, {"one": summaries(first)})
+    curves = scalars(tmp_path / "one" / "mean")
     interval = mean_interval(np.array(first))
     for name, value in (("low", interval.low), ("high", interval.high)):
         [(step, logged)] = curves[f"evaluation/target_3600/score_interval_{name}"]
@@ -150,9 +148,24 @@ def test_five_seeds_have_an_interval_and_words(tmp_path: Path) -> None:
 def test_returns_without_a_reference_have_no_words() -> None:
     rows = summarise("one", summaries([1.0, 2.0, 3.0, 4.0, 5.0], normalized=False))
     rows += summarise("two", summaries([2.0, 3.0, 4.0, 5.0, 6.0], target=None, normalized=False))
-    found = with_differences(rows, 5.0)[1]["difference"]
+    found = to_json(with_differences(rows, 5.0)[1].difference)
     assert (found["value"], found["to_target_return"]) == (1.0, 3600.0)
     assert (found["bounds"], found["status"]) == ("95% interval", "no verdict")
+
+
+def test_a_seed_without_scores_is_left_out_of_means_and_pairs(tmp_path: Path) -> None:
+    """Its last evaluation failed, and training went on."""
+    scores = [10.0, 90.0, 40.0]
+    whole, short = summaries(scores), summaries([score + 1 for score in scores])
+    short[1] = dataclasses.replace(short[1], scores=[], history=[])
+    rows = summarise("one", whole) + summarise("two", short)
+    [_, row] = with_differences(rows, 5.0)
+    assert (row.seeds, row.scores) == ([0, 2], [11.0, 41.0])
+    assert row.difference is not None
+    assert row.difference.estimate.value == pytest.approx(1.0)
+    assert "2 seeds, 5 needed" in row.difference.verdict.reason
+    write_mean_curves(tmp_path, {"one": whole, "two": short})
+    assert "evaluation/target_3600/score" in scalars(tmp_path / "one" / "mean")
 
 
 def test_the_table_names_ranges_and_intervals(
@@ -208,21 +221,43 @@ def test_seeds_can_be_added(done: Any, tiny: Callable[..., Any]) -> None:
     config, rows = done
     more = dataclasses.replace(config, agents=("decision-aaren",), seeds=(*SEEDS, 6), resume=True)
     [row] = compare(more)
-    assert row["scores"][:3] == rows[0]["scores"]
-    assert len(row["scores"]) == 4
+    assert row.scores[:3] == rows[0].scores
+    assert len(row.scores) == 4
 
 
-def test_agents_without_memory_or_evaluation(tiny: Callable[..., Any], tmp_path: Path) -> None:
-    config = comparison(
-        tiny, tmp_path / "one", agents=("behavior-cloning", "decision-aaren"), seeds=(0,)
-    )
-    first, second = compare(config)
-    assert (first["agent"], first["target_return"]) == ("behavior-cloning", None)
-    assert first["score_low"] == first["score_mean"] == first["score_high"]
-    assert second["difference"]["to_target_return"] is None
-    assert second["target_return"] == 3600.0
-    config = comparison(tiny, tmp_path / "two", environment="none", seeds=(0,))
-    assert compare(config) == []
+def test_an_agent_without_memory_stands_in_the_others_charts(
+    tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    agents = ("behavior-cloning", "decision-aaren")
+    first, second = compare(comparison(tiny, tmp_path, agents=agents, seeds=(0,)))
+    assert (first.agent, first.target_return) == ("behavior-cloning", None)
+    assert first.score_low == first.score_mean == first.score_high
+    assert second.difference is not None
+    assert second.difference.to_target_return is None
+    assert second.target_return == 3600.0
+    for agent in agents:
+        assert "evaluation/target_3600/score" in scalars(tmp_path / agent / "mean")
+    assert (tmp_path / "decision-aaren" / "acting-carry-seed-0").is_dir()
+
+
+def test_without_an_environment_errors_are_compared(
+    tiny: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = comparison(tiny, tmp_path, environment="none", seeds=(0, 1), held_out=0.05)
+    cli.ACTIONS[CompareConfig](config)
+    output = " ".join(capsys.readouterr().out.split())
+    assert "no environment, so no scores: mean action error on held-out episodes" in output
+    rows = json.loads((tmp_path / "comparison.json").read_text())
+    assert [(row["agent"], row["scores"], row["score_mean"]) for row in rows] == [
+        (agent, [], None) for agent in AGENTS
+    ]
+    for row in rows:
+        [*lengths] = summary(tmp_path / row["agent"] / "seed-1")["offline"][-1]["lengths"]
+        steps = [each["steps"] for each in lengths]
+        errors = [each[row["mode"]] for each in lengths]
+        assert row["held_out_errors"][1] == pytest.approx(np.average(errors, weights=steps))
+        assert f"{np.mean(row['held_out_errors']):.4f}" in output
+    assert (tmp_path / "length_error.png").stat().st_size > 5000
 
 
 def test_shared_flags_go_to_the_agents_that_have_a_use_for_them(
@@ -232,7 +267,7 @@ def test_shared_flags_go_to_the_agents_that_have_a_use_for_them(
     settings = {"agents": agents, "seeds": (0,), "mode": "reset", "target_return": (7.0, 9.0)}
     config = comparison(tiny, tmp_path, **settings, updates=2, evaluate_every=2)
     rows = compare(config)
-    assert [(row["agent"], row["mode"], row["target_return"]) for row in rows] == [
+    assert [(row.agent, row.mode, row.target_return) for row in rows] == [
         ("behavior-cloning", "carry", None),
         ("decision-aaren", "reset", 7.0),
         ("decision-aaren", "reset", 9.0),
@@ -247,3 +282,22 @@ def test_a_mode_that_one_of_the_agents_lacks_is_refused_before_any_work(
     with pytest.raises(UserError, match="--mode sliding: decision-aaren knows carry"):
         compare(config)
     assert not (tmp_path / "all").exists()
+
+
+def test_from_python_with_flat_settings(tmp_path: Path) -> None:
+    shape = {"width": 16, "layers": 1, "context_length": 5}
+    plain = {"updates": 4, "batch_size": 8, "episodes": 1, "device": "cpu", "held_out": 0.0}
+    [row] = compare(
+        "aaren-rl/hopper-small-v0",
+        agents=("behavior-cloning",),
+        seeds=(0,),
+        out=str(tmp_path / "out"),
+        environment="Hopper-v5?max_episode_steps=20",
+        **shape,
+        **plain,
+    )
+    assert row.seeds == [0]
+    saved = json.loads((tmp_path / "out/behavior-cloning/seed-0/config.json").read_text())
+    assert (saved["updates"], saved["model"]["width"]) == (4, 16)
+    with pytest.raises(UserError, match=r"widht: not a setting; did you mean width\?"):
+        compare("aaren-rl/hopper-small-v0", widht=16)

@@ -21,7 +21,7 @@ from aaren_rl.cli import main
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Estimate
 from aaren_rl.evaluation.noninferiority import judge
-from aaren_rl.experiments.content import report_content
+from aaren_rl.experiments.content import Comparison, Content, report_content
 from aaren_rl.experiments.outcome import read_outcome
 from aaren_rl.experiments.tensorboard import write_videos
 from aaren_rl.experiments.verdict import verdict
@@ -73,14 +73,19 @@ def test_the_claim_is_judged_against_the_rivals_best_mode(written: dict[str, Any
 FIVE = {"seeds": [0, 1, 2, 3, 4]}
 
 
+def compared(content: Content) -> Comparison:
+    assert content.comparison is not None
+    return content.comparison
+
+
 @pytest.fixture(scope="module")
-def five(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def five(tmp_path_factory: pytest.TempPathFactory) -> Content:
     """The report of five seeds."""
     outcome = read_outcome(write_results(tmp_path_factory.mktemp("five") / "runs", **FIVE))
     return report_content(outcome)
 
 
-def test_five_seeds_and_ten_runs_have_words(five: dict[str, Any]) -> None:
+def test_five_seeds_and_ten_runs_have_words(five: Content) -> None:
     """The seeds differ by three points each and the agents by fourteen in all: nothing is open."""
     line, standing = verdict(five)
     assert standing == "better"
@@ -89,9 +94,9 @@ def test_five_seeds_and_ten_runs_have_words(five: dict[str, Any]) -> None:
         "mode (chosen by its result): IQM 80.0 against 66.0, difference +14.0, 95% interval +14.0 "
         "to +14.0, paired over 5 seeds of 2 tasks; the interval lies above 0."
     )
-    assert [row["status"] for row in five["comparison"]["tasks"]] == ["better", "better"]
-    for row in five["aggregates"]:
-        assert row["iqm"]["bounds"] == "95% interval"
+    assert [row.verdict.status for row in compared(five).tasks] == ["better", "better"]
+    for row in five.aggregates:
+        assert row.iqm.bounds == "95% interval"
 
 
 def test_a_task_has_words_from_five_seeds_and_all_tasks_from_ten_runs(tmp_path: Path) -> None:
@@ -100,7 +105,7 @@ def test_a_task_has_words_from_five_seeds_and_all_tasks_from_ten_runs(tmp_path: 
     line, standing = verdict(content)
     assert standing == "no verdict"
     assert "5 seeds and 5 runs of each agent, at least 5 and 10 needed" in line
-    assert [row["status"] for row in content["comparison"]["tasks"]] == ["better"]
+    assert [row.verdict.status for row in compared(content).tasks] == ["better"]
     seeds = list(range(10))
     content = report_content(read_outcome(write_results(tmp_path / "ten", tasks=one, seeds=seeds)))
     assert verdict(content)[1] == "better"
@@ -154,11 +159,11 @@ def test_plain_returns_have_numbers_and_no_words(tmp_path: Path) -> None:
             row["normalized"] = False
         file.write_text(json.dumps(result))
     content = report_content(read_outcome(folder))
-    first, second = content["comparison"]["tasks"]
-    assert first["status"] == "better"
-    assert second["status"] == "no verdict"
-    assert second["difference"]["value"] == pytest.approx(14.0)
-    assert "plain returns" in second["reason"]
+    first, second = compared(content).tasks
+    assert first.verdict.status == "better"
+    assert second.verdict.status == "no verdict"
+    assert second.difference.value == pytest.approx(14.0)
+    assert "plain returns" in second.verdict.reason
 
 
 def test_the_margin_is_the_specs(tmp_path: Path) -> None:
@@ -172,21 +177,21 @@ def test_the_margin_is_the_specs(tmp_path: Path) -> None:
         line, standing = verdict(content)
         assert standing == status
         assert words in line
-        assert content["comparison"]["margin"] == margin
+        assert compared(content).margin == margin
 
 
-def changed(content: dict[str, Any], low: float, value: float, high: float) -> dict[str, Any]:
+def changed(content: Content, low: float, value: float, high: float) -> Content:
     """The content with another difference over all tasks, judged by the rule."""
-    copy: dict[str, Any] = json.loads(json.dumps(content))
+    assert content.comparison is not None
     difference = Estimate(value, low, high, "95% interval")
-    copy["comparison"]["against"][0] |= {
-        "iqm_difference": dataclasses.asdict(difference),
-        **dataclasses.asdict(judge(difference, 5.0, seeds=5, runs=10)),
-    }
-    return copy
+    judged = judge(difference, 5.0, seeds=5, runs=10)
+    first, *others = content.comparison.against
+    row = dataclasses.replace(first, iqm_difference=difference, verdict=judged)
+    compared = dataclasses.replace(content.comparison, against=[row, *others])
+    return dataclasses.replace(content, comparison=compared)
 
 
-def test_the_first_line_says_how_it_stands(five: dict[str, Any]) -> None:
+def test_the_first_line_says_how_it_stands(five: Content) -> None:
     aaren, rival = "decision-aaren (carry)", "decision-transformer (window), its rival's best mode"
     for low, value, high, standing, words in (
         (0.5, 1.0, 2.0, "better", f"{aaren} is better than {rival}"),
@@ -215,21 +220,23 @@ def test_every_range_is_called_so(folder: Path, written: dict[str, Any]) -> None
 def test_unfinished_and_without_a_claim(tmp_path: Path) -> None:
     skip = ("hopper-all/decision-transformer/seed-1",)
     content = report_content(read_outcome(write_results(tmp_path / "some", skip)))
-    assert content["runs"]["missing"] == list(skip)
+    assert content.runs.missing == list(skip)
     line, _ = verdict(content)
     assert line.endswith("UNFINISHED: 1 of 12 runs are missing.")
     assert "1 seed and 2 runs of each agent" in line  # seed 1 is not whole, so that 0 is left
-    rows = {row["contender"]: row["runs"] for row in content["aggregates"]}
+    rows = {row.contender: row.runs for row in content.aggregates}
     assert rows["decision-transformer (window)"] == 1
     assert rows["decision-aaren (carry)"] == 2
     content = report_content(read_outcome(write_results(tmp_path / "none", claim=None)))
-    assert content["comparison"] is None
+    assert content.comparison is None
     assert verdict(content)[0].startswith("No claim to decide; the highest IQM is decision-aaren")
     assert verdict(content)[1] == "no verdict"
     skip = tuple(name for name in _all_units() if "decision-transformer" in name)
     content = report_content(read_outcome(write_results(tmp_path / "alone", skip)))
-    assert content["comparison"] is None
-    assert verdict(content)[0].startswith("No verdict: the claim's two sides have no task")
+    assert content.comparison is None
+    assert verdict(content)[0].startswith(
+        "No verdict: the claim's two sides have no seed in common"
+    )
     with pytest.raises(UserError, match="no run is finished yet"):
         read_outcome(write_results(tmp_path / "empty", tuple(_all_units())))
 

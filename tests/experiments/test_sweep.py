@@ -1,4 +1,4 @@
-"""A sweep over processes: everything is done once, whatever stops it."""
+"""A sweep: everything is done once, whatever stops it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,43 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
-from sweep_cases import results, write_spec
+from sweep_cases import SPEC, results, spec, write_spec
 
 from aaren_rl.cli import main
 from aaren_rl.errors import UserError
-from aaren_rl.experiments import BenchmarkConfig, benchmark, read_benchmark, read_spec, units
-from aaren_rl.experiments import sweep as benchmark_command
+from aaren_rl.experiments import (
+    BenchmarkConfig,
+    benchmark,
+    read_benchmark,
+    read_spec,
+    report,
+    units,
+)
+from aaren_rl.experiments import sweep as sweep_module
 
 KILLS = 10
+PLUGIN = """
+from aaren_rl import agents
+from aaren_rl.agents import AGENTS, BehaviorCloning
+
+
+class MyCloning(BehaviorCloning):
+    name = "my-cloning"
+
+
+register = getattr(agents, "register_agent", None) or AGENTS.__setitem__
+register("my-cloning", MyCloning)
+"""
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkConfig:
     """The config of a sweep that ran through."""
     folder = tmp_path_factory.mktemp("sweep")
-    config = BenchmarkConfig(write_spec(folder / "tiny.yaml"), out=folder / "out", workers=2)
+    config = BenchmarkConfig(write_spec(folder / "tiny.yaml"), out=folder / "out", workers=1)
     sweep = benchmark(config)
     assert (len(sweep.todo), sweep.asked) == (12, 12)
     return config
@@ -33,12 +54,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkConfig:
 def test_every_unit_has_its_rows(done: BenchmarkConfig) -> None:
     assert done.out is not None
     found = results(done.out)
-    spec = read_spec(done.spec)
-    assert set(found) == {unit.name for unit in units(spec, done.out)}
+    read = read_spec(done.spec)
+    assert set(found) == {unit.name for unit in units(read, done.out)}
     for name, result in found.items():
         _, agent, seed = name.split("/")
         scores = [row for row in result["rows"] if row["kind"] == "score"]
-        modes = spec.agents[agent].modes
+        modes = read.agents[agent].modes
         assert [(row["mode"], row["update"]) for row in scores] == [
             (mode, update) for mode in modes for update in (10, 20)
         ]
@@ -58,12 +79,12 @@ def test_settings_of_the_task_and_the_agent_hold(tmp_path: Path) -> None:
         "decision-transformer": {},
     }
     file = write_spec(tmp_path / "x.yaml", agents=agents, claim=None)
-    spec = read_spec(file)
-    config = spec.train_config("hopper-best", "a", 1)
+    read = read_spec(file)
+    config = read.train_config("hopper-best", "a", 1)
     assert (config.agent, config.seed, config.mode) == ("decision-aaren", 1, "carry")
     assert (config.learning_rate, config.model.width, config.top_percent) == (3e-4, 8, 50.0)
     assert (config.batch_size, config.model.layers, config.keep_evaluated) == (8, 1, 2)
-    other = spec.train_config("hopper-all", "decision-transformer", 0)
+    other = read.train_config("hopper-all", "decision-transformer", 0)
     assert (other.learning_rate, other.model.width, other.top_percent) == (1e-3, 16, 100.0)
     assert other.mode == "window"
 
@@ -88,7 +109,7 @@ def no_work(*_: Any) -> None:
 
 
 def test_again_it_does_nothing(done: BenchmarkConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark_command, "run_locally", no_work)
+    monkeypatch.setattr(sweep_module, "run_one_by_one", no_work)
     sweep = benchmark(done)
     assert (len(sweep.todo), sweep.asked) == (0, 12)
 
@@ -148,7 +169,7 @@ def test_flags_restrict_it(done: BenchmarkConfig, tmp_path: Path) -> None:
 def test_what_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     tasks = {"gone": {"dataset": "no/such-v0"}, "here": {"dataset": "aaren-rl/hopper-small-v0"}}
     file = write_spec(tmp_path / "x.yaml", tasks=tasks, agents={"behavior-cloning": {}}, claim=None)
-    config = BenchmarkConfig(file, out=tmp_path / "out", seeds=(0,))
+    config = BenchmarkConfig(file, out=tmp_path / "out", seeds=(0,), workers=1)
     with pytest.raises(UserError, match=r"1 of 2 runs failed.*gone/behavior-cloning/seed-0: .*no/"):
         benchmark(config)
     assert set(results(tmp_path / "out")) == {"here/behavior-cloning/seed-0"}
@@ -171,3 +192,50 @@ def test_bad_flags_and_folders(done: BenchmarkConfig, tmp_path: Path) -> None:
         benchmark(dataclasses.replace(done, spec=other))
     with pytest.raises(UserError, match="not the folder of a benchmark"):
         read_benchmark(tmp_path)
+
+
+def test_from_python_without_a_file_and_with_a_plug_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent from a module outside the package, named by the spec."""
+    (tmp_path / "my_agents.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    content = spec(
+        agents={"mine": {"agent": "my-cloning"}, "behavior-cloning": {}},
+        tasks={"hopper": {"dataset": "aaren-rl/hopper-small-v0"}},
+        seeds=[0],
+        plugins=["my_agents"],
+        claim=None,
+    )
+    sweep = benchmark(content, out=tmp_path / "out", workers=1)
+    assert len(sweep.todo) == 2
+    [mine, theirs] = results(tmp_path / "out").values()
+    assert mine["unit"]["config"]["agent"] == "behavior-cloning"
+    assert theirs["unit"]["config"]["agent"] == "my-cloning"
+    assert theirs["summary"]["parameters"] == mine["summary"]["parameters"]
+    assert "mine" in report(tmp_path / "out")
+    assert benchmark(sweep.spec, out=tmp_path / "out", workers=1).todo == []
+
+
+def test_without_reference_scores_returns_are_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with h5py.File(tmp_path / "plant.hdf5", "w") as file:
+        rng, ends = np.random.default_rng(0), np.tile([False] * 9 + [True], 20)
+        file["observations"] = rng.normal(size=(200, 3)).astype(np.float32)
+        file["actions"] = rng.uniform(-1, 1, (200, 1)).astype(np.float32)
+        file["rewards"], file["timeouts"] = np.ones(200, np.float32), ends
+        file["terminals"] = np.zeros(200, bool)
+    tasks = {"plant": {"dataset": str(tmp_path / "plant.hdf5")}}
+    settings = {**SPEC["settings"], "environment": "Pendulum-v1?max_episode_steps=10"}
+    file = write_spec(
+        tmp_path / "x.yaml", tasks=tasks, settings=settings, evaluation={"episodes": 1}, seeds=[0]
+    )
+    out = tmp_path / "out"
+    assert main(["benchmark", str(file), "--out", str(out), "--workers", "1"]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert "without reference scores there are only returns" in line
+    rows = json.loads((out / "report" / "report.json").read_text())["comparison"]["tasks"]
+    assert f"Mean return: plant {rows[0]['ours_mean']:.1f} against" in line
+    text = (out / "report" / "report.md").read_text()
+    assert "Scores are plain returns: the data have no reference scores" in text

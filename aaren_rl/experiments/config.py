@@ -1,0 +1,174 @@
+"""What comparisons, benchmarks and reports are told; the command line is made from this."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import tyro
+
+from aaren_rl.agents import AgentConfig
+from aaren_rl.errors import UserError
+from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN
+from aaren_rl.experiments.decode import closest
+from aaren_rl.training.config import TrainConfig, TrainSettings
+from aaren_rl.training.presets import from_preset
+
+if TYPE_CHECKING:
+    from aaren_rl.agents import Agent
+
+S = TypeVar("S", bound=TrainSettings)
+
+
+@dataclass(frozen=True)
+class CompareConfig(TrainSettings):
+    """Train several agents with several seeds on one dataset and compare them in TensorBoard.
+
+    Each run is a folder OUT/AGENT/seed-N as `train` makes it; OUT/AGENT/mean holds the mean over
+    seeds with its 95% interval (with fewer than 5 seeds, their range), OUT/AGENT/acting-* what
+    acting costs by environment step, OUT/comparison.json the table, in which each agent is compared
+    with the first, seed by seed. Example: aaren-rl compare --dataset aaren-rl/hopper-small-v0
+    --seeds 0 1 2 3 4 --updates 1500 --out runs/comparison
+    """
+
+    agents: tuple[str, ...] = ("decision-aaren", "decision-transformer")
+    """Agents to compare."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds to train each agent with."""
+    out: Path = Path("runs/comparison")
+    """Folder of the comparison: point TensorBoard here."""
+    margin: float = DEFAULT_MARGIN
+    """How many normalised points an agent may lie below the first and still be called not worse;
+    words are given from 5 seeds, and only where scores are normalised."""
+    resume: bool = False
+    """Go on with a comparison that was stopped; finished runs are kept as they are."""
+
+    def check(self) -> None:
+        """Raise `UserError` for a value that cannot work, naming its flag."""
+        super().check()
+        for name in ("agents", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise UserError(f"--{name} must be at least one, each once, got {values}")
+        if not (math.isfinite(self.margin) and self.margin > 0):
+            raise UserError(f"--margin must be positive and finite, got {self.margin}")
+        # What no agent can use is a mistake, and is said as `train` says it.
+        agents = [agent_class(agent, "--agents") for agent in self.agents]
+        if not any(agent.has_memory for agent in agents):
+            agents[0].check_request(mode=self.mode)
+        if not any(agent.asks_return for agent in agents):
+            agents[0].check_request(target_return=self.target_return)
+        for each in self.agents:
+            for seed in self.seeds:
+                self.run(each, seed).check()
+
+    def run(self, agent: str, seed: int) -> TrainConfig:
+        """The config of one of the runs.
+
+        A mode or target returns go to the agents that they mean something to.
+        """
+        shared: dict[str, Any] = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(TrainSettings)
+        }
+        if not agent_class(agent).has_memory:
+            shared["mode"] = None
+        if not agent_class(agent).asks_return:
+            shared["target_return"] = ()
+        folder = self.out / agent / f"seed-{seed}"
+        shared |= {"agent": agent, "seed": seed, "out": folder, "resume": self.resume}
+        return TrainConfig(**shared)
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Train and evaluate tasks x agents x seeds as a spec says, then write the report.
+
+    The same command again, after whatever stopped it, goes on and repeats nothing that is done.
+    Example: aaren-rl benchmark benchmarks/specs/zoo.yaml --tasks hopper-medium-expert --seeds 0 1 2
+    """
+
+    spec: Annotated[Path, tyro.conf.Positional]
+    """The benchmark, a YAML file; benchmarks/specs holds some."""
+    tasks: tuple[str, ...] = ()
+    """Only these of its tasks."""
+    agents: tuple[str, ...] = ()
+    """Only these of its agents."""
+    seeds: tuple[int, ...] = ()
+    """Only these of its seeds."""
+    out: Path | None = None
+    """Folder for everything; by default runs/NAME. On a cluster, one that every node sees."""
+    workers: int | None = None
+    """Runs at the same time; by default one for each GPU, or for each core. More than one needs
+    Ray (extra `ray`); without it, runs are done one after the other."""
+    ray: str | None = None
+    """Run on a Ray cluster: its address, or `auto` (also `--ray` alone) for the one that runs on
+    this machine, or `local` for a new one."""
+    dry_run: bool = False
+    """Only say what there is to do."""
+
+    def check(self) -> None:
+        """Raise `UserError` for a value that cannot work, naming its flag."""
+        if self.workers is not None and self.workers < 1:
+            raise UserError(f"--workers must be at least 1, got {self.workers}")
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Report on a benchmark's folder, finished or not.
+
+    Leaves report.html (one file that needs no network), report.md with pictures/, scores.tex and
+    report.json in --out, and the pictures in TensorBoard. Example: aaren-rl report runs/zoo
+    """
+
+    runs: Annotated[Path, tyro.conf.Positional]
+    """Folder of a benchmark."""
+    out: Path | None = None
+    """Folder to write to; by default RUNS/report."""
+    videos: bool = False
+    """Also film an episode of each agent on each task, with the first seed (extra `video`)."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the report goes."""
+        return self.out or self.runs / "report"
+
+
+def agent_class(name: str, where: str = "agent") -> type[Agent]:
+    """The class behind an agent's name.
+
+    Raises:
+        UserError: nobody has registered it; names `where` and the closest.
+    """
+    from aaren_rl.agents import AGENTS  # late: it needs PyTorch, the command line's help does not
+
+    if name not in AGENTS:
+        raise UserError(f"{where} {name}: no such agent; {closest(name, AGENTS)}")
+    entry: Any = AGENTS[name]
+    kind: type[Agent] = getattr(entry, "make", entry)
+    return kind
+
+
+def from_settings(kind: type[S], settings: dict[str, Any]) -> S:
+    """A config from flat settings, of which those of `AgentConfig` go to the model.
+
+    Args:
+        kind: `TrainConfig` or `CompareConfig`.
+        settings: fields of `kind` and of `AgentConfig`; a preset among them gives other defaults.
+
+    Raises:
+        UserError: for a setting that neither has; names the closest.
+    """
+    shape = {field.name for field in dataclasses.fields(AgentConfig)}
+    own = {field.name for field in dataclasses.fields(kind)} - {"model"}
+    for name in settings:
+        if name not in shape | own:
+            raise UserError(f"{name}: not a setting; {closest(name, shape | own)}")
+    preset = settings.get("preset")
+    plain = kind() if preset is None else from_preset(kind, preset)
+    of_model = {name: value for name, value in settings.items() if name in shape}
+    others = {name: value for name, value in settings.items() if name in own}
+    model = dataclasses.replace(plain.model, **of_model)
+    return dataclasses.replace(plain, **others, model=model)
