@@ -20,8 +20,12 @@ if TYPE_CHECKING:  # for their types alone: `--help` must not wait for PyTorch
     from aaren_rl.collect import CollectConfig
     from aaren_rl.convert import ConvertConfig
     from aaren_rl.evaluation import EvaluateConfig
-    from aaren_rl.experiments.config import BenchmarkConfig, CompareConfig, ReportConfig
-    from aaren_rl.experiments.quickstart import QuickstartConfig
+    from aaren_rl.experiments.config import (
+        BenchmarkConfig,
+        CompareConfig,
+        QuickstartConfig,
+        ReportConfig,
+    )
     from aaren_rl.export import ExportConfig
     from aaren_rl.training import TrainConfig
 
@@ -293,7 +297,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("aaren_rl.training.config:TrainConfig", _train),
     "evaluate": Command("aaren_rl.evaluation.evaluate:EvaluateConfig", _evaluate),
     "compare": Command("aaren_rl.experiments.config:CompareConfig", _compare),
-    "quickstart": Command("aaren_rl.experiments.quickstart:QuickstartConfig", _quickstart),
+    "quickstart": Command("aaren_rl.experiments.config:QuickstartConfig", _quickstart),
     "export": Command("aaren_rl.export.command:ExportConfig", _export),
     "collect": Command("aaren_rl.collect.config:CollectConfig", _collect),
     "convert": Command("aaren_rl.convert.command:ConvertConfig", _convert),

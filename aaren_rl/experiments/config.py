@@ -136,6 +136,24 @@ class ReportConfig:
         return self.out or self.runs / "report"
 
 
+@dataclass(frozen=True)
+class QuickstartConfig:
+    """Train Decision Aaren and Decision Transformer on the Hopper data inside the package.
+
+    Then act with both and print what came of it. A second call goes on where a first was stopped,
+    and trains nothing twice.
+    """
+
+    out: Path = Path("runs/quickstart")
+    """Folder to leave the runs and summary.json in."""
+    updates: int = 600
+    """Gradient updates for each agent."""
+    episodes: int = 10
+    """Episodes for each row of the table."""
+    seed: int = 0
+    """Seed of everything random."""
+
+
 def agent_class(name: str, where: str = "agent") -> type[Agent]:
     """The class behind an agent's name.
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from aaren_rl.experiments.config import QuickstartConfig
 from aaren_rl.experiments.results import Result, read_record
 from aaren_rl.experiments.spec import BenchmarkSpec, ContenderSpec, EvaluationSpec, TaskSpec
 from aaren_rl.experiments.unit import RESULT_FILE, make_folder, units, work
@@ -30,39 +29,21 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class QuickstartConfig:
-    """Train Decision Aaren and Decision Transformer on the Hopper data inside the package.
-
-    Then act with both and print what came of it. A second call goes on where a first was stopped,
-    and trains nothing twice.
-    """
-
-    out: Path = Path("runs/quickstart")
-    """Folder to leave the runs and summary.json in."""
-    updates: int = 600
-    """Gradient updates for each agent."""
-    episodes: int = 10
-    """Episodes for each row of the table."""
-    seed: int = 0
-    """Seed of everything random."""
-
-    def benchmark(self) -> BenchmarkSpec:
-        """The two runs."""
-        settings = {
-            "updates": self.updates,
+def quickstart_spec(config: QuickstartConfig) -> BenchmarkSpec:
+    """The two runs."""
+    return BenchmarkSpec(
+        name="quickstart",
+        tasks={"hopper-small": TaskSpec(QUICKSTART_DATASET)},
+        agents={name: ContenderSpec(name, modes) for name, modes in MODES.items()},
+        seeds=(config.seed,),
+        settings={
+            "updates": config.updates,
             "device": "cpu",
-            "evaluate_every": max(1, self.updates // 2),
+            "evaluate_every": max(1, config.updates // 2),
             "episodes": 4,
-        }
-        return BenchmarkSpec(
-            name="quickstart",
-            tasks={"hopper-small": TaskSpec(QUICKSTART_DATASET)},
-            agents={name: ContenderSpec(name, modes) for name, modes in MODES.items()},
-            seeds=(self.seed,),
-            settings=settings,
-            evaluation=EvaluationSpec(episodes=self.episodes),
-        )
+        },
+        evaluation=EvaluationSpec(episodes=config.episodes),
+    )
 
 
 def quickstart(config: QuickstartConfig) -> list[dict[str, Any]]:
@@ -71,7 +52,7 @@ def quickstart(config: QuickstartConfig) -> list[dict[str, Any]]:
     Returns:
         A row for each agent and mode, with the fields of `COLUMNS`.
     """
-    todo = units(config.benchmark(), config.out)
+    todo = units(quickstart_spec(config), config.out)
     for unit in todo:
         unit.config.check()
     make_folder(config.out)
