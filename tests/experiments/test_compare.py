@@ -17,6 +17,7 @@ from aaren_rl.agents import load_agent
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import mean_interval
 from aaren_rl.experiments import CompareConfig, compare
+from aaren_rl.experiments import comparison as comparison_module
 from aaren_rl.experiments.comparison import summarise, with_differences
 from aaren_rl.experiments.content import to_json
 from aaren_rl.experiments.results import Evaluated, Summary
@@ -179,8 +180,8 @@ def test_the_table_names_ranges_and_intervals(
         rows = summarise("one", summaries(scores[:seeds]))
         rows += summarise("two", summaries([score + 1 for score in scores[:seeds]]))
         done_rows = with_differences(rows, 5.0)
-        monkeypatch.setattr(cli, "compare", lambda _, rows=done_rows: rows)
-        cli.ACTIONS[CompareConfig](CompareConfig(agents=AGENTS, seeds=tuple(range(seeds))))
+        monkeypatch.setattr(comparison_module, "compare", lambda _, rows=done_rows: rows)
+        cli.COMMANDS["compare"].action(CompareConfig(agents=AGENTS, seeds=tuple(range(seeds))))
         output = " ".join(capsys.readouterr().out.split())
         for each in words:
             assert each in output
@@ -244,7 +245,7 @@ def test_without_an_environment_errors_are_compared(
     tiny: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = comparison(tiny, tmp_path, environment="none", seeds=(0, 1), held_out=0.05)
-    cli.ACTIONS[CompareConfig](config)
+    cli.COMMANDS["compare"].action(config)
     output = " ".join(capsys.readouterr().out.split())
     assert "no environment, so no scores: mean action error on held-out episodes" in output
     rows = json.loads((tmp_path / "comparison.json").read_text())
