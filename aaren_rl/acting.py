@@ -13,7 +13,23 @@ _NEVER = int(np.iinfo(np.int64).max)
 
 
 class Policy(ABC):
-    """An agent acting in a batch of environments, each with its own past."""
+    """An agent acting in a batch of environments, each with its own past.
+
+    The loop that a robot runs, with a person who may take over and commands that are limited or
+    come late:
+
+        policy, reward = agent.policy(num_envs=1), None
+        policy.reset()                                   # a new episode at the next `act`
+        executed = None
+        while running:
+            action = policy.act(observe()[None], reward, executed_actions=executed)[0]
+            sent = person.command() if person.takes_over() else limits(action)
+            robot.send(sent)
+            executed, reward = sent[None], np.array([reward_of_this_step()])
+
+    With a delay of one step, the action of the last call is what the robot executes now: keep it,
+    and give in `executed_actions` what was executed between the last observation and this one.
+    """
 
     @abstractmethod
     def act(
@@ -21,20 +37,35 @@ class Policy(ABC):
         observations: np.ndarray,
         rewards: np.ndarray | None = None,
         dones: np.ndarray | None = None,
+        executed_actions: np.ndarray | None = None,
     ) -> np.ndarray:
         """Choose one action for every environment.
 
         Args:
             observations: `[num_envs, *observation shape]`, as the environments give them.
-            rewards: `[num_envs]`, what the last actions earned; `None` on the first call only.
+            rewards: `[num_envs]`, what the last actions earned; `None` only where every
+                environment starts an episode. It counts for nothing in one that starts.
             dones: bool `[num_envs]`; true where the last step ended an episode, so that this
                 observation is the first of a new one. That environment alone starts afresh.
+            executed_actions: `[num_envs, *action shape]`, what was really done since the last call;
+                the policy's past then holds it in place of its own choice. `None`: as chosen.
 
         Returns:
             Actions `[num_envs, *action shape]` inside the action space.
 
         Raises:
             UserError: for a wrong shape or a number that is not finite; nothing has changed then.
+        """
+
+    @abstractmethod
+    def reset(self, mask: np.ndarray | None = None) -> None:
+        """Start a new episode at the next `act`; the reward that it is given counts for nothing.
+
+        Args:
+            mask: bool `[num_envs]`, the environments that start; all when `None`.
+
+        Raises:
+            UserError: for a mask of another shape.
         """
 
     @property
@@ -67,6 +98,49 @@ def check_observations(observations: np.ndarray) -> None:
     if not finite.all():
         bad = np.flatnonzero(~finite.all(axis=1)).tolist()
         raise UserError(f"observations of environment {bad} are not finite")
+
+
+def check_actions(
+    actions: object, shape: tuple[int, ...], choices: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Executed actions, flattened.
+
+    Args:
+        actions: `[num_envs, *action shape]`.
+        shape: what their shape must be.
+        choices: for discrete actions the first one and how many there are.
+
+    Returns:
+        float32 `[num_envs, action_size]`, or int64 `[num_envs, 1]`.
+
+    Raises:
+        UserError: for a wrong shape, a number that is not finite, or no choice of the space.
+    """
+    array = np.asarray(actions)
+    if array.shape != shape:
+        raise UserError(f"executed_actions must have shape {shape}, got {array.shape}")
+    array = array.reshape(len(array), -1)
+    if not np.isfinite(array).all():
+        bad = np.flatnonzero(~np.isfinite(array).all(axis=1)).tolist()
+        raise UserError(f"executed_actions of environment {bad} are not finite")
+    if choices is None:
+        return array.astype(np.float32)
+    first, stop = choices[0], sum(choices)
+    chosen = array.astype(np.int64)
+    if (chosen != array).any() or (chosen < first).any() or (chosen >= stop).any():
+        raise UserError(f"executed_actions must be choices from {first} to {stop - 1}, got {array}")
+    return chosen
+
+
+def check_starts(mask: object, num_envs: int) -> np.ndarray:
+    """The environments that `Policy.reset` is to start, bool `[num_envs]`.
+
+    Raises:
+        UserError: for a mask of another shape.
+    """
+    if mask is None:
+        return np.ones(num_envs, bool)
+    return _vector("the mask", mask, num_envs).astype(bool)
 
 
 def check_outcome(
@@ -229,6 +303,12 @@ class StepInputs:
         if longest >= self._table:
             raise beyond_the_table("the episode that is acted in", longest + 1, self._table)
         self._sure_steps = self._table - longest
+
+    def reset(self, mask: object) -> None:
+        """As `Policy.reset`."""
+        self._fresh |= check_starts(mask, len(self._fresh))
+        self._all_begun = not self._fresh.any()
+        self._sure_steps = 0
 
     def taken(self) -> None:
         """The step was done: all environments have begun."""

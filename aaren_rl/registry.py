@@ -85,6 +85,30 @@ class Registry(Mapping[str, Registered[T]]):
         """The entry of this name, or `default`."""
         return self._entries.get(name, default)
 
+    def options(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All settings of an entry: the given ones, and the registered defaults of the others.
+
+        Raises:
+            UserError: for an unknown entry or setting, or a value of another type than the default.
+        """
+        kind = self[name].options
+        if kind is None:
+            if given:
+                raise UserError(f"{self.kind} {name!r} has no options, got {', '.join(given)}")
+            return {}
+        defaults = vars(kind())
+        for key, value in given.items():
+            if key not in defaults:
+                known = ", ".join(defaults)
+                raise UserError(f"{self.kind} {name!r} has no option {key!r}. Known: {known}")
+            wanted = type(defaults[key])
+            fits = isinstance(value, (int, float) if wanted is float else wanted)
+            if not fits and defaults[key] is not None:
+                raise UserError(
+                    f"{self.kind} {name!r}: option {key} must be {wanted.__name__}, got {value!r}"
+                )
+        return vars(kind(**given))
+
     def unknown(self, name: object) -> str:
         """The message for a name that nobody has registered."""
         close = difflib.get_close_matches(str(name), self._entries, n=1)

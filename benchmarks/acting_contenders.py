@@ -58,7 +58,7 @@ def make_agent(name: str, rows: int = LONGEST) -> Agent:
         environment="Hopper-v5",
     )
     config = AgentConfig(max_episode_length=rows, width=WIDTH, layers=LAYERS)
-    return AGENTS[name](config, spec).eval()
+    return AGENTS[name].make(config, spec).eval()
 
 
 def _of(policy: Policy) -> Contender:

@@ -75,7 +75,7 @@ def our_agent(name: str, data: TrajectoryDataset) -> Agent:
     torch.manual_seed(0)
     spec = AgentSpec(data.observation_space, data.action_space)  # type: ignore[arg-type]
     config = AgentConfig(attention_dropout=0.0)
-    return AGENTS[name](config, spec, *data.observation_statistics())
+    return AGENTS[name].make(config, spec, *data.observation_statistics())
 
 
 def check_agent(agent: Agent, batch: Batch) -> None:

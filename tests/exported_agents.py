@@ -48,7 +48,7 @@ def make_agent(
         dataset="made-up",
     )
     size = spec.observation_size
-    agent = AGENTS[name](
+    agent = AGENTS[name].make(
         AgentConfig(**settings), spec, np.linspace(-1, 1, size), np.linspace(0.5, 2, size)
     )
     for parameter in agent.parameters():

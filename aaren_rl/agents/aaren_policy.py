@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aaren_rl.acting import Policy, StepInputs
-from aaren_rl.agents.actions import DiscreteActions
+from aaren_rl.agents.policy import AgentPolicy
 
 if TYPE_CHECKING:
     from aaren_rl.agents.aaren_step import AarenStep
-    from aaren_rl.agents.decision_aaren import DecisionAaren
+    from aaren_rl.agents.decision import DecisionAgent
 
 
-class AarenPolicy(Policy):
+class AarenPolicy(AgentPolicy):
     """One call of the agent's `AarenStep` a step, the state carried between.
 
     Args:
@@ -31,30 +30,16 @@ class AarenPolicy(Policy):
 
     def __init__(
         self,
-        agent: DecisionAaren,
+        agent: DecisionAgent,
         step: AarenStep,
         targets: np.ndarray,
         restart_every: int | None = None,
         run: Callable[..., tuple[Tensor, ...]] | None = None,
     ) -> None:
-        self._codec, self._step, self._restart_every = agent.actions, step, restart_every
-        self._run = run
-        learned = agent.config.timestep_embedding == "learned"
-        self._inputs = StepInputs(
-            agent.spec.observation_space.shape,
-            targets,
-            agent.config.max_episode_length if learned else None,
-        )
-        self._device = agent.observation_mean.device
-        # On the CPU these share the arrays' memory.
-        arrays = self._inputs.observation, self._inputs.reward
-        self._given = tuple(torch.from_numpy(array) for array in arrays)
+        super().__init__(agent, targets)
+        self._step, self._restart_every, self._run = step, restart_every, run
         size = len(targets)
-        if isinstance(agent.actions, DiscreteActions):
-            action = torch.full((size, 1), agent.actions.start)
-        else:
-            action = torch.zeros(size, agent.spec.action_size)
-        self._timesteps = np.zeros((size, 1), dtype=np.int64)
+        action = agent.actions.blank(size).reshape(size, -1)
         self._begin = tuple(
             each.to(self._device)
             for each in (
@@ -78,41 +63,35 @@ class AarenPolicy(Policy):
         """Model state, previous action, timestep and return-to-go."""
         return sum(each.nbytes for each in self._state)
 
-    @torch.inference_mode()
-    def act(
-        self,
-        observations: np.ndarray,
-        rewards: np.ndarray | None = None,
-        dones: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """See `Policy.act`."""
-        starts = self._inputs.take(observations, rewards, dones, self._timesteps)
-        observation, reward = (each.to(self._device) for each in self._given)
+    def _act(
+        self, observations: Tensor, starts: np.ndarray | None, executed: Tensor | None
+    ) -> Tensor:
         state, first = self._state, None
+        if executed is not None:
+            state = (executed.view_as(state[0]), *state[1:])
         if starts is not None:
             first = torch.from_numpy(starts[:, None]).to(self._device)
             state = _where(first, self._begin, state)
+        reward = self._reward.to(self._device)
         if self._run is not None:
-            self._state = tuple(self._run(observation, reward, *state))
+            self._state = tuple(self._run(observations, reward, *state))
         else:
-            self._state = self._act(observation, reward, first, state)
+            self._state = self._decide(observations, reward, first, state)
         self._timesteps = self._state[2].cpu().numpy()
-        self._inputs.taken()
         action = self._state[0]
-        return self._codec.to_numpy(action[:, 0] if action.dtype == torch.int64 else action)
+        return action[:, 0] if action.dtype == torch.int64 else action
 
-    def _act(
+    def _decide(
         self, observation: Tensor, reward: Tensor, first: Tensor | None, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
-        """The state after the step."""
+        """As `AarenStep.forward`, with restarts, and without looking for starts where none are."""
         action, returns, timestep, *layers = state
         if self._restart_every is not None:
             due = timestep % self._restart_every == 0
             first = due if first is None else first | due
             layers = list(_where(first, self._begin[3:], tuple(layers)))
-        returns = returns - reward
         action, returns, new = self._step.decide(
-            observation, returns, action, timestep, first, tuple(layers)
+            observation, returns - reward, action, timestep, first, tuple(layers)
         )
         return (action, returns, timestep + 1, *new)
 

@@ -1,6 +1,6 @@
 """Decision Aaren's acting step with everything constant multiplied out: the form that acts fast.
 
-The same numbers as `DecisionAaren.predict`, to float rounding, with the fewest operations: scales
+The same numbers as `DecisionAgent.predict`, to float rounding, with the fewest operations: scales
 and statistics are in the weights, each layer's attention is `aaren_rl.layers.folded`, and the last
 feed-forward part is computed for a chunk's last token alone. The exported ONNX graph
 (`aaren_rl.export.onnx_step`) is this module written down in ONNX.
@@ -38,7 +38,7 @@ from aaren_rl.layers.folded import (
 )
 
 if TYPE_CHECKING:
-    from aaren_rl.agents.decision_aaren import DecisionAaren
+    from aaren_rl.agents.decision import DecisionAgent
 
 
 class AarenStep(nn.Module):
@@ -48,7 +48,7 @@ class AarenStep(nn.Module):
         agent: a trained agent. Training it further does not change this module.
     """
 
-    def __init__(self, agent: DecisionAaren) -> None:
+    def __init__(self, agent: DecisionAgent) -> None:
         super().__init__()
         config = agent.config
         self.width, self.heads = config.width, config.heads
@@ -162,7 +162,7 @@ class StepChunk(nn.Module):
     recency: Tensor | None
     passed: Tensor | None
 
-    def __init__(self, agent: DecisionAaren, kinds: tuple[TokenKind, ...]) -> None:
+    def __init__(self, agent: DecisionAgent, kinds: tuple[TokenKind, ...]) -> None:
         super().__init__()
         self.tokens = len(kinds)
         self.embedding = StepEmbedding(agent, kinds)

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aaren_rl.acting import Policy
-from aaren_rl.agents.actions import action_codec
+from aaren_rl.acting import Policy, beyond_the_table, check_actions
 from aaren_rl.agents.config import AgentConfig, Condition, Mode
 from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.data.sampling import Batch
 from aaren_rl.errors import UserError
-from aaren_rl.layers import SequenceState
 from aaren_rl.files import write_json, write_tensors
+from aaren_rl.layers import ENCODERS, HEADS, MIXERS, SequenceState, make_head
+from aaren_rl.registry import Registry
 
 WEIGHTS_FILE, CARD_FILE, FORMAT = "agent.safetensors", "agent.json", 1
+
+
+A = TypeVar("A", bound="type[Agent]")
+R = TypeVar("R")
 
 
 class Carry:
     """Where the state waits between the batches of a stream (`aaren_rl.data.StreamSampler`).
 
-    Not a value but a place, since the training step, wrapped by Fabric, returns the loss alone.
+    A mutable holder, since the training step, wrapped by Fabric, returns the loss alone.
 
     Args:
         detach: cut the state off from the graph after each batch: truncated back-propagation
@@ -47,23 +52,35 @@ class Carry:
 class Agent(nn.Module, ABC):
     """A policy learned from data, with all that acting needs: spaces, scales, statistics.
 
+    A subclass with a loss of its own overrides `loss(batch)`, and calls `predict` (or, of a
+    `DecisionAgent`, `features`) in it. On streams these go on from the carried state by themselves.
+    It overrides `loss_from(batch, state)` instead when it needs the state in hand.
+
     Args:
         config: the agent's shape.
         spec: the task.
         observation_mean: `[observation_size]`; observations are standardised by it.
         observation_std: `[observation_size]`, positive. Without it observations stay as they are,
             and `config.observation_clip`, which counts standard deviations, becomes infinite.
+
+    Attributes:
+        name: what the agent is called in tables; for a registered class the registered name.
+        has_memory: whether an action depends on earlier steps, so that there are modes.
+        asks_return: whether it can be asked for a return; of an instance, also by its condition.
+        tokens_per_step: vectors that its body reads of each environment step.
+        modes: the ways of acting that it knows.
+        default_mode: the one of them that is used when nothing is said.
+        options: the dataclass that the agent was registered with, filled from
+            `config.agent_options`; `None` without one.
     """
 
-    name: ClassVar[str]
+    name: str = "agent"
     has_memory: ClassVar[bool] = False
-    """Whether an action depends on earlier steps, so that there are modes to choose from."""
     asks_return: bool = False
-    """Whether it can be asked for a return; of an instance, also by its `config.condition`."""
     tokens_per_step: ClassVar[int] = 1
-    """Vectors that its body reads of each environment step."""
-    modes: ClassVar[tuple[Mode, ...]] = ("carry", "reset", "window")
-    default_mode: ClassVar[Mode] = "carry"
+    modes: tuple[Mode, ...] = ("carry", "reset", "window")
+    default_mode: Mode = "carry"
+    options: Any = None
     observation_mean: Tensor
     observation_std: Tensor
 
@@ -84,7 +101,13 @@ class Agent(nn.Module, ABC):
         std = np.ones(size) if observation_std is None else observation_std
         self.register_buffer("observation_mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("observation_std", torch.tensor(std, dtype=torch.float32))
-        self.actions = action_codec(spec.action_space)
+        self.actions = make_head(spec.action_space, config.head)
+        registered = registered_name(type(self))
+        settings = AGENTS.options(registered, config.agent_options) if registered else {}
+        if registered and (kind := AGENTS[registered].options) is not None:
+            self.options = kind(**settings)
+        self._stream: Carry | None = None  # during a training step on a stream
+        self._after: SequenceState | None = None
 
     def normalise(self, observations: Tensor) -> Tensor:
         """Standardise observations `[..., observation_size]`, and clip them."""
@@ -101,6 +124,30 @@ class Agent(nn.Module, ABC):
         reach = clip * self.observation_std
         return self.observation_mean - reach, self.observation_mean + reach
 
+    @property
+    def horizon(self) -> int | None:
+        """Steps after which an episode must have ended; `None` for no end."""
+        return None
+
+    @property
+    def state_types(self) -> list[type]:
+        """The class of each layer's state; empty without memory."""
+        return []
+
+    def as_actions(self, executed: object, num_envs: int) -> Tensor | None:
+        """Executed actions as `actions.decide` gives them; `None` for `None`.
+
+        Raises:
+            UserError: see `aaren_rl.acting.check_actions`.
+        """
+        if executed is None:
+            return None
+        space = self.spec.action_space
+        choices = (int(space.start), int(space.n)) if hasattr(space, "n") else None  # type: ignore[union-attr]
+        array = check_actions(executed, (num_envs, *(space.shape or ())), choices)
+        tensor = torch.from_numpy(array).to(self.observation_mean.device)
+        return tensor if choices is None else tensor[:, 0]
+
     @abstractmethod
     def predict(self, batch: Batch) -> Tensor:
         """Predictions for every step of a batch, `[batch, time, action_size]`."""
@@ -111,28 +158,46 @@ class Agent(nn.Module, ABC):
         """As `predict`, going on from a state; an agent without memory has none."""
         return self.predict(batch), None
 
+    def loss(self, batch: Batch) -> Tensor:
+        """The training loss, a scalar: what a subclass with its own loss overrides.
+
+        Squared error, or cross-entropy for discrete actions; with the condition `max-return` plus
+        the loss of the predicted returns.
+        """
+        return self._carried(self.loss_from, batch)
+
     def loss_from(
         self, batch: Batch, state: SequenceState | None
     ) -> tuple[Tensor, SequenceState | None]:
-        """The training loss (a scalar), going on from a state, and the state after the batch."""
+        """As `loss`, going on from a state, with the state after the batch."""
         predictions, state = self.predict_from(batch, state)
         return self.actions.loss(predictions, batch.actions, batch.mask), state
 
     def forward(self, batch: Batch, carry: Carry | None = None) -> Tensor:
-        """The training loss (a scalar): squared error, or cross-entropy for discrete actions.
-
-        With the condition `max-return` the loss of the predicted returns is added to it.
+        """A training step's loss: `self.loss(batch)`.
 
         Args:
             batch: steps to learn from.
             carry: with a stream's batches, the state before this one; after the call, behind it.
         """
-        loss, state = self.loss_from(batch, None if carry is None else carry.state)
-        if carry is not None:
-            carry.put(state)
-        return loss
+        if carry is None:
+            return self.loss(batch)
+        self._stream = carry
+        try:
+            loss = self.loss(batch)
+            carry.put(self._after)
+            return loss
+        finally:
+            self._stream = self._after = None
 
-    loss = forward
+    def _carried(
+        self, read: Callable[[Batch, SequenceState | None], tuple[R, SequenceState | None]], batch: Batch
+    ) -> R:
+        """Read a batch; during a training step on a stream, from the state before the batch."""
+        if self._stream is None:
+            return read(batch, None)[0]
+        result, self._after = read(batch, self._stream.state)
+        return result
 
     @classmethod
     def check_request(
@@ -188,20 +253,93 @@ class Agent(nn.Module, ABC):
 
     def check_horizon(self, steps: int, what: str) -> None:
         """Raise `UserError` when the agent cannot live through `steps` steps of `what`."""
+        if self.horizon is not None and steps > self.horizon:
+            raise beyond_the_table(what, steps, self.horizon)
 
     @property
     def num_parameters(self) -> int:
         """How many numbers are trained."""
         return sum(parameter.numel() for parameter in self.parameters())
 
+    def parts(self) -> dict[str, str]:
+        """Registered names of what the agent is made of, by kind."""
+        space = "discrete" if self.spec.discrete else "continuous"
+        encoder, head = self.config.encoder, self.config.head or space
+        return {"agent": saved_name(type(self)), "encoder": encoder, "action head": head}
+
     def save(self, folder: Path | str) -> None:
-        """Write the weights (safetensors) and the agent's card (JSON), each whole or not at all."""
+        """Write the weights (safetensors) and the agent's card (JSON), each whole or not at all.
+
+        The card names the modules of plug-ins, so that loading without them can ask for them.
+        """
         folder = Path(folder)
         write_tensors(folder / WEIGHTS_FILE, self.state_dict())
+        parts = self.parts()
+        modules = {
+            f"{kind} {name}": REGISTRIES[kind][name].module
+            for kind, name in parts.items()
+            if name in REGISTRIES[kind]
+        }
         card = {
             "format": FORMAT,
-            "agent": self.name,
+            "agent": parts["agent"],
+            "plugins": {k: m for k, m in modules.items() if not m.startswith("aaren_rl.")},
             "config": self.config.to_json(),
             "spec": self.spec.to_json(),
         }
         write_json(folder / CARD_FILE, card)
+
+
+AGENTS: Registry[type[Agent]] = Registry("agent")
+REGISTRIES: dict[str, Registry[Any]] = {
+    registry.kind: registry for registry in (AGENTS, MIXERS, ENCODERS, HEADS)
+}
+
+
+def register_agent(name: str, cls: A, *, options: type | None = None) -> A:
+    """Add an agent class, for `--agent` and `load_agent`.
+
+    Args:
+        name: how it is called in configs, tables and on the command line; becomes `cls.name`.
+        cls: a subclass of `Agent`, made as `cls(config, spec, observation_mean, observation_std)`.
+        options: a dataclass with settings of its own, each with a default: `agent.options`.
+
+    Returns:
+        `cls`.
+
+    Raises:
+        UserError: for a name that belongs to another agent.
+    """
+    AGENTS.register(name, cls, options=options)
+    cls.name = name
+    return cls
+
+
+def registered_name(cls: type[Agent]) -> str | None:
+    """The name under which a class is registered."""
+    return next((name for name, entry in AGENTS.items() if entry.make is cls), None)
+
+
+def saved_name(cls: type[Agent]) -> str:
+    """What a card says: the registered name, or `module:Class`."""
+    return registered_name(cls) or f"{cls.__module__}:{cls.__qualname__}"
+
+
+def agent_class(name: str) -> type[Agent]:
+    """The class that `saved_name` names; of `module:Class` only if the module is imported.
+
+    Raises:
+        UserError: when it is not registered, or not imported.
+    """
+    module, _, path = name.partition(":")
+    if not path:
+        return AGENTS[name].make
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        raise UserError(
+            f"agent {path} of {module} is not there: import {module}, or give --plugin {module}"
+        )
+    kind: type[Agent] = found
+    return kind

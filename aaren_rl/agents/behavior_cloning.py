@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aaren_rl.agents.base import Agent, Mode, Policy
-from aaren_rl.agents.config import AgentConfig
+from aaren_rl.acting import Policy
+from aaren_rl.agents.base import Agent, register_agent
+from aaren_rl.agents.config import AgentConfig, Mode
+from aaren_rl.agents.policy import AgentPolicy
 from aaren_rl.agents.spec import AgentSpec
-from aaren_rl.agents.policy import as_observations
 from aaren_rl.data.sampling import Batch
+from aaren_rl.layers import make_encoder
 
 
 class BehaviorCloning(Agent):
     """`layers` hidden layers of `width` units. It has no memory and cannot be asked for a return."""
 
-    name = "behavior-cloning"
     modes = ("carry",)  # how its one way of acting is called in tables
 
     def __init__(
@@ -32,20 +33,21 @@ class BehaviorCloning(Agent):
         observation_std: np.ndarray | None = None,
     ) -> None:
         super().__init__(config, spec, observation_mean, observation_std)
+        space, width = spec.observation_space, config.width
+        encoder = make_encoder(config.encoder, space, width, config.encoder_options)
         modules: list[nn.Module] = []
-        size = spec.observation_size
-        for _ in range(config.layers):
+        for layer in [encoder, *(nn.Linear(width, width) for _ in range(config.layers - 1))]:
             activation = nn.ReLU() if config.activation == "relu" else nn.GELU(approximate="tanh")
-            modules += [nn.Linear(size, config.width), activation, nn.Dropout(config.dropout)]
-            size = config.width
+            modules += [layer, activation, nn.Dropout(config.dropout)]
         self.body = nn.Sequential(*modules)
-        self.head = self.actions.head(size)
+        self.head = self.actions.head(width)
 
     def predict(self, batch: Batch) -> Tensor:
         """Predictions `[batch, time, action_size]`, each from its own observation."""
-        return self._from_observations(batch.observations)
+        return self.predict_step(batch.observations)
 
-    def _from_observations(self, observations: Tensor) -> Tensor:
+    def predict_step(self, observations: Tensor) -> Tensor:
+        """Predictions for raw observations `[..., observation_size]`."""
         out: Tensor = self.head(self.body(self.normalise(observations)))
         return out
 
@@ -62,24 +64,28 @@ class BehaviorCloning(Agent):
         """
         self.check_request(mode, target_return)
         self.eval()
-        return _MemorylessPolicy(self, num_envs)
+        return MemorylessPolicy(self, np.zeros(num_envs))
 
 
-class _MemorylessPolicy(Policy):
-    def __init__(self, agent: BehaviorCloning, num_envs: int) -> None:
-        self._agent, self._num_envs = agent, num_envs
+register_agent("behavior-cloning", BehaviorCloning)
 
-    @torch.inference_mode()
-    def act(
-        self,
-        observations: np.ndarray,
-        rewards: np.ndarray | None = None,
-        dones: np.ndarray | None = None,
-    ) -> np.ndarray:
-        seen = as_observations(observations, self._num_envs, self._agent)
-        predictions = self._agent._from_observations(seen)
-        return self._agent.actions.to_numpy(self._agent.actions.decide(predictions))
+
+class MemorylessPolicy(AgentPolicy):
+    """Acting on the newest observation alone."""
+
+    def __init__(self, agent: BehaviorCloning, targets: np.ndarray) -> None:
+        super().__init__(agent, targets)
+        self._agent = agent
+
+    def _take(self, observations: object, rewards: object, dones: object) -> None:
+        self._inputs.see(observations)  # rewards and ends of episodes mean nothing here
+
+    def _act(
+        self, observations: Tensor, starts: np.ndarray | None, executed: Tensor | None
+    ) -> Tensor:
+        return self._codec.decide(self._agent.predict_step(observations))
 
     @property
     def state_bytes(self) -> int:
+        """None."""
         return 0

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from aaren_rl.errors import UserError
+from aaren_rl.layers.mixers.options import AarenOptions, AttentionOptions
 
 Mode = Literal["carry", "reset", "window", "sliding"]
 Condition = Literal["target", "max-return"]
+MIXER_FLAGS = {each.name for kind in (AarenOptions, AttentionOptions) for each in fields(kind)}
+"""Mixer options that are settings of their own."""
 FASTEST_FORGETTING = 5.0  # a token is then 1/150 of the next; more would underflow in acting
 
 
+Scalar = bool | int | float | str
+
+
 @dataclass(frozen=True)
-class AgentConfig:
+class AgentConfig(AarenOptions, AttentionOptions):
     """The shape of an agent. The sizes are Decision Transformer's for MuJoCo; docs/learning.md has
     what differs from it, and the measurements.
     """
@@ -26,24 +32,12 @@ class AgentConfig:
     """Number of blocks (of hidden layers in behavior cloning)."""
     width: int = 128
     """Size of a token (of a hidden layer in behavior cloning)."""
-    heads: int = 1
-    """Attention heads a layer; must divide the width."""
-    recency: tuple[float, ...] = ()
-    """Aaren only, one number a head: its scores rise by so much a token, so that it forgets older
-    tokens at that rate (half in 0.69 / rate tokens; three tokens are a step), and 0 keeps for ever.
-    Nothing is as in the paper: all keep. See `--preset control`."""
     dropout: float = 0.1
     """Share of the residual branches' elements dropped in training (of the hidden units in behavior
     cloning)."""
     embedding_dropout: float = 0.0
     """Share of the embedded tokens' elements dropped in training. Decision Transformer drops 0.1:
     an observation is then never seen whole (docs/learning.md)."""
-    attention_dropout: float = 0.1
-    """Share of attention weights dropped in training (Transformer only: Aaren never forms them)."""
-    dilution: float = 1.0
-    """In training let each token count as 1 to this many, drawn anew for every token and head, as
-    if there were far more of them: what is to be kept must then stand out far more (Aaren only; 1
-    is off; see docs/memory.md)."""
     activation: Literal["relu", "gelu"] = "relu"
     """Activation of the feed-forward layers."""
     timestep_embedding: Literal["learned", "sinusoidal", "none"] = "none"
@@ -67,6 +61,19 @@ class AgentConfig:
     expectile: float = 0.99
     """Expectile of the returns-to-go that `max-return` predicts: 0.5 would be their mean, 1 their
     maximum."""
+
+    mixer: str = ""
+    """What mixes the tokens of a sequence agent: a registered mixer; by the agent's name if empty."""
+    mixer_options: dict[str, Scalar] = field(default_factory=dict)
+    """Options of a mixer from a plug-in, by name."""
+    encoder: str = "linear"
+    """What makes a token of an observation: a registered encoder."""
+    encoder_options: dict[str, Scalar] = field(default_factory=dict)
+    """Options of the encoder, by name."""
+    head: str = ""
+    """How actions are predicted: a registered action head; by the action space if empty."""
+    agent_options: dict[str, Scalar] = field(default_factory=dict)
+    """Options of an agent from a plug-in, by name."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recency", tuple(self.recency))  # JSON knows lists alone
@@ -105,6 +112,21 @@ class AgentConfig:
             raise UserError(
                 f"--observation-clip must be above 0 (inf for none), got {self.observation_clip}"
             )
+
+    def settings_of(self, mixer: str) -> dict[str, Any]:
+        """The options of a mixer: the settings here that it knows, and `mixer_options`.
+
+        Raises:
+            UserError: for an unknown mixer, or an option that is a setting of its own.
+        """
+        from aaren_rl.layers import MIXERS  # here, so that `--help` does not wait for PyTorch
+
+        for name in MIXER_FLAGS.intersection(self.mixer_options):
+            raise UserError(f"--mixer-options {name}: give {_flag(name)} instead")
+        kind = MIXERS[mixer].options
+        known = () if kind is None else (each.name for each in fields(kind))
+        flags = {name: getattr(self, name) for name in known if name in MIXER_FLAGS}
+        return {**flags, **self.mixer_options}
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; no clipping is null, since JSON has no infinity."""

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from aaren_rl.agents.base import CARD_FILE, FORMAT, WEIGHTS_FILE, Agent
-from aaren_rl.agents.behavior_cloning import BehaviorCloning
+from aaren_rl.agents import behavior_cloning, decision  # noqa: F401  (they register agents)
+from aaren_rl.agents.base import (
+    AGENTS,
+    CARD_FILE,
+    FORMAT,
+    REGISTRIES,
+    WEIGHTS_FILE,
+    Agent,
+    agent_class,
+)
 from aaren_rl.agents.config import AgentConfig
 from aaren_rl.agents.spec import AgentSpec
-from aaren_rl.agents.decision_aaren import DecisionAaren
-from aaren_rl.agents.decision_transformer import DecisionTransformer
-from aaren_rl.agents.recurrent_rivals import DecisionLSTM, DecisionMinGRU
 from aaren_rl.errors import UserError
 from aaren_rl.files import read_json, read_tensors
+from aaren_rl.registry import load_plugins
 
-AGENTS: dict[str, type[Agent]] = {
-    agent.name: agent
-    for agent in (
-        DecisionAaren,
-        DecisionTransformer,
-        DecisionLSTM,
-        DecisionMinGRU,
-        BehaviorCloning,
-    )
-}
+__all__ = ["AGENTS", "load_agent"]
+
+
+def check_plugins(plugins: dict[str, str]) -> None:
+    """Raise `UserError` when a plug-in that a saved agent was made with is not loaded.
+
+    Args:
+        plugins: the modules that its card names, by kind and registered name.
+    """
+    for part, module in plugins.items():
+        kind, _, name = part.rpartition(" ")
+        if name not in REGISTRIES[kind]:
+            raise UserError(
+                f"the {kind} {name!r} comes from the plug-in {module}, which is not loaded; "
+                f"install it or give --plugin {module}"
+            )
 
 
 def load_agent(folder: Path | str, device: str = "cpu") -> Agent:
@@ -43,14 +56,16 @@ def load_agent(folder: Path | str, device: str = "cpu") -> Agent:
     card = read_json(card_file)
     try:
         if card["format"] != FORMAT:
-            raise UserError(f"{card_file}: format {card['format']}, this version reads {FORMAT}")
+            raise UserError(f"format {card['format']}, this version reads {FORMAT}")
+        load_plugins()
+        check_plugins(card.get("plugins", {}))
         spec = AgentSpec.from_json(card["spec"])
         # Statistics that do nothing: the real ones come with the weights.
         mean, std = np.zeros(spec.observation_size), np.ones(spec.observation_size)
         config = AgentConfig.from_json(card["config"])
-        agent = AGENTS[card["agent"]](config, spec, mean, std)
-    except UserError:
-        raise
+        agent = agent_class(card["agent"])(config, spec, mean, std)
+    except UserError as error:
+        raise UserError(f"{card_file}: {error}") from None
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise UserError(f"{card_file}: not the card of an agent ({error!r})") from None
     weights = read_tensors(folder / WEIGHTS_FILE)

@@ -1,68 +1,142 @@
-"""Acting: the ways in which a trajectory agent goes through an episode.
+"""Acting: the ways in which an agent goes through an episode.
 
 `SteppingPolicy` carries the sequence model's state from step to step (modes `carry`, `reset`, and
-`sliding` for a Transformer, whose cache it keeps short); Decision Aaren has a faster one, in
+`sliding` for a Transformer, whose cache it keeps short); an Aaren has a faster one, in
 `aaren_policy`. `WindowPolicy` keeps the last steps and recomputes them (mode `window`). Each holds
 one past for each environment and starts it afresh for that one alone when its episode has ended.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
 
-from aaren_rl.acting import Policy, check_outcome, copy_observations
-from aaren_rl.layers import KeyValueCache, SequenceState
+from aaren_rl.acting import Policy, StepInputs
+from aaren_rl.layers import SequenceState
 
 if TYPE_CHECKING:
     from aaren_rl.agents.base import Agent
-    from aaren_rl.agents.trajectory_agent import TrajectoryAgent
-    from aaren_rl.agents.transformer_step import TransformerStep
+    from aaren_rl.agents.decision import DecisionAgent
 
 NEWEST = slice(-1, None)  # the observation's token, from which the action is read
 
 
-def as_observations(observations: np.ndarray, num_envs: int, agent: Agent) -> Tensor:
-    """Check observations and flatten them to float32 `[num_envs, observation_size]`.
+class AgentPolicy(Policy):
+    """What the policies of all agents share: inputs that are checked, and lie in one place.
 
-    Raises:
-        UserError: for a wrong shape (both are named) or a number that is not finite.
+    Args:
+        agent: the agent.
+        targets: returns to ask for, float64 `[num_envs]`; not looked at where none is asked.
     """
-    array = np.empty((num_envs, agent.spec.observation_size), np.float32)
-    copy_observations(observations, array, (num_envs, *agent.spec.observation_space.shape))
-    return torch.from_numpy(array).to(agent.observation_mean.device)
+
+    def __init__(self, agent: Agent, targets: np.ndarray) -> None:
+        self._codec, self._device = agent.actions, agent.observation_mean.device
+        self._as_actions = agent.as_actions
+        shape = agent.spec.observation_space.shape
+        self._inputs = StepInputs(shape, targets, agent.horizon)
+        self._timesteps = np.zeros((len(targets), 1), dtype=np.int64)  # of the next step
+        # On the CPU these share the arrays' memory.
+        self._observation = torch.from_numpy(self._inputs.observation)
+        self._reward = torch.from_numpy(self._inputs.reward)
+
+    def reset(self, mask: np.ndarray | None = None) -> None:
+        """See `Policy.reset`."""
+        self._inputs.reset(mask)
+
+    @torch.inference_mode()
+    def act(
+        self,
+        observations: np.ndarray,
+        rewards: np.ndarray | None = None,
+        dones: np.ndarray | None = None,
+        executed_actions: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """See `Policy.act`."""
+        starts = self._take(observations, rewards, dones)
+        executed = self._as_actions(executed_actions, len(self._timesteps))
+        actions = self._act(self._observation.to(self._device), starts, executed)
+        self._inputs.taken()
+        return self._codec.to_numpy(actions)
+
+    def _take(self, observations: object, rewards: object, dones: object) -> np.ndarray | None:
+        """Check and keep the inputs; the environments that begin, `None` for none."""
+        return self._inputs.take(observations, rewards, dones, self._timesteps)
+
+    def _act(
+        self, observations: Tensor, starts: np.ndarray | None, executed: Tensor | None
+    ) -> Tensor:
+        """One step's actions, as `actions.decide` gives them; carries the state on.
+
+        Args:
+            observations: `[num_envs, observation_size]`, raw.
+            starts: bool `[num_envs]`, the environments that begin an episode; `None` for none.
+            executed: what was done in the last step, where it was not what was chosen.
+        """
+        raise NotImplementedError
 
 
-class _Episodes:
-    """Where each environment stands in its episode: timestep and return-to-go."""
+class Step(NamedTuple):
+    """What a step of a `HistoryPolicy` is decided on.
 
-    def __init__(self, targets: np.ndarray) -> None:
-        self.targets = targets
-        self.returns_to_go = targets.copy()
-        self.timesteps = np.full(len(targets), -1, dtype=np.int64)
+    Attributes:
+        returns: returns-to-go, `[num_envs, 1]`.
+        observations: `[num_envs, observation_size]`, raw.
+        timesteps: int64 `[num_envs]`.
+        starts: bool `[num_envs]`, the environments that begin an episode.
+    """
+
+    returns: Tensor
+    observations: Tensor
+    timesteps: Tensor
+    starts: np.ndarray
+
+
+class HistoryPolicy(AgentPolicy):
+    """The shared part of the policies that count timesteps and returns-to-go.
+
+    Args:
+        agent: the agent.
+        targets: returns to ask for, float64 `[num_envs]`; not looked at with `max-return`.
+    """
+
+    def __init__(self, agent: DecisionAgent, targets: np.ndarray) -> None:
+        super().__init__(agent, targets)
+        self._agent, self._returns_to_go = agent, targets.copy()
 
     @property
-    def nbytes(self) -> int:
-        return self.returns_to_go.nbytes + self.timesteps.nbytes
+    def returns_to_go(self) -> np.ndarray:
+        """The return-to-go that each environment's last action was taken on, `[num_envs]`."""
+        return self._returns_to_go.copy()
 
-    def done(self, timesteps: np.ndarray, returns_to_go: np.ndarray) -> None:
-        """The step was taken, on these returns-to-go."""
-        self.timesteps, self.returns_to_go = timesteps, returns_to_go
+    @property
+    def state_bytes(self) -> int:
+        """Timestep and return-to-go, and what a subclass keeps."""
+        return self._returns_to_go.nbytes + self._timesteps.nbytes
 
-    def advance(
-        self, rewards: np.ndarray | None, dones: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The next timesteps, returns-to-go and who starts (bool); changes nothing."""
-        rewards, starts = check_outcome(self.timesteps < 0, rewards, dones)
-        timesteps = np.where(starts, 0, self.timesteps + 1)
-        return timesteps, np.where(starts, self.targets, self.returns_to_go - rewards), starts
+    def _act(
+        self, observations: Tensor, starts: np.ndarray | None, executed: Tensor | None
+    ) -> Tensor:
+        starts = np.zeros(len(self._timesteps), bool) if starts is None else starts
+        timesteps = np.where(starts, 0, self._timesteps[:, 0])
+        returns = self._returns_to_go - self._inputs.reward[:, 0]
+        returns = np.where(starts, self._inputs.targets, returns)
+        asked = torch.from_numpy(returns.astype(np.float32))[:, None].to(self._device)
+        now = Step(asked, observations, torch.from_numpy(timesteps).to(self._device), starts)
+        actions, predicted = self._decide(now, executed)
+        if predicted is not None:
+            returns = predicted[:, 0].double().cpu().numpy()
+        self._returns_to_go, self._timesteps = returns, timesteps[:, None] + 1
+        return actions
+
+    def _decide(self, now: Step, executed: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The actions, and the predicted returns-to-go `[num_envs, 1]` where they are predicted."""
+        raise NotImplementedError
 
 
-class SteppingPolicy(Policy):
+class SteppingPolicy(HistoryPolicy):
     """One forward pass of three tokens (a_{t-1}, R_t, s_t) a step, the state carried between.
 
     With the condition `max-return` two: (a_{t-1}, s_t), then R_t, which was predicted from s_t.
@@ -72,92 +146,58 @@ class SteppingPolicy(Policy):
         targets: returns to ask for, float64 `[num_envs]`; not looked at with `max-return`.
         restart_every: start the state afresh every so many steps; `None` carries it to the end.
         keep: let a step read the last so many steps' tokens only (its own are one of them), each
-            as it was computed when it was new; at least 2, and only for a mixer whose state is a
-            `KeyValueCache`.
-        step: what embeds, reads and predicts in the agent's place: a leaner form of it.
+            as it was computed when it was new; at least 2, and only for a mixer that `slides`.
     """
 
     def __init__(
         self,
-        agent: TrajectoryAgent,
+        agent: DecisionAgent,
         targets: np.ndarray,
         restart_every: int | None = None,
         keep: int | None = None,
-        step: TransformerStep | None = None,
     ) -> None:
-        self._agent, self._step = agent, step or agent
+        super().__init__(agent, targets)
         self._restart_every, self._keep = restart_every, keep
-        self._episodes = _Episodes(targets)
         self._state: SequenceState | None = None
-        self._actions = _no_actions(agent, (len(targets),))
-
-    @property
-    def returns_to_go(self) -> np.ndarray:
-        """The return-to-go that each environment's last action was taken on, `[num_envs]`."""
-        return self._episodes.returns_to_go.copy()
+        self._actions = agent.actions.blank(len(targets)).to(self._device)
 
     @property
     def state_bytes(self) -> int:
         """Model state, previous action, timestep and return-to-go."""
         state = 0 if self._state is None else self._state.nbytes
-        return state + self._actions.nbytes + self._episodes.nbytes
+        return state + self._actions.nbytes + super().state_bytes
 
-    @torch.inference_mode()
-    def act(
-        self,
-        observations: np.ndarray,
-        rewards: np.ndarray | None = None,
-        dones: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """See `Policy.act`."""
-        agent, device = self._agent, self._agent.observation_mean.device
-        seen = as_observations(observations, len(self._episodes.targets), agent)
-        timesteps, returns_to_go, starts = self._episodes.advance(rewards, dones)
-        agent.check_horizon(int(timesteps.max()) + 1, "the episode that is acted in")
+    def _decide(self, now: Step, executed: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        agent, predicted, starts = self._agent, None, now.starts
+        previous = self._actions if executed is None else executed
         if self._restart_every is not None:
-            starts = starts | (timesteps % self._restart_every == 0)
-        returns = torch.from_numpy(returns_to_go.astype(np.float32))[:, None].to(device)
-        times = torch.from_numpy(timesteps).to(device)
-        tokens = self._step.embed_step(0, self._actions, returns, seen, times)
+            starts = starts | (now.timesteps.cpu().numpy() % self._restart_every == 0)
+        tokens = agent.embed_step(0, previous, *now[:3])
         features, state = self._read(tokens, starts)
         if not agent.asks_return:
-            returns = self._step.predict_return(features[:, -1])
-            returns_to_go = as_doubles(returns)
-            tokens = self._step.embed_step(1, self._actions, returns, seen, times)
-            features, state = self._step.read(tokens, state, read=NEWEST)
-        actions = agent.actions.decide(self._step.head(features[:, -1]))
-        self._state, self._actions = state, actions
-        self._episodes.done(timesteps, returns_to_go)
-        return agent.actions.to_numpy(actions)
+            predicted = agent.predict_return(features[:, -1])
+            tokens = agent.embed_step(1, previous, predicted, *now[1:3])
+            features, state = agent.read(tokens, state, read=NEWEST)
+        self._state, self._actions = state, agent.actions.decide(agent.head(features[:, -1]))
+        return self._actions, predicted
 
     def _read(self, tokens: Tensor, starts: np.ndarray) -> tuple[Tensor, SequenceState]:
         """An environment that starts has no previous action: its first token is masked out."""
-        if starts.all() or self._state is None:
-            return self._step.read(tokens[:, 1:], read=NEWEST)
+        agent, state = self._agent, self._state
+        if starts.all() or state is None:
+            return agent.read(tokens[:, 1:], read=NEWEST)
         if self._keep is not None:
             # From the first token of the steps before up to the last one of this step.
-            self._state = last_tokens(self._state, 3 * self._keep - 4)
+            state = state.last(agent.tokens_per_step * (self._keep - 1) - 1)
         if not starts.any():
-            return self._step.read(tokens, self._state, read=NEWEST)
+            return agent.read(tokens, state, read=NEWEST)
         restart = torch.from_numpy(starts).to(tokens.device)
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         mask[:, 0] = ~restart
-        return self._step.read(tokens, self._state.reset(restart), mask, NEWEST)
+        return agent.read(tokens, state.reset(restart), mask, NEWEST)
 
 
-def as_doubles(returns: Tensor) -> np.ndarray:
-    """Predicted returns `[num_envs, 1]` as float64 `[num_envs]`."""
-    array: np.ndarray = returns[:, 0].double().cpu().numpy()
-    return array
-
-
-def last_tokens(state: SequenceState, count: int) -> SequenceState:
-    """A Transformer's state with only the last `count` tokens."""
-    caches = (layer for layer in state.layers if isinstance(layer, KeyValueCache))
-    return SequenceState(tuple(cache.last(count) for cache in caches))
-
-
-class WindowPolicy(Policy):
+class WindowPolicy(HistoryPolicy):
     """Recompute the last `context_length` steps at every step, as Decision Transformer code does.
 
     With the condition `max-return` the window holds the returns on which the past actions were
@@ -168,93 +208,57 @@ class WindowPolicy(Policy):
         targets: returns to ask for, float64 `[num_envs]`; not looked at with `max-return`.
     """
 
-    def __init__(self, agent: TrajectoryAgent, targets: np.ndarray) -> None:
-        self._agent = agent
-        self._episodes = _Episodes(targets)
-        device = agent.observation_mean.device
-        shape = (len(targets), agent.config.context_length)
+    def __init__(self, agent: DecisionAgent, targets: np.ndarray) -> None:
+        super().__init__(agent, targets)
+        size, length = len(targets), agent.config.context_length
         # The newest step stands last; what a short past leaves free, at the left, is masked out.
-        self._returns_to_go = torch.zeros(*shape, 1, device=device)
-        self._observations = torch.zeros(*shape, agent.spec.observation_size, device=device)
-        self._actions = _no_actions(agent, shape)
-        self._timesteps = torch.zeros(shape, dtype=torch.int64, device=device)
-
-    @property
-    def returns_to_go(self) -> np.ndarray:
-        """The return-to-go that each environment's last action was taken on, `[num_envs]`."""
-        return self._episodes.returns_to_go.copy()
+        self._buffers = tuple(
+            each.to(self._device)
+            for each in (
+                torch.zeros(size, length, 1),
+                torch.zeros(size, length, agent.spec.observation_size),
+                agent.actions.blank(size, length),
+                torch.zeros(size, length, dtype=torch.int64),
+            )
+        )
 
     @property
     def state_bytes(self) -> int:
         """The window's buffers, timestep and return-to-go."""
-        buffers = (self._returns_to_go, self._observations, self._actions, self._timesteps)
-        return sum(buffer.nbytes for buffer in buffers) + self._episodes.nbytes
+        return sum(buffer.nbytes for buffer in self._buffers) + super().state_bytes
 
-    @torch.inference_mode()
-    def act(
-        self,
-        observations: np.ndarray,
-        rewards: np.ndarray | None = None,
-        dones: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """See `Policy.act`."""
-        agent, device = self._agent, self._agent.observation_mean.device
-        seen = as_observations(observations, len(self._episodes.targets), agent)
-        timesteps, returns_to_go, _ = self._episodes.advance(rewards, dones)
-        agent.check_horizon(int(timesteps.max()) + 1, "the episode that is acted in")
-        self._push(seen, timesteps, returns_to_go)
-        lengths = np.minimum(timesteps + 1, agent.config.context_length)
-        predictions = self._recompute(torch.from_numpy(lengths).to(device), int(lengths.max()))
-        actions = agent.actions.decide(predictions)
-        self._actions[:, -1] = actions
-        if not agent.asks_return:
-            returns_to_go = as_doubles(self._returns_to_go[:, -1])
-        self._episodes.done(timesteps, returns_to_go)
-        return agent.actions.to_numpy(actions)
-
-    def _push(self, seen: Tensor, timesteps: np.ndarray, returns_to_go: np.ndarray) -> None:
-        device = seen.device
-        new = (
-            torch.from_numpy(returns_to_go.astype(np.float32))[:, None].to(device),
-            seen,
-            torch.from_numpy(timesteps).to(device),
-        )
-        buffers = (self._returns_to_go, self._observations, self._timesteps)
-        for buffer, value in zip(buffers, new, strict=True):
+    def _decide(self, now: Step, executed: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        returns_to_go, _, actions, _ = self._buffers
+        if executed is not None:
+            actions[:, -1] = executed
+        # The newest action is not known yet: the place holds the oldest one, and is not read.
+        newest = (now.returns, now.observations, actions[:, 0].clone(), now.timesteps)
+        for buffer, value in zip(self._buffers, newest, strict=True):
             buffer.copy_(buffer.roll(-1, dims=1))
             buffer[:, -1] = value
-        self._actions.copy_(self._actions.roll(-1, dims=1))
+        lengths = (now.timesteps + 1).clamp(max=actions.shape[1])
+        predictions, predicted = self._recompute(lengths, int(lengths.max()))
+        actions[:, -1] = decided = self._agent.actions.decide(predictions)
+        if predicted is not None:
+            returns_to_go[:, -1] = predicted
+        return decided, predicted
 
-    def _recompute(self, lengths: Tensor, longest: int) -> Tensor:
-        """Predictions for the newest step, `[num_envs, action_size]`; fills in its return."""
-        agent = self._agent
-        tokens = agent.embed(
-            self._returns_to_go[:, -longest:],
-            self._observations[:, -longest:],
-            self._actions[:, -longest:],
-            self._timesteps[:, -longest:],
-        )
+    def _recompute(self, lengths: Tensor, longest: int) -> tuple[Tensor, Tensor | None]:
+        """Predictions for the newest step, and its return where that is predicted."""
+        agent, predicted = self._agent, None
+        tokens = agent.embed(*(buffer[:, -longest:] for buffer in self._buffers))
         # The newest action is what is asked for, and with max-return the newest return before it.
         unknown = 1 if agent.asks_return else 2
         tokens = tokens[:, :-unknown]
         mask = None
         if bool((lengths < longest).any()):
             age = torch.arange(longest - 1, -1, -1, device=tokens.device)
-            mask = (age < lengths[:, None]).repeat_interleave(3, dim=1)[:, :-unknown]
+            mask = age < lengths[:, None]
+            mask = mask.repeat_interleave(agent.tokens_per_step, dim=1)[:, :-unknown]
         features, state = agent.read(tokens, mask=mask, read=NEWEST)
         if not agent.asks_return:
-            self._returns_to_go[:, -1] = returns = agent.predict_return(features[:, -1])
-            newest = self._actions[:, -1], returns, self._observations[:, -1]
-            token = agent.embed_step(1, *newest, self._timesteps[:, -1])
+            predicted = agent.predict_return(features[:, -1])
+            _, seen, action, time = (buffer[:, -1] for buffer in self._buffers)
+            token = agent.embed_step(1, action, predicted, seen, time)
             features, _ = agent.read(token, state, read=NEWEST)
-        out: Tensor = agent.head(features[:, -1])
-        return out
-
-
-def _no_actions(agent: TrajectoryAgent, shape: tuple[int, ...]) -> Tensor:
-    """A buffer for raw actions, filled with one that is valid (it is masked out wherever read)."""
-    device = agent.observation_mean.device
-    space = agent.spec.action_space
-    if isinstance(space, gym.spaces.Discrete):
-        return torch.full(shape, int(space.start), dtype=torch.int64, device=device)
-    return torch.zeros(*shape, agent.spec.action_size, device=device)
+        return agent.head(features[:, -1]), predicted

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, gelu, layer_norm
 
-from aaren_rl.agents.actions import ContinuousActions, DiscreteActions
 from aaren_rl.agents.conditioning import TokenKind
-from aaren_rl.agents.trajectory_agent import SinusoidalEmbedding
-from aaren_rl.layers import Block
+from aaren_rl.agents.embeddings import SinusoidalEmbedding
+from aaren_rl.layers import ActionHead, Block, ContinuousActions, DiscreteActions
 from aaren_rl.layers.folded import Affine, affine, to_numpy
 
 if TYPE_CHECKING:
-    from aaren_rl.agents.trajectory_agent import TrajectoryAgent
+    from aaren_rl.agents.decision import DecisionAgent
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -40,7 +39,7 @@ class StepEmbedding(nn.Module):
     lowest: Tensor
     highest: Tensor
 
-    def __init__(self, agent: TrajectoryAgent, kinds: tuple[TokenKind, ...]) -> None:
+    def __init__(self, agent: DecisionAgent, kinds: tuple[TokenKind, ...]) -> None:
         super().__init__()
         self.width, self.timestep_embedding = agent.config.width, agent.config.timestep_embedding
         self.actions, self.tokens = agent.actions, len(kinds)
@@ -149,14 +148,14 @@ class StepFeedForward(nn.Module):
         return x + self.contract(hidden)
 
 
-def head_of(agent: TrajectoryAgent) -> AffineMap:
+def head_of(agent: DecisionAgent) -> AffineMap:
     """The agent's last linear layer."""
     head = agent.head
     return AffineMap(affine(part(head[0] if isinstance(head, nn.Sequential) else head, nn.Linear)))
 
 
 class ReturnHead(AffineMap):
-    """`TrajectoryAgent.predict_return` as one map and a limit.
+    """`DecisionAgent.predict_return` as one map and a limit.
 
     Args:
         weights: from features to unscaled returns-to-go.
@@ -173,7 +172,7 @@ class ReturnHead(AffineMap):
         return returns if self.largest is None else returns.clamp(max=self.largest)
 
 
-def return_head_of(agent: TrajectoryAgent) -> ReturnHead | None:
+def return_head_of(agent: DecisionAgent) -> ReturnHead | None:
     """The agent's return head; `None` for an agent that is asked for a return."""
     if agent.return_head is None:
         return None
@@ -196,7 +195,7 @@ def part(module: nn.Module, kind: type[M]) -> M:
     return module
 
 
-def _fold_embedding(agent: TrajectoryAgent, kinds: tuple[TokenKind, ...]) -> Affine:
+def _fold_embedding(agent: DecisionAgent, kinds: tuple[TokenKind, ...]) -> Affine:
     """One map of raw numbers (returns-to-go, observations, continuous actions) to their tokens."""
     parts = []
     for kind in kinds:
@@ -205,7 +204,7 @@ def _fold_embedding(agent: TrajectoryAgent, kinds: tuple[TokenKind, ...]) -> Aff
             parts.append(_scaled(affine(agent.embed_return), 1 / scale, -shift / scale))
         elif kind == "observation":
             mean, std = to_numpy(agent.observation_mean), to_numpy(agent.observation_std)
-            parts.append(_scaled(affine(agent.embed_observation), 1 / std, -mean / std))
+            parts.append(_scaled(affine(part(agent.embed_observation, nn.Linear)), 1 / std, -mean / std))
         else:
             codec = part(agent.actions, ContinuousActions)
             middle, reach = to_numpy(codec.middle), to_numpy(codec.reach)

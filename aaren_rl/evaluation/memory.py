@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from aaren_rl.agents import DecisionAaren
-from aaren_rl.agents.trajectory_agent import TOKENS_PER_STEP
+from aaren_rl.agents.decision import TOKENS_PER_STEP
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.data.sampling import Batch, gather
 from aaren_rl.errors import UserError

@@ -7,6 +7,8 @@ is several times longer, and at these sizes a node's fixed cost is most of its t
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from onnx import ModelProto
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from aaren_rl.agents import BehaviorCloning
 from aaren_rl.agents.aaren_step import AarenStep, StepBlock, StepChunk
-from aaren_rl.agents.actions import ActionCodec, DiscreteActions
+from aaren_rl.agents.actions import DiscreteActions
 from aaren_rl.agents.step_parts import AffineMap, CopiedNorm, StepEmbedding, part
 from aaren_rl.export.graph import DOUBLE, FLOAT, GraphWriter
 from aaren_rl.export.interface import Exportable, interface_of
@@ -291,7 +293,7 @@ def _clipped(g: GraphWriter, bounds: tuple[Tensor, Tensor] | None) -> str:
     return g.node("Min", above, _keep(g, bounds[1]))
 
 
-def _write_action(g: GraphWriter, codec: ActionCodec, predictions: str) -> None:
+def _write_action(g: GraphWriter, codec: Any, predictions: str) -> None:
     """From what the head says to the action in the environment's numbers."""
     if isinstance(codec, DiscreteActions):
         chosen = g.node("ArgMax", predictions, axis=1, keepdims=1)

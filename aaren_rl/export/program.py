@@ -76,11 +76,15 @@ class _ProgramCloning(Policy):
         observations: np.ndarray,
         rewards: np.ndarray | None = None,
         dones: np.ndarray | None = None,
+        executed_actions: np.ndarray | None = None,
     ) -> np.ndarray:
         flat = np.asarray(observations, np.float32).reshape(self._num_envs, -1)
         (action,) = self._run(torch.from_numpy(flat))
         discrete = action.dtype == torch.int64
         return self._agent.actions.to_numpy(action[:, 0] if discrete else action)
+
+    def reset(self, mask: np.ndarray | None = None) -> None:
+        """Nothing to forget."""
 
     @property
     def state_bytes(self) -> int:

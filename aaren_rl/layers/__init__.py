@@ -1,28 +1,61 @@
-"""Torch modules: sequence mixers with one interface, and the block that they share."""
+"""Torch modules: sequence mixers with one interface, their block, encoders and action heads."""
 
-from aaren_rl.layers.block import Block, FeedForward
-from aaren_rl.layers.dropout import Dropout
-from aaren_rl.layers.mixers.aaren import AarenAttention
-from aaren_rl.layers.mixers.attention import CausalSelfAttention, KeyValueCache
-from aaren_rl.layers.mixers.lstm import LSTMMixer
-from aaren_rl.layers.mixers.min_gru import MinGRUMixer
-from aaren_rl.layers.mixers.recurrent_state import HiddenState
-from aaren_rl.layers.sequence_model import MIXERS, SequenceModel
-from aaren_rl.layers.state import EVERY_TOKEN, MixerState, SequenceState
+from typing import TYPE_CHECKING
+
+from aaren_rl.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from aaren_rl.layers.block import Block, FeedForward
+    from aaren_rl.layers.dropout import Dropout
+    from aaren_rl.layers.encoders import ENCODERS, LinearEncoder, make_encoder, register_encoder
+    from aaren_rl.layers.heads import (
+        HEADS,
+        ActionHead,
+        ContinuousActions,
+        DiscreteActions,
+        make_head,
+        register_head,
+    )
+    from aaren_rl.layers.mixers.aaren import AarenAttention
+    from aaren_rl.layers.mixers.attention import CausalSelfAttention, KeyValueCache
+    from aaren_rl.layers.mixers.base import (
+        HiddenState,
+        RecurrentMixer,
+        TensorState,
+        register_mixer,
+    )
+    from aaren_rl.layers.mixers.lstm import LSTMMixer
+    from aaren_rl.layers.mixers.min_gru import MinGRUMixer
+    from aaren_rl.layers.sequence_model import MIXERS, SequenceModel
+    from aaren_rl.layers.state import EVERY_TOKEN, MixerState, SequenceState
 
 __all__ = [
+    "ENCODERS",
     "EVERY_TOKEN",
+    "HEADS",
     "MIXERS",
     "AarenAttention",
+    "ActionHead",
     "Block",
     "CausalSelfAttention",
+    "ContinuousActions",
+    "DiscreteActions",
     "Dropout",
     "FeedForward",
     "HiddenState",
     "KeyValueCache",
     "LSTMMixer",
+    "LinearEncoder",
     "MinGRUMixer",
     "MixerState",
+    "RecurrentMixer",
     "SequenceModel",
     "SequenceState",
+    "TensorState",
+    "make_encoder",
+    "make_head",
+    "register_encoder",
+    "register_head",
+    "register_mixer",
 ]
+__getattr__, __dir__ = lazy_exports(__name__, __all__)

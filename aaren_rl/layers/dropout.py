@@ -11,8 +11,10 @@ LEVELS = 1 << 16  # probabilities are rounded to 1/65536
 class Dropout(nn.Module):
     """Zero a random share of the elements in training and scale up the rest.
 
-    Like `torch.nn.Dropout`, which on a CPU draws one number for each element, one after another:
-    a fifth of a training step. Here four elements share one 64-bit number, 16 bits each.
+    Like `torch.nn.Dropout`, which on a CPU draws one number for each element, one after another.
+    Here four elements share one 64-bit number, 16 bits each. With `torch.nn.Dropout` a training
+    step takes 1.16 times as long in bfloat16 and 1.09 times in float32 (Decision Aaren, 64 windows
+    of 20 steps, width 128, one thread, both in one process in turns, median of 25 ratios).
 
     Args:
         share: of the elements to zero, in [0, 1); rounded to a multiple of 1/65536.

@@ -2,72 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
 from aaren_rl.errors import UserError
 from aaren_rl.layers.block import Activation, Block
-from aaren_rl.layers.mixers.aaren import AarenAttention
-from aaren_rl.layers.mixers.attention import CausalSelfAttention
-from aaren_rl.layers.mixers.lstm import LSTMMixer
-from aaren_rl.layers.mixers.min_gru import MinGRUMixer
+from aaren_rl.layers.mixers import aaren, attention, lstm, min_gru  # noqa: F401  (they register)
+from aaren_rl.layers.mixers.base import MIXERS, make_mixer
 from aaren_rl.layers.start import residual_std
 from aaren_rl.layers.state import EVERY_TOKEN, SequenceState
 
-
-class MixerOptions(NamedTuple):
-    """What a mixer may be told; each takes what concerns it.
-
-    A mixer draws its own weights in its constructor (`reset_parameters`); nobody else touches
-    them. `out_std` is for the weights that write to the residual stream.
-    """
-
-    width: int
-    heads: int
-    attention_dropout: float
-    dilution: float
-    recency: tuple[float, ...]
-    out_std: float
-
-
-# A new mixer is one file and one line here.
-MIXERS: dict[str, Callable[[MixerOptions], nn.Module]] = {
-    "aaren": lambda options: AarenAttention(
-        options.width,
-        options.heads,
-        dilution=options.dilution,
-        recency=options.recency,
-        out_std=options.out_std,
-    ),
-    "attention": lambda options: CausalSelfAttention(
-        options.width,
-        options.heads,
-        dropout=options.attention_dropout,
-        out_std=options.out_std,
-    ),
-    "lstm": lambda options: LSTMMixer(options.width, out_std=options.out_std),
-    "min-gru": lambda options: MinGRUMixer(options.width, out_std=options.out_std),
-}
+__all__ = ["MIXERS", "SequenceModel"]
 
 
 class SequenceModel(nn.Module):
     """`layers` blocks of one kind of mixer and a last norm.
 
     Args:
-        mixer: a name in `MIXERS`.
+        mixer: a name in `aaren_rl.layers.MIXERS`.
         width: size of a token.
         layers: number of blocks.
-        heads: heads of each mixer.
         dropout: share of each residual branch's elements dropped in training.
-        attention_dropout: share of attention weights dropped, where the mixer has such weights.
-        dilution: see `AarenAttention`; other mixers have none.
         activation: of the feed-forward parts.
-        recency: how fast each head forgets, where the mixer can; see `AarenAttention`.
+        options: of the mixer, such as `heads`; see the dataclass that it was registered with.
 
     Raises:
-        KeyError: for an unknown mixer.
+        UserError: for an unknown mixer or option.
     """
 
     def __init__(
@@ -76,22 +37,16 @@ class SequenceModel(nn.Module):
         width: int,
         *,
         layers: int = 3,
-        heads: int = 1,
         dropout: float = 0.1,
-        attention_dropout: float = 0.0,
-        dilution: float = 1.0,
         activation: Activation = "relu",
-        recency: tuple[float, ...] = (),
+        **options: Any,
     ) -> None:
         super().__init__()
-        if mixer not in MIXERS:
-            raise KeyError(f"unknown mixer {mixer!r}; expected one of {sorted(MIXERS)}")
         self.width = width
         out_std = residual_std(layers)
-        options = MixerOptions(width, heads, attention_dropout, dilution, recency, out_std)
         self.blocks = nn.ModuleList(
             Block(
-                MIXERS[mixer](options),
+                make_mixer(mixer, width, out_std, options),
                 width,
                 dropout=dropout,
                 activation=activation,
@@ -100,6 +55,10 @@ class SequenceModel(nn.Module):
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
+
+    def can(self, capability: str) -> bool:
+        """Whether all mixers have a capability, `slides` or `folds`; see `layers.mixers.base`."""
+        return all(getattr(block.mixer, capability, False) for block in self.blocks)
 
     @property
     def state_types(self) -> list[type]:

@@ -53,6 +53,10 @@ class SequenceState:
         """The same values, cut off from the graph."""
         return SequenceState(tuple(layer.detach() for layer in self.layers))
 
+    def last(self, count: int) -> SequenceState:
+        """Only the last `count` tokens, for mixers that `slide`."""
+        return SequenceState(tuple(layer.last(count) for layer in self.layers))  # type: ignore[attr-defined]
+
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, `LAYER.FIELD`, to be saved."""
         return {

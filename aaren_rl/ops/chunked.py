@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from aaren_rl.ops.scan import differentiable_gradients
 from aaren_rl.ops.state import PrefixState, Terms, finite_floor, state_dtype
 
 Carry = tuple[Tensor, Tensor]
@@ -79,11 +79,13 @@ class _Chunked(torch.autograd.Function):
         return outputs, final_m, final_u, final_w
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, d_outputs: Tensor | None, _: None, du: Tensor | None, dw: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         scores, values, outputs, m, u, m0, u0, w0 = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            inputs = (scores, values, m0, u0, w0)
+            return differentiable_gradients(inputs, None, (d_outputs, du, dw))
         batch, _, heads = scores.shape
         s, v = _rows(scores, m.dtype), _rows(values, m.dtype)
         o = _rows(outputs, m.dtype)

@@ -13,7 +13,7 @@ from aaren_rl.ops.packed import Backend, check_offsets, with_packing
 from aaren_rl.ops.recurrent import recurrent
 from aaren_rl.ops.reference import reference
 from aaren_rl.ops.scan import scan
-from aaren_rl.ops.state import PrefixState, needs_grad, state_dtype
+from aaren_rl.ops.state import PrefixState, is_transformed, needs_grad, state_dtype
 
 _BACKENDS: dict[str, Backend] = {
     "reference": with_packing(reference),
@@ -26,6 +26,8 @@ if triton_kernels.triton is not None:
     _BACKENDS["triton"] = triton_kernels.triton
 _DEVICES = {"cpu": "cpu", "triton": triton_kernels.DEVICE}
 """Backends that run on one kind of device only."""
+_TRANSFORMABLE = ("reference", "recurrent", "scan")
+"""Backends made of torch's own operations, which `torch.func` can follow."""
 _FEW = 4
 """Up to so many tokens without gradients (acting), one by one is cheaper than a chunk."""
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -59,20 +61,30 @@ def prefix_attention(
             from 0 to time: batch must be 1, every sequence begins afresh (or with its own row of
             the initial state), and the states have `sequences` rows. Best kept on the CPU, where
             its values are checked at no cost.
-        backend: `auto` (by device and length) or one of `available_backends()`.
+        backend: `auto` (by device and length) or one of `available_backends()`. Under `torch.func`
+            and forward-mode differentiation `auto` is `scan`. Second derivatives by
+            `torch.autograd` work with every backend.
 
     Returns:
         Outputs `[batch, time, heads, dim]` in the values' dtype, and the state after the last
         token (of each sequence), in float32 (float64 where scores or values are float64).
 
     Raises:
-        UserError: an unknown backend, or shapes, dtypes or devices that do not fit.
+        UserError: an unknown backend, one that `torch.func` cannot follow, or shapes, dtypes or
+            devices that do not fit.
     """
     _check(scores, values, initial_state, cu_seqlens)
     dtype = state_dtype(scores, values)
     if initial_state is not None and initial_state.maximum.dtype != dtype:
         initial_state = initial_state.to(dtype=dtype)
     device = values.device.type
+    if backend not in _TRANSFORMABLE and is_transformed():
+        if backend != "auto":
+            raise UserError(
+                f"prefix_attention: torch.func and forward-mode differentiation do not work with "
+                f"backend {backend!r}; use auto, {', '.join(_TRANSFORMABLE)}"
+            )
+        backend = "scan"
     if backend == "auto":
         backend = _choose(scores, values, initial_state)
     else:

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from aaren_rl.errors import UserError
+from aaren_rl.ops.scan import differentiable_gradients
 from aaren_rl.ops.state import PrefixState, state_dtype
 
 Optional = Tensor | None
@@ -60,6 +61,9 @@ def register(name: str, forward: Forward, backward: Backward, dispatch_key: str)
         setup_context=_save,
         lib=_LIBRARY,
     )
+    torch.library.register_autograd(
+        f"aaren_rl::{name}_backward", _no_second_derivative, lib=_LIBRARY
+    )
     eager = _eager_function(forward, backward)
 
     def run(
@@ -90,6 +94,13 @@ def _backward_formula(backward: Callable[..., tuple[Tensor, ...]]) -> Callable[.
     return formula
 
 
+def _no_second_derivative(ctx: Any, *gradients: Optional) -> tuple[Optional, ...]:
+    raise UserError(
+        "prefix_attention: compiled code and tensor subclasses have no second derivatives with "
+        "this backend; use backend='scan'"
+    )
+
+
 def _eager_function(forward: Forward, backward: Backward) -> Callable[..., tuple[Tensor, ...]]:
     """The same without the dispatcher's detours, which cost more than a short sequence does."""
     formula = _backward_formula(backward)
@@ -102,9 +113,13 @@ def _eager_function(forward: Forward, backward: Backward) -> Callable[..., tuple
             return results
 
         @staticmethod
-        @once_differentiable
         def backward(ctx: Any, *gradients: Optional) -> tuple[Optional, ...]:
-            return formula(ctx, *gradients)
+            if not torch.is_grad_enabled():
+                return formula(ctx, *gradients)
+            scores, values, _, _, _, m0, u0, w0, cu_seqlens = ctx.saved_tensors
+            d_outputs, _, _, _, du, dw = gradients
+            inputs = (scores, values, m0, u0, w0)
+            return *differentiable_gradients(inputs, cu_seqlens, (d_outputs, du, dw)), None
 
     def call(*inputs: Optional) -> tuple[Tensor, ...]:
         if torch.is_grad_enabled():

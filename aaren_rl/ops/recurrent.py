@@ -14,6 +14,7 @@ from aaren_rl.ops.state import (
     divide,
     finite_floor,
     fix_gauge,
+    is_transformed,
     merge_terms,
     needs_grad,
     state_dtype,
@@ -31,7 +32,7 @@ def token_terms(scores: Tensor, values: Tensor, dtype: torch.dtype) -> Terms:
     scores, values = scores.to(dtype), values.to(dtype)
     constant = scores.detach()
     absent = constant == -torch.inf
-    if scores.requires_grad:
+    if scores.requires_grad or is_transformed():
         shifted = torch.where(absent, -torch.inf, scores - constant.masked_fill(absent, 0.0))
         normalizer = shifted.exp()
     else:

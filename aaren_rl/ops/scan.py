@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aaren_rl.ops.packed import with_packing
 from aaren_rl.ops.recurrent import token_terms
 from aaren_rl.ops.state import PrefixState, Terms, divide, fix_gauge, merge_terms, state_dtype
 
@@ -33,6 +34,48 @@ def scan(scores: Tensor, values: Tensor, state: PrefixState | None) -> tuple[Ten
     last = (maximum[:, -1], normalizer[:, -1], weighted_sum[:, -1])
     final = PrefixState(*(term.clone() for term in last))
     return outputs.to(values.dtype), final
+
+
+def differentiable_gradients(
+    inputs: tuple[Tensor | None, ...],
+    cu_seqlens: Tensor | None,
+    gradients: tuple[Tensor | None, Tensor | None, Tensor | None],
+) -> tuple[Tensor | None, ...]:
+    """The backward pass of the backends whose own one is not differentiable, by autograd.
+
+    They call it when a graph of the gradients is asked for (`create_graph=True`): second
+    derivatives are then those of `scan`.
+
+    Args:
+        inputs: scores, values and the initial state's m, u and w (`None` for none).
+        cu_seqlens: as in `aaren_rl.ops.prefix_attention`.
+        gradients: those of the outputs and the final state's u and w; `None` for zero.
+
+    Returns:
+        The gradients of `inputs`, `None` where none is needed.
+    """
+    scores, values, m0, u0, w0 = inputs
+    assert scores is not None
+    assert values is not None
+    state = None
+    if m0 is not None and u0 is not None and w0 is not None:
+        state = PrefixState(m0, u0, w0)
+    outputs, final = with_packing(scan)(scores, values, state, cu_seqlens)
+    results = (outputs, final.normalizer, final.weighted_sum)
+    pairs = [(r, g) for r, g in zip(results, gradients, strict=True) if g is not None]
+    wanted = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
+    found = iter(
+        torch.autograd.grad(
+            [result for result, _ in pairs],
+            wanted,
+            [gradient for _, gradient in pairs],
+            create_graph=True,
+            allow_unused=True,
+        )
+    )
+    return tuple(
+        next(found) if tensor is not None and tensor.requires_grad else None for tensor in inputs
+    )
 
 
 def inclusive_scan(terms: Terms) -> Terms:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.export
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from aaren_rl.errors import UserError
 
@@ -56,7 +57,7 @@ def fix_gauge(terms: Terms) -> Terms:
     """
     maximum, normalizer, weighted_sum = terms
     constant = maximum.detach()
-    if not maximum.requires_grad:
+    if not (maximum.requires_grad or is_transformed()):
         return terms
     floor = finite_floor(constant)
     factor = torch.exp(finite_floor(maximum) - floor)
@@ -80,8 +81,20 @@ def state_dtype(scores: Tensor, values: Tensor) -> torch.dtype:
     return double if scores.dtype == double or values.dtype == double else torch.float32
 
 
+def is_transformed() -> bool:
+    """Whether `torch.func` or forward-mode differentiation is under way.
+
+    Both hide from `requires_grad` what they differentiate.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
 def needs_grad(scores: Tensor, values: Tensor, state: PrefixState | None) -> bool:
     """Whether autograd must follow a computation on these tensors."""
+    if is_transformed():
+        return True
     if not torch.is_grad_enabled():
         return False
     terms = () if state is None else state.terms

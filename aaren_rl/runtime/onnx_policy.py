@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from aaren_rl.acting import Policy, StepInputs, check_targets
+from aaren_rl.acting import Policy, StepInputs, check_actions, check_targets
 from aaren_rl.errors import UserError
 from aaren_rl.runtime.card import Card, Tensor, read_card, read_checked
 
@@ -81,6 +81,7 @@ class OnnxPolicy(Policy):
         observations: np.ndarray,
         rewards: np.ndarray | None = None,
         dones: np.ndarray | None = None,
+        executed_actions: np.ndarray | None = None,
     ) -> np.ndarray:
         """See `Policy.act`.
 
@@ -90,6 +91,9 @@ class OnnxPolicy(Policy):
         if self._remembers:
             state = self._states[self._turn]
             starts = self._inputs.take(observations, rewards, dones, state["timestep"])
+            if executed_actions is not None:
+                executed = check_actions(executed_actions, self._action_shape)
+                state[self.card.state["action"]][...] = executed
             if starts is not None:
                 self._begin(state, starts)
         else:
@@ -98,6 +102,10 @@ class OnnxPolicy(Policy):
         self._inputs.taken()
         self._turn = 1 - self._turn
         return self._actions[self._turn].astype(self._action_dtype)  # a copy
+
+    def reset(self, mask: np.ndarray | None = None) -> None:
+        """See `Policy.reset`."""
+        self._inputs.reset(mask)
 
     @property
     def state_bytes(self) -> int:

@@ -212,7 +212,7 @@ class TrainConfig(TrainSettings):
         super().check()
         if not 0 <= self.seed < 2**32:
             raise UserError(f"--seed must be in [0, 2^32), got {self.seed}")
-        agent = AGENTS[self.agent]
+        agent = AGENTS[self.agent].make
         if agent.has_memory and self.mode is not None and self.mode not in agent.modes:
             raise UserError(f"--mode {self.mode}: {self.agent} knows {', '.join(agent.modes)}")
         agent.check_request(self.mode, self.target_return, self.model.condition)
@@ -243,7 +243,8 @@ class TrainConfig(TrainSettings):
                 "windows": "inside",
             }
             fields = {**before, **content}
-            agent = AGENTS.get(fields.get("agent", TrainConfig.agent))
+            entry = AGENTS.get(fields.get("agent", TrainConfig.agent))
+            agent = None if entry is None else entry.make
             if agent is not None and not agent.has_memory:
                 fields["mode"] = None  # they took any and did nothing with it
             if agent is not None and not agent.asks_return and fields.get("target_return"):

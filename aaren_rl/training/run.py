@@ -273,7 +273,7 @@ def build_agent(
     std: np.ndarray | None = None
     if config.normalize_observations:
         mean, std = dataset.observation_statistics()
-    agent = AGENTS[config.agent](config.model, spec, mean, std)
+    agent = AGENTS[config.agent].make(config.model, spec, mean, std)
     if isinstance(agent.actions, ContinuousActions) and not agent.actions.bounded:
         agent.actions.standardise(*dataset.action_statistics())
     return agent

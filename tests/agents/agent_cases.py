@@ -44,7 +44,7 @@ def make_agent(
     )
     size = spec.observation_size
     mean, std = np.linspace(-1, 1, size), np.linspace(0.5, 2, size)
-    agent = AGENTS[name](AgentConfig(**settings), spec, mean, std)
+    agent = AGENTS[name].make(AgentConfig(**settings), spec, mean, std)
     torch.manual_seed(seed)  # whatever its start has drawn
     for parameter in agent.parameters():
         nn.init.normal_(parameter, std=0.3)

@@ -12,7 +12,7 @@ from agent_cases import OBSERVATIONS, SEQUENCE_AGENTS, SPACES, make_agent
 from torch import Tensor, nn
 
 from aaren_rl.agents import AGENTS, Agent, AgentConfig, AgentSpec
-from aaren_rl.agents.actions import action_codec
+from aaren_rl.layers import make_head
 from aaren_rl.data import Batch
 from aaren_rl.errors import UserError
 
@@ -59,7 +59,7 @@ def test_actions_are_inside_the_space(name: str, box_name: str, push: float) -> 
 @pytest.mark.parametrize("box_name", BOUNDED)
 def test_bounds_are_stretched_to_one(box_name: str) -> None:
     space = BOXES[box_name]
-    codec = action_codec(space)
+    codec = make_head(space)
     low, high = (torch.tensor(b.ravel(), dtype=torch.float32) for b in (space.low, space.high))
     middle = (low + high) / 2
     for action, code in ((low, -1.0), (high, 1.0), (middle, 0.0), ((middle + high) / 2, 0.5)):
@@ -73,7 +73,7 @@ def test_bounds_are_stretched_to_one(box_name: str) -> None:
 
 @pytest.mark.parametrize("box_name", sorted(set(BOXES) - set(BOUNDED)))
 def test_without_bounds_actions_are_as_they_are(box_name: str) -> None:
-    codec = action_codec(BOXES[box_name])
+    codec = make_head(BOXES[box_name])
     actions = torch.tensor([[0.25, -0.4], [0.0, 0.5]])
     torch.testing.assert_close(codec.encode(actions), actions, rtol=0, atol=1e-7)
     torch.testing.assert_close(codec.decide(actions), actions, rtol=0, atol=1e-7)
@@ -81,7 +81,7 @@ def test_without_bounds_actions_are_as_they_are(box_name: str) -> None:
 
 def test_a_box_of_no_width_is_no_division_by_zero() -> None:
     """An action that has one value only is predicted as that value."""
-    codec = action_codec(box([1.0, -1.0], [1.0, 1.0]))
+    codec = make_head(box([1.0, -1.0], [1.0, 1.0]))
     fixed = torch.tensor([[1.0, 0.5]])
     assert torch.isfinite(codec.encode(fixed)).all()
     torch.testing.assert_close(codec.decide(torch.tensor([[0.3, 0.5]])), fixed)
@@ -89,7 +89,7 @@ def test_a_box_of_no_width_is_no_division_by_zero() -> None:
 
 def test_discrete_actions_start_where_the_space_says() -> None:
     space = gym.spaces.Discrete(4, start=-2)
-    codec = action_codec(space)
+    codec = make_head(space)
     assert codec.encode(torch.tensor([-2, 1])).tolist() == [0, 3]
     logits = torch.tensor([[0.0, 3, 1, 1], [0, 0, 0, 9.0]])
     decided = codec.to_numpy(codec.decide(logits))
@@ -187,7 +187,7 @@ def test_observations_are_standardised_inside_the_agent(name: str) -> None:
     agents = []
     for scale, shift in ((1.0, 0.0), (8.0, 16.0)):
         torch.manual_seed(0)
-        agents.append(AGENTS[name](config, spec, mean * scale + shift, std * scale))
+        agents.append(AGENTS[name].make(config, spec, mean * scale + shift, std * scale))
     first, second = (agent.policy(2) for agent in agents)
     seen = np.random.default_rng(0).normal(size=(2, 4))
     np.testing.assert_allclose(first.act(seen), second.act(seen * 8 + 16), rtol=0, atol=1e-5)
@@ -200,7 +200,7 @@ def test_returns_are_divided_by_their_scale(name: str) -> None:
     for scale, target in ((1000.0, 3600.0), (10.0, 36.0)):
         torch.manual_seed(0)
         spec = AgentSpec(OBSERVATIONS, SPACES["continuous"], returns_scale=scale)
-        acts.append(AGENTS[name](config, spec).policy(1, target).act(np.ones((1, 4))))
+        acts.append(AGENTS[name].make(config, spec).policy(1, target).act(np.ones((1, 4))))
     np.testing.assert_allclose(acts[0], acts[1], rtol=0, atol=1e-6)
 
 

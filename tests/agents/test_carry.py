@@ -14,7 +14,7 @@ def small_agent(name):
     spec = AgentSpec(data.observation_space, data.action_space)
     torch.manual_seed(0)
     config = AgentConfig(layers=2, width=32, heads=2, dropout=0.0, attention_dropout=0.0)
-    return AGENTS[name](config, spec, *data.observation_statistics())
+    return AGENTS[name].make(config, spec, *data.observation_statistics())
 
 
 def gradients(agent):

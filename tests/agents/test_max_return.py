@@ -171,7 +171,7 @@ def trained(name: str, expectile: float) -> Agent:
     config = AgentConfig(
         width=32, layers=1, dropout=0, condition="max-return", expectile=expectile
     )
-    agent = AGENTS[name](config, AgentSpec(box, box, returns_scale=float(STEPS)))
+    agent = AGENTS[name].make(config, AgentSpec(box, box, returns_scale=float(STEPS)))
     optimizer = torch.optim.AdamW(agent.parameters(), lr=3e-3)
     batch = good_and_bad()
     for _ in range(300):
@@ -251,5 +251,5 @@ def test_what_is_refused() -> None:
 
 def test_which_agents_can_be_asked_for_a_return() -> None:
     for name in AGENTS:
-        assert make_agent(name).asks_return == (AGENTS[name] is not BehaviorCloning)
+        assert make_agent(name).asks_return == (AGENTS[name].make is not BehaviorCloning)
         assert not make_agent(name, condition="max-return").asks_return

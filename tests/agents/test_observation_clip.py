@@ -119,7 +119,7 @@ def test_a_constant_column_may_move_a_little(name: str) -> None:
     spec = AgentSpec(OBSERVATIONS, CONTINUOUS, target_returns=(40.0,))
     torch.manual_seed(0)
     config = AgentConfig(width=32, layers=2, context_length=5)
-    agent = AGENTS[name](config, spec, *constant_data().observation_statistics())
+    agent = AGENTS[name].make(config, spec, *constant_data().observation_statistics())
     seen = np.array([[5.0, 0.1, -0.2, 0.3]])
     moved = seen + [0.1, 0, 0, 0]
     apart = agent.policy(1).act(moved) - agent.policy(1).act(seen)
@@ -131,7 +131,7 @@ def test_raw_observations_are_not_clipped(name: str, tmp_path: Path) -> None:
     """Standard deviations mean nothing without statistics; a loaded agent does the same."""
     torch.manual_seed(0)
     spec = AgentSpec(OBSERVATIONS, CONTINUOUS, target_returns=(40.0,))
-    agent = AGENTS[name](AgentConfig(width=16, layers=1, context_length=5), spec).eval()
+    agent = AGENTS[name].make(AgentConfig(width=16, layers=1, context_length=5), spec).eval()
     agent.save(tmp_path)
     seen = torch.tensor([[50.0, -3000.0, 0.0, 11.0]])
     for each in (agent, load_agent(tmp_path)):

@@ -58,7 +58,7 @@ def test_a_loaded_agent_acts_alike_to_the_bit(name: str, kind: str, tmp_path: Pa
 
 
 def test_everything_about_the_task_is_saved(tmp_path: Path) -> None:
-    agent = AGENTS["decision-aaren"](make_agent("decision-aaren").config, rich_spec())
+    agent = AGENTS["decision-aaren"].make(make_agent("decision-aaren").config, rich_spec())
     agent.save(tmp_path)
     assert load_agent(tmp_path).spec == agent.spec
     spec = AgentSpec(rich_spec().observation_space, gym.spaces.Discrete(4, start=-1))
@@ -129,7 +129,7 @@ def test_a_card_that_is_not_a_card(folder: Path, text: str) -> None:
     ("changes", "message"),
     [
         ({"format": 2}, "format 2, this version reads 1"),
-        ({"agent": "decision-mamba"}, "not the card of an agent .*decision-mamba"),
+        ({"agent": "decision-mamba"}, r"agent.json: unknown agent 'decision-mamba'"),
         ({"config": {"width": 16, "depth": 3}}, "not the card of an agent .*depth"),
         ({"config": None}, "not the card of an agent"),
         ({"spec": {}}, "not the card of an agent"),

@@ -35,7 +35,7 @@ def restless_agent(name: str) -> TrajectoryAgent:
     seen, taken = env.single_observation_space, env.single_action_space
     assert isinstance(seen, Box)
     assert isinstance(taken, Discrete)
-    agent = AGENTS[name](config, AgentSpec(seen, taken, returns_scale=1.0)).eval()
+    agent = AGENTS[name].make(config, AgentSpec(seen, taken, returns_scale=1.0)).eval()
     assert isinstance(agent, TrajectoryAgent)
     for parameter in agent.parameters():
         if parameter.dim() == 2:

@@ -60,7 +60,7 @@ def agent_for(
     env.close()
     small = {"width": 16, "layers": 1, "heads": 2, "context_length": 6}
     shape = {**small, "timestep_embedding": "learned", **config}
-    agent = AGENTS[name](AgentConfig(**shape), spec)
+    agent = AGENTS[name].make(AgentConfig(**shape), spec)
     torch.manual_seed(seed)
     for parameter in agent.parameters():
         nn.init.normal_(parameter, std=0.4)

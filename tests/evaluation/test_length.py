@@ -19,7 +19,7 @@ def make(name, data, **settings):
     torch.manual_seed(0)
     spec = AgentSpec(data.observation_space, data.action_space)
     config = AgentConfig(layers=1, width=16, context_length=10, **settings)
-    return AGENTS[name](config, spec, *data.observation_statistics())
+    return AGENTS[name].make(config, spec, *data.observation_statistics())
 
 
 @pytest.mark.parametrize("name", ["decision-aaren", "decision-transformer"])

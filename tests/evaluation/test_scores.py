@@ -30,7 +30,7 @@ def hopper_agent(reference: tuple[float, float] | None) -> Any:
         gym.spaces.Box(-1, 1, (1,)),
         reference_scores=reference,
     )
-    return AGENTS["behavior-cloning"](AgentConfig(width=4, layers=1), spec)
+    return AGENTS["behavior-cloning"].make(AgentConfig(width=4, layers=1), spec)
 
 
 def test_normalised_scores() -> None:

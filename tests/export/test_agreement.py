@@ -24,12 +24,16 @@ class Altered(Policy):
         observations: np.ndarray,
         rewards: np.ndarray | None = None,
         dones: np.ndarray | None = None,
+        executed_actions: np.ndarray | None = None,
     ) -> np.ndarray:
         actions = self.policy.act(observations, rewards, dones)
         if self.taken == self.step:
             actions[2, 1] += self.by
         self.taken += 1
         return actions
+
+    def reset(self, mask: np.ndarray | None = None) -> None:
+        self.policy.reset(mask)
 
     @property
     def state_bytes(self) -> int:

@@ -166,3 +166,29 @@ def test_dilution_counts_tokens_many_times_in_training_alone() -> None:
 def test_refuses_what_dilutes_nothing(dilution: float) -> None:
     with pytest.raises(ValueError, match="dilution must be finite and at least 1, got"):
         AarenAttention(8, dilution=dilution)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("shape", [(2, 0, 4), (0, 3, 4), (0, 0, 4)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_no_tokens_or_no_rows(heads: int, shape: tuple[int, ...], masked: bool) -> None:
+    layer = AarenAttention(4, heads, recency=(0.1,) * heads)
+    mask = torch.ones(shape[:2], dtype=torch.bool) if masked else None
+    x = torch.randn(shape, requires_grad=True)
+    before = layer(torch.randn(shape[0], 3, 4))[1]
+    y, after = layer(x, before, mask)
+    y.sum().backward()
+    assert y.shape == shape
+    if shape[1] == 0:
+        torch.testing.assert_close(after.output(), before.output())
+        torch.testing.assert_close(after.log_normalizer(), before.log_normalizer())
+
+
+def test_the_mask_leaves_padding_out_wherever_it_lies() -> None:
+    layer = random_layer(8, 2)
+    x = torch.randn(1, 6, 8, dtype=torch.float64)
+    mask = torch.tensor([[False, True, True, False, True, False]])
+    outputs, state = layer(x, mask=mask)
+    wanted, end = layer(x[mask][None])
+    torch.testing.assert_close(outputs[mask][None], wanted)
+    torch.testing.assert_close(state.output(), end.output())

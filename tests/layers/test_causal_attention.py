@@ -117,7 +117,7 @@ def test_cache_indexes_and_detaches() -> None:
 
 def test_attention_weights_are_dropped_in_training_only() -> None:
     torch.manual_seed(0)
-    layer = CausalSelfAttention(16, 2, dropout=0.5)
+    layer = CausalSelfAttention(16, 2, attention_dropout=0.5)
     x = torch.randn(1, 8, 16)
     training = layer(x)[0]
     assert not torch.equal(training, layer(x)[0])
@@ -157,7 +157,7 @@ def test_written_out_in_bfloat16_is_the_same_attention(time: int) -> None:
 
 def test_written_out_drops_weights_in_training_alone() -> None:
     torch.manual_seed(0)
-    layer = CausalSelfAttention(32, 1, dropout=0.5)
+    layer = CausalSelfAttention(32, 1, attention_dropout=0.5)
     x = torch.randn(2, 20, 32)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         assert not layer(x)[0].equal(layer(x)[0])

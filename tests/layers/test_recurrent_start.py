@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from aaren_rl.layers import MIXERS, LSTMMixer, MinGRUMixer, SequenceModel
-from aaren_rl.layers.mixers.recurrent_state import HiddenState
+from aaren_rl.layers import MIXERS, HiddenState, LSTMMixer, MinGRUMixer, SequenceModel
 
 
 @pytest.mark.parametrize("mixer", [LSTMMixer, MinGRUMixer])

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from aaren_rl.errors import UserError
 from aaren_rl.layers import (
     MIXERS,
     AarenAttention,
@@ -25,7 +26,8 @@ both = pytest.mark.parametrize("mixer", sorted(MIXERS))
 def random_model(mixer: str, dtype: torch.dtype = torch.float64) -> SequenceModel:
     """With every parameter away from its (small, zero or one) start, so that nothing hides."""
     torch.manual_seed(7)
-    model = SequenceModel(mixer, WIDTH, layers=LAYERS, heads=HEADS).to(dtype).eval()
+    heads = {"heads": HEADS} if MIXERS[mixer].options else {}
+    model = SequenceModel(mixer, WIDTH, layers=LAYERS, **heads).to(dtype).eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.4)
     return model
@@ -307,7 +309,7 @@ def test_starts_as_gpt2_does() -> None:
     """Normal with sd 0.02; 0.02 / sqrt(2 layers) where a branch joins the stream; biases 0."""
     torch.manual_seed(0)
     for mixer in MIXERS:
-        model = SequenceModel(mixer, 128, layers=8, heads=1)
+        model = SequenceModel(mixer, 128, layers=8)
         for name, parameter in model.named_parameters():
             if ".lstm." in name or name.endswith("gate.bias"):
                 continue  # the recurrent mixers' own start, see test_recurrent_start.py
@@ -323,10 +325,17 @@ def test_starts_as_gpt2_does() -> None:
                 assert abs(float(parameter.detach().std()) / wanted - 1) < 0.03, name
 
 
-def test_an_unknown_mixer_is_named() -> None:
-    names = r"\['aaren', 'attention', 'lstm', 'min-gru'\]"
-    with pytest.raises(KeyError, match=rf"unknown mixer 'mamba'; expected one of {names}"):
+def test_unknown_mixers_and_options_are_named() -> None:
+    with pytest.raises(
+        UserError, match=r"unknown mixer 'mamba'. Known: aaren, attention, lstm, min"
+    ):
         SequenceModel("mamba", WIDTH)
+    with pytest.raises(UserError, match=r"'aaren' has no option 'head'. Known: heads, recency"):
+        SequenceModel("aaren", WIDTH, head=2)
+    with pytest.raises(UserError, match="'lstm' has no options, got heads"):
+        SequenceModel("lstm", WIDTH, heads=2)
+    with pytest.raises(UserError, match="option heads must be int, got 'two'"):
+        SequenceModel("aaren", WIDTH, heads="two")
 
 
 @both

@@ -36,7 +36,7 @@ from aaren_rl.training.checkpoint import (
 def small_agent() -> Agent:
     spec = AgentSpec(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(-1, 1, (2,)))
     torch.manual_seed(0)
-    return AGENTS["behavior-cloning"](AgentConfig(width=4, layers=1), spec)
+    return AGENTS["behavior-cloning"].make(AgentConfig(width=4, layers=1), spec)
 
 
 def train_steps(agent: Agent, optimizer: torch.optim.Optimizer, count: int) -> None:

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aaren_rl.agents import AgentConfig, load_agent
-from aaren_rl.agents.loading import AGENTS
-from aaren_rl.agents.trajectory_agent import TrajectoryAgent
+from aaren_rl.agents import AGENTS, AgentConfig, DecisionAgent, load_agent
 from aaren_rl.envs.expert_data import write_expert_dataset
 from aaren_rl.evaluation import rollout
 from aaren_rl.layers import MIXERS
@@ -26,9 +24,9 @@ def maze(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 AGENT_OF = {
-    kind.mixer: name
-    for name, kind in AGENTS.items()
-    if isinstance(kind, type) and issubclass(kind, TrajectoryAgent)
+    entry.make.mixer: name
+    for name, entry in AGENTS.items()
+    if issubclass(entry.make, DecisionAgent)
 }
 
 

@@ -153,7 +153,7 @@ def test_the_statistics_are_the_datas_and_are_saved(run: Path, folder: Path) -> 
 def make_agent(space: gym.spaces.Box, actions: np.ndarray | None = None) -> Agent:
     torch.manual_seed(0)
     spec = AgentSpec(OBSERVATIONS, space, target_returns=(1.0,))
-    agent = AGENTS["decision-aaren"](AgentConfig(width=16, layers=1, context_length=5), spec)
+    agent = AGENTS["decision-aaren"].make(AgentConfig(width=16, layers=1, context_length=5), spec)
     if actions is not None:
         data = TrajectoryDataset.from_episodes(
             [Trajectory(np.zeros((len(actions), 3)), actions, np.ones(len(actions)), True, False)],

@@ -9,6 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from aaren_rl.layers.mixers.base import register_mixer
+from aaren_rl.layers.mixers.options import AarenOptions
 from aaren_rl.layers.start import STD, start_linear
 from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 from aaren_rl.ops import PrefixState, prefix_attention
@@ -59,6 +61,7 @@ class AarenAttention(nn.Module):
     """
 
     state_type = PrefixState
+    folds = True
     recency: Tensor | None
 
     def __init__(
@@ -145,7 +148,7 @@ class AarenAttention(nn.Module):
             return None
         if mask is not None:
             counted = mask.cumsum(1)
-            position, passed = counted - 1, counted[:, -1]
+            position, passed = counted - 1, mask.sum(1)
         else:
             position = torch.arange(x.shape[1], device=x.device)[None]
             passed = torch.tensor([x.shape[1]], device=x.device)
@@ -165,9 +168,11 @@ class AarenAttention(nn.Module):
         """Mix tokens with their past.
 
         Args:
-            x: tokens `[batch, time, width]`.
+            x: tokens `[batch, time, width]`; batch and time may be 0.
             state: the past before `x`; `None` is the empty past.
-            mask: bool `[batch, time]`; a token where it is false leaves no trace.
+            mask: bool `[batch, time]`, for padding anywhere in a row: a token where it is false
+                leaves no trace in later outputs and the state. It is the inverse of the
+                `key_padding_mask` of `torch.nn.MultiheadAttention`, which is true for padding.
             read: the tokens whose outputs are wanted; all are mixed.
             cu_seqlens: for a packed batch (`aaren_rl.layers.packed`), the cumulated lengths; the
                 state then has a row for each sequence.
@@ -186,7 +191,7 @@ class AarenAttention(nn.Module):
         if mask is not None:
             scores = scores.masked_fill(~mask[..., None], -math.inf)
         values = nn.functional.linear(x, *self.value_projection())
-        values = values.view(batch, time, self.heads, -1)
+        values = values.view(batch, time, self.heads, self.width // self.heads)
         outputs, state = prefix_attention(
             scores, values, initial_state=state, cu_seqlens=cu_seqlens, backend=self.backend
         )
@@ -194,3 +199,6 @@ class AarenAttention(nn.Module):
             state = replace(state, maximum=state.maximum - bias[1])
         mixed = outputs[:, read].flatten(2)
         return (mixed if self.heads == 1 else self.out(mixed)), state
+
+
+register_mixer("aaren", AarenAttention, options=AarenOptions)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,58 +10,25 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from aaren_rl.errors import UserError
 from aaren_rl.layers.dropout import Dropout
+from aaren_rl.layers.mixers.base import TensorState, register_mixer
+from aaren_rl.layers.mixers.options import AttentionOptions
 from aaren_rl.layers.packed import each_sequence
 from aaren_rl.layers.start import STD, start_linear
 from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 
 LARGEST_WRITTEN_OUT = 2**25  # elements of all time x time matrices: 64 MB in bfloat16
-_SMALLEST_ROOM = 64  # tokens
-
-
-class _Room:
-    """Memory for more tokens than are there, so that the next ones need not move the old ones.
-
-    Several caches may look at one room. Only behind the last token that anybody has put there is
-    something written, so no cache changes.
-    """
-
-    def __init__(self, keys: Tensor, values: Tensor, more: int) -> None:
-        batch, heads, used, dim = keys.shape
-        size = max(_SMALLEST_ROOM, 2 * (used + more))
-        self.keys = keys.new_empty(batch, heads, size, dim)
-        self.values = torch.empty_like(self.keys)
-        self.keys[:, :, :used], self.values[:, :, :used] = keys, values
-        self.used = used
-
-    def has_place(self, start: int, count: int) -> bool:
-        """Whether `count` tokens fit at `start` without touching anybody's."""
-        # torch refuses to write into what inference mode has made, except in inference mode
-        writable = torch.is_inference_mode_enabled() or not self.keys.is_inference()
-        return writable and start == self.used and start + count <= self.keys.shape[2]
 
 
 @dataclass(frozen=True)
-class KeyValueCache:
+class KeyValueCache(TensorState):
     """Keys and values of all tokens so far: `[batch, heads, time, dim]`; grows with every token.
 
     `valid` (bool `[batch, time]`) says which of them still count for each sequence; `None` is all.
-    While no gradients are needed, new tokens are written behind the old ones, into room that is
-    doubled when it is used up: a token costs the same however long the past is.
     """
 
     keys: Tensor
     values: Tensor
     valid: Tensor | None = None
-    # Not a field, for it is nothing that this cache means: the room that it looks at, and where in
-    # it this cache ends.
-    _place: ClassVar[tuple[_Room, int] | None] = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors together."""
-        return (
-            self.keys.nbytes + self.values.nbytes + (0 if self.valid is None else self.valid.nbytes)
-        )
 
     def reset(self, mask: Tensor) -> KeyValueCache:
         """Forget everything in the sequences where `mask` (`[batch]`, bool) is true."""
@@ -72,26 +38,7 @@ class KeyValueCache:
         # Columns that no sequence needs any more go, or restarts would let the cache grow for ever.
         alive = valid.any(0).nonzero()
         start = int(alive[0]) if len(alive) else valid.shape[1]
-        return self._part(start, valid)
-
-    def _part(self, start: int, valid: Tensor | None) -> KeyValueCache:
-        """The tokens from `start` on; `valid` is that of all tokens."""
-        valid = None if valid is None else valid[:, start:]
-        part = KeyValueCache(self.keys[:, :, start:], self.values[:, :, start:], valid)
-        return part._placed(self._place)
-
-    def _placed(self, place: tuple[_Room, int] | None) -> KeyValueCache:
-        object.__setattr__(self, "_place", place)
-        return self
-
-    def detach(self) -> KeyValueCache:
-        """The same values, cut off from the graph."""
-        return KeyValueCache(self.keys.detach(), self.values.detach(), self.valid)
-
-    def __getitem__(self, index: Any) -> KeyValueCache:
-        """The caches of some of the sequences."""
-        valid = None if self.valid is None else self.valid[index]
-        return KeyValueCache(self.keys[index], self.values[index], valid)
+        return KeyValueCache(self.keys[:, :, start:], self.values[:, :, start:], valid[:, start:])
 
     def append(self, keys: Tensor, values: Tensor, valid: Tensor | None) -> KeyValueCache:
         """The cache with `time` tokens more; arguments as the fields.
@@ -109,26 +56,15 @@ class KeyValueCache:
             old = _all_valid(self.keys) if self.valid is None else self.valid
             new = _all_valid(keys) if valid is None else valid
             valid = torch.cat([old, new], dim=1)
-        if torch.is_grad_enabled():
-            keys = torch.cat([self.keys, keys], dim=2)
-            return KeyValueCache(keys, torch.cat([self.values, values], dim=2), valid)
-        return self._write(keys, values, valid)
-
-    def _write(self, keys: Tensor, values: Tensor, valid: Tensor | None) -> KeyValueCache:
-        """`append` without moving what is there, where that is possible."""
-        past, count = self.keys.shape[2], keys.shape[2]
-        room, end = self._place or (None, 0)
-        if room is None or not room.has_place(end, count):
-            room, end = _Room(self.keys, self.values, count), past
-        room.used = stop = end + count
-        room.keys[:, :, end:stop], room.values[:, :, end:stop] = keys, values
-        here = slice(end - past, stop)
-        cache = KeyValueCache(room.keys[:, :, here], room.values[:, :, here], valid)
-        return cache._placed((room, stop))
+        return KeyValueCache(
+            torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2), valid
+        )
 
     def last(self, count: int) -> KeyValueCache:
         """Only the last `count` tokens."""
-        return self._part(max(0, self.keys.shape[2] - count), self.valid)
+        start = max(0, self.keys.shape[2] - count)
+        valid = None if self.valid is None else self.valid[:, start:]
+        return KeyValueCache(self.keys[:, :, start:], self.values[:, :, start:], valid)
 
 
 def _all_valid(keys: Tensor) -> Tensor:
@@ -141,20 +77,21 @@ class CausalSelfAttention(nn.Module):
     Args:
         width: size of a token.
         heads: number of heads; must divide `width`.
-        dropout: share of attention weights dropped in training.
+        attention_dropout: share of attention weights dropped in training.
         window: attend to the last `window` tokens only (the token itself is one of them), in
             training and acting alike; `None` is the whole past. Bounds the cache.
         out_std: standard deviation of the output projection's weights at the start.
     """
 
     state_type = KeyValueCache
+    slides = True
 
     def __init__(
         self,
         width: int,
         heads: int = 1,
         *,
-        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
         window: int | None = None,
         out_std: float = STD,
     ) -> None:
@@ -163,10 +100,10 @@ class CausalSelfAttention(nn.Module):
             raise ValueError(f"heads ({heads}) must divide width ({width})")
         if window is not None and window < 1:
             raise ValueError(f"window must be at least 1 token, got {window}")
-        self.width, self.heads, self.dropout, self.window = width, heads, dropout, window
+        self.width, self.heads, self.window = width, heads, window
         self.query_key_value = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        self.weights_dropout = Dropout(dropout)
+        self.weights_dropout = Dropout(attention_dropout)
         self.out_std = out_std
         self.reset_parameters()
 
@@ -206,7 +143,7 @@ class CausalSelfAttention(nn.Module):
                 cache.values,
                 attn_mask=bias,
                 is_causal=causal,
-                dropout_p=self.dropout if self.training else 0.0,
+                dropout_p=self.weights_dropout.share if self.training else 0.0,
             )
         outputs = outputs.transpose(1, 2)[:, read].flatten(2)
         return self.out(outputs), cache if self.window is None else cache.last(self.window)
@@ -257,3 +194,6 @@ def visible(cache: KeyValueCache, time: int, window: int | None) -> tuple[bool, 
         visible = (visible & cache.valid[:, None, :]) | (age == 0)
         visible = visible[:, None]
     return False, visible
+
+
+register_mixer("attention", CausalSelfAttention, options=AttentionOptions)

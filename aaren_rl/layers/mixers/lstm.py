@@ -5,21 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from aaren_rl.layers.mixers.recurrent_state import HiddenState, keep_biases
-from aaren_rl.layers.packed import each_sequence
+from aaren_rl.layers.mixers.base import HiddenState, RecurrentMixer, keep_biases, register_mixer
 from aaren_rl.layers.start import STD, start_linear
-from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 
 
-class LSTMMixer(nn.Module):
+class LSTMMixer(RecurrentMixer):
     """torch's LSTM and an output projection; the state is its hidden and its cell vector.
 
     Args:
         width: size of a token and of both vectors.
         out_std: standard deviation of the output projection's weights at the start.
     """
-
-    state_type = HiddenState
 
     def __init__(self, width: int, *, out_std: float = STD) -> None:
         super().__init__()
@@ -40,39 +36,20 @@ class LSTMMixer(nn.Module):
             bias[:width] = -kept
             bias[width : 2 * width] = kept
 
-    def forward(
-        self,
-        x: Tensor,
-        state: HiddenState | None = None,
-        mask: Tensor | None = None,
-        read: slice = EVERY_TOKEN,
-        cu_seqlens: Tensor | None = None,
-    ) -> tuple[Tensor, HiddenState]:
-        """Mix tokens with their past; arguments and results as `AarenAttention.forward`.
+    def project(self, mixed: Tensor) -> Tensor:
+        """See `RecurrentMixer.project`."""
+        out: Tensor = self.out(mixed)
+        return out
 
-        The state after a packed batch is the last sequence's.
-        """
-        if cu_seqlens is not None:
-            return each_sequence(self, x, cu_seqlens, read)
-        check_mask(x, mask)
+    def mix(self, x: Tensor, state: HiddenState | None) -> tuple[Tensor, HiddenState]:
+        """See `RecurrentMixer.mix`."""
         if state is None:
-            zeros = self.out.weight.new_zeros(x.shape[0], 2, x.shape[2])
-            state = HiddenState(zeros)
-        if mask is None:
-            outputs, state = self._run(x, state)
-            return self.out(outputs[:, read]), state
-        pieces = []
-        for step in range(x.shape[1]):  # masks come with the few tokens of acting
-            output, new = self._run(x[:, step : step + 1], state)
-            kept = torch.where(mask[:, step, None, None], new.vectors, state.vectors)
-            state = HiddenState(kept)
-            pieces.append(output)
-        return self.out(torch.cat(pieces, dim=1)[:, read]), state
-
-    def _run(self, x: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
+            state = HiddenState(self.out.weight.new_zeros(x.shape[0], 2, x.shape[2]))
         # In float32 whatever surrounds it: a bfloat16 cell would forget by rounding.
         with torch.autocast(x.device.type, enabled=False):
-            dtype = self.out.weight.dtype
             hidden, cell = state.vectors.transpose(0, 1).contiguous().split(1)
-            outputs, (hidden, cell) = self.lstm(x.to(dtype), (hidden, cell))
-        return outputs, HiddenState(torch.cat([hidden, cell]).transpose(0, 1))
+            outputs, last = self.lstm(x.to(self.out.weight.dtype), (hidden, cell))
+        return outputs, HiddenState(torch.cat(last).transpose(0, 1))
+
+
+register_mixer("lstm", LSTMMixer)

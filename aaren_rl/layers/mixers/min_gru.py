@@ -12,10 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
-from aaren_rl.layers.mixers.recurrent_state import HiddenState, keep_biases
-from aaren_rl.layers.packed import each_sequence
+from aaren_rl.layers.mixers.base import HiddenState, RecurrentMixer, keep_biases, register_mixer
 from aaren_rl.layers.start import STD, start_linear
-from aaren_rl.layers.state import EVERY_TOKEN, check_mask
 
 
 def log_g(x: Tensor) -> Tensor:
@@ -23,15 +21,13 @@ def log_g(x: Tensor) -> Tensor:
     return torch.where(x >= 0, (x.clamp(min=0) + 0.5).log(), -softplus(-x))
 
 
-class MinGRUMixer(nn.Module):
+class MinGRUMixer(RecurrentMixer):
     """A minGRU and an output projection; the state is one vector.
 
     Args:
         width: size of a token and of the vector.
         out_std: standard deviation of the output projection's weights at the start.
     """
-
-    state_type = HiddenState
 
     def __init__(self, width: int, *, out_std: float = STD) -> None:
         super().__init__()
@@ -49,21 +45,19 @@ class MinGRUMixer(nn.Module):
         with torch.no_grad():  # z_t near 0 keeps, so the biases are negative
             self.gate.bias.copy_(-keep_biases(self.gate.out_features))
 
-    def forward(
-        self,
-        x: Tensor,
-        state: HiddenState | None = None,
-        mask: Tensor | None = None,
-        read: slice = EVERY_TOKEN,
-        cu_seqlens: Tensor | None = None,
-    ) -> tuple[Tensor, HiddenState]:
-        """Mix tokens with their past; arguments and results as `AarenAttention.forward`.
+    def project(self, mixed: Tensor) -> Tensor:
+        """See `RecurrentMixer.project`."""
+        out: Tensor = self.out(mixed)
+        return out
 
-        The state after a packed batch is the last sequence's.
-        """
-        if cu_seqlens is not None:
-            return each_sequence(self, x, cu_seqlens, read)
-        check_mask(x, mask)
+    def mix(self, x: Tensor, state: HiddenState | None) -> tuple[Tensor, HiddenState]:
+        """See `RecurrentMixer.mix`."""
+        return self.mix_masked(x, state, None)
+
+    def mix_masked(
+        self, x: Tensor, state: HiddenState | None, mask: Tensor | None
+    ) -> tuple[Tensor, HiddenState]:
+        """All tokens at once, masked or not."""
         dtype = self.out.weight.dtype  # the scan is not done in half precision
         gates, candidates = self.gate(x).to(dtype), self.candidate(x).to(dtype)
         log_keep, log_write = logsigmoid(-gates), logsigmoid(gates) + log_g(candidates)
@@ -76,9 +70,8 @@ class MinGRUMixer(nn.Module):
             log_write = torch.cat([before.clamp_min(tiny).log(), log_write], 1)
             log_keep = torch.cat([torch.zeros_like(before), log_keep], 1)
         hidden = log_scan(log_keep, log_write).exp()
-        last = hidden[:, -1:]
-        outputs = hidden[:, -x.shape[1] :][:, read]
-        return self.out(outputs.to(x.dtype)), HiddenState(last)
+        outputs = hidden[:, -x.shape[1] :].to(x.dtype)
+        return outputs, HiddenState(hidden[:, -1:])
 
 
 def log_scan(log_keep: Tensor, log_write: Tensor) -> Tensor:
@@ -90,3 +83,6 @@ def log_scan(log_keep: Tensor, log_write: Tensor) -> Tensor:
     """
     kept = log_keep.cumsum(1)
     return kept + (log_write - kept).logcumsumexp(1)
+
+
+register_mixer("min-gru", MinGRUMixer)

@@ -3,13 +3,14 @@
 Decision Transformer's formulation (Chen et al. 2021, arXiv 2106.01345): three tokens a step, each
 with its own linear embedding plus an embedding of the timestep; a layer norm; a sequence model; the
 action is read from the features of the step's second token. `AgentConfig.condition` says whether
-the return-to-go or the observation comes first, see `aaren_rl.agents.conditioning`. The sequence
-agents differ in their mixer alone.
+the return-to-go or the observation comes first, see `aaren_rl.agents.conditioning`.
+
+`DecisionAgent` is the one class. The mixer is a setting, and the sequence agents of this library
+are presets of it that differ in nothing else.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -18,26 +19,40 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from aaren_rl.acting import Policy, beyond_the_table, check_targets
-from aaren_rl.agents.base import Agent, Mode
+from aaren_rl.acting import Policy, check_targets
+from aaren_rl.agents.aaren_policy import AarenPolicy
+from aaren_rl.agents.aaren_step import AarenStep
+from aaren_rl.agents.base import Agent, register_agent
 from aaren_rl.agents.conditioning import CHUNKS, TokenKind, expectile_loss
-from aaren_rl.agents.config import AgentConfig
-from aaren_rl.agents.spec import AgentSpec
+from aaren_rl.agents.config import AgentConfig, Mode
+from aaren_rl.agents.embeddings import start_embeddings, timestep_embedding
 from aaren_rl.agents.policy import SteppingPolicy, WindowPolicy
+from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.data.sampling import Batch
 from aaren_rl.errors import UserError
-from aaren_rl.layers import EVERY_TOKEN, Dropout, SequenceModel, SequenceState
-from aaren_rl.layers.start import STD, start_linear
+from aaren_rl.layers import (
+    EVERY_TOKEN,
+    Dropout,
+    LinearEncoder,
+    SequenceModel,
+    SequenceState,
+    make_encoder,
+)
 
 TOKENS_PER_STEP = 3
 FIRST_TOKENS = slice(0, None, TOKENS_PER_STEP)  # with max-return, a return is predicted from each
 ACTING_TOKENS = slice(1, None, TOKENS_PER_STEP)  # an action is predicted from each
 
 
-class TrajectoryAgent(Agent):
-    """The shared part of the sequence agents; a subclass names its mixer."""
+class DecisionAgent(Agent):
+    """A sequence agent; `AgentConfig.mixer` says what mixes its tokens.
 
-    mixer: ClassVar[str]
+    A policy in mode `carry` or `reset` of an agent that `folds` copies the weights when it is made:
+    it does not follow later training.
+    """
+
+    mixer: ClassVar[str] = "aaren"
+    """The mixer when the config does not name one."""
     has_memory = True
     asks_return = True
     tokens_per_step = TOKENS_PER_STEP
@@ -52,50 +67,68 @@ class TrajectoryAgent(Agent):
         super().__init__(config, spec, observation_mean, observation_std)
         width = config.width
         self.embed_return = nn.Linear(1, width)
-        self.embed_observation = nn.Linear(spec.observation_size, width)
+        self.embed_observation = make_encoder(
+            config.encoder, spec.observation_space, width, config.encoder_options
+        )
         self.embed_action = self.actions.embedding(width)
         self.embed_timestep = timestep_embedding(config)
         self.embed_norm = nn.LayerNorm(width)
         self.embed_dropout = Dropout(config.embedding_dropout)
+        mixer = config.mixer or self.mixer
         self.sequence_model = SequenceModel(
-            self.mixer,
+            mixer,
             width,
             layers=config.layers,
-            heads=config.heads,
             dropout=config.dropout,
-            attention_dropout=config.attention_dropout,
-            dilution=config.dilution,
             activation=config.activation,
-            recency=config.recency,
+            **config.settings_of(mixer),
         )
+        if mixer != self.mixer:
+            self._take_mixer(mixer)
         self.head = self.actions.head(width)
         self.asks_return = config.condition == "target"
         self.return_head = None if self.asks_return else nn.Linear(width, 1)
-        self._start_embeddings()
-
-    def _start_embeddings(self) -> None:
-        """Draw the weights outside the sequence model; see `AgentConfig.embedding_start`.
-
-        By default the timestep table begins at 0.02: at PyTorch's standard deviation of 1 the norm
-        after the sum leaves a token that is nearly all random time and hardly any observation. The
-        linear embeddings keep PyTorch's start, with biases: the norm divides a token by its length,
-        so that without a bias a return of 1 and one of 3 would look alike.
-        """
-        start = self.config.embedding_start
-        if start == "original":
-            return
+        embeddings = (self.embed_action, self.embed_return, self.embed_observation)
         modules = [*self.head.modules(), self.embed_timestep, self.embed_action]
         if self.return_head is not None:
             modules.append(self.return_head)
-        if start == "gpt2":
-            modules += [self.embed_return, self.embed_observation]
-        for module in modules:
-            if isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=STD)
-            elif isinstance(module, nn.Linear) and (
-                start == "gpt2" or module is not self.embed_action
-            ):
-                start_linear(module)
+        start_embeddings(config.embedding_start, [*modules, *embeddings[1:]], embeddings)
+
+    def _take_mixer(self, mixer: str) -> None:
+        """Be called by a mixer that is not the class's own, and act as it can."""
+        if type(self) in PRESETS:
+            self.name = f"decision-{mixer}"
+        self.modes, self.default_mode = Agent.modes, Agent.default_mode
+        if self.sequence_model.can("slides"):
+            self.modes = (*self.modes, "sliding")
+            self.default_mode = "window"
+
+    def parts(self) -> dict[str, str]:
+        """See `Agent.parts`."""
+        return {**super().parts(), "mixer": self.config.mixer or self.mixer}
+
+    @property
+    def horizon(self) -> int | None:
+        """Rows of the learned timestep table; `None` without one."""
+        config = self.config
+        return config.max_episode_length if config.timestep_embedding == "learned" else None
+
+    @property
+    def state_types(self) -> list[type]:
+        """The class of each layer's state."""
+        return self.sequence_model.state_types
+
+    @property
+    def folds(self) -> bool:
+        """Whether `AarenStep` acts as this agent does: nothing that it copies was replaced."""
+        head = [type(module) for module in self.head.modules() if not list(module.children())]
+        return (
+            self.sequence_model.can("folds")
+            and type(self.embed_observation) is LinearEncoder
+            and not self.config.head
+            and head in ([nn.Linear], [nn.Linear, nn.Tanh])
+            and all(getattr(type(self), n) is getattr(DecisionAgent, n) for n in FOLDED)
+        )
 
     def scaled(self, returns_to_go: Tensor) -> Tensor:
         """Returns-to-go as they are embedded, of the same shape; see `AgentSpec.returns_scale`."""
@@ -105,6 +138,12 @@ class TrajectoryAgent(Agent):
     def chunks(self) -> tuple[tuple[TokenKind, ...], ...]:
         """The tokens that a step of acting reads; see `aaren_rl.agents.conditioning.CHUNKS`."""
         return CHUNKS[self.config.condition]
+
+    @property
+    def order(self) -> tuple[TokenKind, ...]:
+        """The order of a step's tokens."""
+        previous, *now = (kind for chunk in self.chunks for kind in chunk)
+        return (*now, previous)
 
     def embed(
         self, returns_to_go: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor
@@ -121,6 +160,11 @@ class TrajectoryAgent(Agent):
             `[batch, 3 time, width]`: return-to-go, observation, action of each step in turn; with
             the condition `max-return` the observation comes before the return-to-go.
         """
+        if not isinstance(self.embed_observation, nn.Linear):
+            given = {"return": returns_to_go, "observation": observations, "action": actions}
+            tokens = torch.stack([self._token(kind, given[kind]) for kind in self.order], dim=-2)
+            tokens = tokens + self.embed_timestep(timesteps)[:, :, None]
+            return self._finish(tokens.flatten(1, 2))
         values = [self.scaled(returns_to_go), self.normalise(observations)]
         embedded = [self.embed_return, self.embed_observation]
         if self.config.condition == "max-return":
@@ -163,17 +207,26 @@ class TrajectoryAgent(Agent):
         Returns:
             `[batch, tokens of the chunk, width]`.
         """
-        now = self.embed_timestep(timesteps)
-        tokens = []
-        for kind in self.chunks[chunk]:
-            if kind == "action":
-                before = self.embed_timestep((timesteps - 1).clamp(min=0))
-                tokens.append(self.embed_action(self.actions.encode(previous_actions)) + before)
-            elif kind == "return":
-                tokens.append(self.embed_return(self.scaled(returns_to_go)) + now)
-            else:
-                tokens.append(self.embed_observation(self.normalise(observations)) + now)
+        before = (timesteps - 1).clamp(min=0)
+        given = {"return": returns_to_go, "observation": observations, "action": previous_actions}
+        tokens = [
+            self._token(kind, given[kind])
+            + self.embed_timestep(before if kind == "action" else timesteps)
+            for kind in self.chunks[chunk]
+        ]
         return self._finish(torch.stack(tokens, dim=1))
+
+    def _token(self, kind: TokenKind, value: Tensor) -> Tensor:
+        """Raw numbers `[..., size]` (discrete actions `[...]`) to a token `[..., width]`."""
+        out: Tensor
+        if kind == "action":
+            out = self.embed_action(self.actions.encode(value))
+        elif kind == "observation":
+            out = self.embed_observation(self.normalise(value))
+        else:
+            with torch.autocast(value.device.type, enabled=False):  # see `embed`
+                out = self.embed_return(self.scaled(value))
+        return out
 
     def _finish(self, tokens: Tensor) -> Tensor:
         out: Tensor = self.embed_dropout(self.embed_norm(tokens))
@@ -195,7 +248,14 @@ class TrajectoryAgent(Agent):
 
     def predict(self, batch: Batch) -> Tensor:
         """Predictions for every step, `[batch, time, action_size]`, in one parallel pass."""
-        return self.predict_from(batch, None)[0]
+        return self._carried(self.predict_from, batch)
+
+    def features(self, batch: Batch) -> Tensor:
+        """What `head` predicts every step's action from, `[batch, time, width]`: for own heads.
+
+        In a training step on a stream it goes on from the carried state, as `predict` does.
+        """
+        return self._carried(lambda b, state: self._features(b, state, ACTING_TOKENS), batch)
 
     def predict_from(
         self, batch: Batch, state: SequenceState | None
@@ -275,10 +335,16 @@ class TrajectoryAgent(Agent):
             raise UserError(f"mode must be one of {', '.join(self.modes)}, got {mode!r}")
         targets = self.targets_for(target_return, num_envs)
         self.eval()
+        context = self.config.context_length
         if mode == "window":
             return WindowPolicy(self, targets)
-        restart_every = self.config.context_length if mode == "reset" else None
-        return self._stepping_policy(targets, restart_every)
+        if mode == "sliding" and context > 1:
+            return SteppingPolicy(self, targets, keep=context)
+        # With a context of one step there is no past at all: not even the previous action.
+        restart_every = {"reset": context, "sliding": 1}.get(mode)
+        if self.folds:
+            return AarenPolicy(self, AarenStep(self), targets, restart_every)
+        return SteppingPolicy(self, targets, restart_every)
 
     def targets_for(
         self, target_return: float | Sequence[float] | None, num_envs: int
@@ -293,46 +359,44 @@ class TrajectoryAgent(Agent):
         self.check_request(target_return=target_return, condition=self.config.condition)
         return np.zeros(num_envs)
 
-    def _stepping_policy(self, targets: np.ndarray, restart_every: int | None) -> Policy:
-        """How this agent carries its state; a subclass may know a faster way."""
-        return SteppingPolicy(self, targets, restart_every=restart_every)
 
-    def check_horizon(self, steps: int, what: str) -> None:
-        """Raise `UserError` when the learned timestep table ends before `steps`."""
-        table = self.config.max_episode_length
-        if self.config.timestep_embedding == "learned" and steps > table:
-            raise beyond_the_table(what, steps, table)
+FOLDED = ("embed", "embed_step", "read", "scaled", "normalise", "predict_return", "chunks")
+"""What `AarenStep` has multiplied out; a subclass that overrides one of it acts step by step."""
 
 
-class SinusoidalEmbedding(nn.Module):
-    """The Transformer's fixed sines and cosines (Vaswani et al. 2017), defined at every step."""
+class DecisionAaren(DecisionAgent):
+    """Attention as a recurrent network: a state of constant size (Feng et al. 2024)."""
 
-    frequencies: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        exponents = torch.arange(0, width, 2, dtype=torch.float64) / width
-        # Not saved: a function of the width. float64, since at step 1e6 float32 is too coarse.
-        self.register_buffer("frequencies", torch.exp(-math.log(1e4) * exponents), persistent=False)
-
-    def forward(self, timesteps: Tensor) -> Tensor:
-        """`[...]` int64 to `[..., width]` float32."""
-        angles = timesteps[..., None].to(self.frequencies.dtype) * self.frequencies
-        return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
+    mixer = "aaren"
 
 
-class NoEmbedding(nn.Module):
-    """No notion of time beyond the order of tokens."""
+class DecisionTransformer(DecisionAgent):
+    """The baseline (Chen et al. 2021). Acts by recomputing a window, or with a key-value cache.
 
-    def forward(self, timesteps: Tensor) -> Tensor:
-        """`[...]` to zeros `[..., 1]`, which broadcast."""
-        return torch.zeros(*timesteps.shape, 1, device=timesteps.device)
+    The cache grows with every step in mode `carry`, and holds the last context in mode `sliding`.
+    """
+
+    mixer = "attention"
+    modes = ("carry", "reset", "window", "sliding")
+    default_mode = "window"
 
 
-def timestep_embedding(config: AgentConfig) -> nn.Module:
-    """The module that `config.timestep_embedding` names."""
-    if config.timestep_embedding == "learned":
-        return nn.Embedding(config.max_episode_length, config.width)
-    if config.timestep_embedding == "sinusoidal":
-        return SinusoidalEmbedding(config.width)
-    return NoEmbedding()
+class DecisionLSTM(DecisionAgent):
+    """The classical recurrent rival."""
+
+    mixer = "lstm"
+
+
+class DecisionMinGRU(DecisionAgent):
+    """The minimal recurrent rival (Feng et al. 2024, arXiv 2410.01201)."""
+
+    mixer = "min-gru"
+
+
+PRESETS = (
+    register_agent("decision-aaren", DecisionAaren),
+    register_agent("decision-transformer", DecisionTransformer),
+    register_agent("decision-lstm", DecisionLSTM),
+    register_agent("decision-min-gru", DecisionMinGRU),
+)
+TrajectoryAgent = DecisionAgent  # its name in the first edition
