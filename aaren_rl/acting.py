@@ -74,30 +74,12 @@ class Policy(ABC):
         """Bytes of everything that goes from one step to the next, all environments together."""
 
 
-def copy_observations(observations: object, into: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Write observations to a float32 array, flattened.
-
-    Args:
-        observations: `[num_envs, *observation shape]`.
-        into: `[num_envs, observation_size]`; what it held before is lost in any case.
-        shape: what the observations' shape must be.
-
-    Raises:
-        UserError: for a wrong shape (both are named) or a number that is not finite.
-    """
-    array = np.asarray(observations)
-    if array.shape != shape:
-        raise UserError(f"observations must have shape {shape}, got {array.shape}")
-    into[...] = array.reshape(into.shape)
-    check_observations(into)
-
-
-def check_observations(observations: np.ndarray) -> None:
-    """Raise `UserError` for numbers that are not finite, `[num_envs, observation_size]`."""
-    finite = np.isfinite(observations)
+def _check_finite(what: str, numbers: np.ndarray) -> None:
+    """Raise `UserError` for numbers `[num_envs, size]` that are not finite."""
+    finite = np.isfinite(numbers)
     if not finite.all():
         bad = np.flatnonzero(~finite.all(axis=1)).tolist()
-        raise UserError(f"observations of environment {bad} are not finite")
+        raise UserError(f"{what} of environment {bad} are not finite")
 
 
 def check_actions(
@@ -120,9 +102,7 @@ def check_actions(
     if array.shape != shape:
         raise UserError(f"executed_actions must have shape {shape}, got {array.shape}")
     array = array.reshape(len(array), -1)
-    if not np.isfinite(array).all():
-        bad = np.flatnonzero(~np.isfinite(array).all(axis=1)).tolist()
-        raise UserError(f"executed_actions of environment {bad} are not finite")
+    _check_finite("executed_actions", array)
     if choices is None:
         return array.astype(np.float32)
     first, stop = choices[0], sum(choices)
@@ -251,13 +231,17 @@ class StepInputs:
         self._zeros = np.zeros(self.observation.size, np.float32), np.zeros(size)
 
     def see(self, observations: object) -> None:
-        """Fill `observation` alone; as `copy_observations`."""
+        """Check observations, `[num_envs, *observation shape]`, and fill `observation` alone.
+
+        Raises:
+            UserError: for a wrong shape (both are named) or a number that is not finite.
+        """
         array = np.asarray(observations)
         if array.shape != self._shape:
             raise UserError(f"observations must have shape {self._shape}, got {array.shape}")
         self._as_given[...] = array
         if not _surely_finite(self._flat_observation, self._zeros[0]):
-            check_observations(self.observation)
+            _check_finite("observations", self.observation)
 
     def take(
         self, observations: object, rewards: object, dones: object, timesteps: np.ndarray
@@ -265,7 +249,7 @@ class StepInputs:
         """Check what came from the environments and fill the arrays.
 
         Args:
-            observations: see `copy_observations`.
+            observations: see `see`.
             rewards: see `check_outcome`.
             dones: see `check_outcome`.
             timesteps: int64 `[num_envs, 1]`, the timestep that follows in each environment.

@@ -5,8 +5,7 @@ with its own linear embedding plus an embedding of the timestep; a layer norm; a
 action is read from the features of the step's second token. `AgentConfig.condition` says whether
 the return-to-go or the observation comes first, see `aaren_rl.agents.conditioning`.
 
-`DecisionAgent` is the one class. The mixer is a setting, and the sequence agents of this library
-are presets of it that differ in nothing else.
+`DecisionAgent` is the one class; the sequence agents are presets of it that differ in their mixer.
 """
 
 from __future__ import annotations
@@ -167,9 +166,8 @@ class DecisionAgent(Agent):
             return self._finish(tokens.flatten(1, 2))
         values = [self.scaled(returns_to_go), self.normalise(observations)]
         embedded = [self.embed_return, self.embed_observation]
-        if self.config.condition == "max-return":
-            values.reverse()
-            embedded.reverse()
+        if not self.asks_return:
+            values, embedded = values[::-1], embedded[::-1]
         if isinstance(self.embed_action, nn.Linear):
             values.append(self.actions.encode(actions))
             embedded.append(self.embed_action)
