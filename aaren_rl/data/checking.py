@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from aaren_rl.data.episode import BLOCK, Trajectory, warn_once
+from aaren_rl.data.episode import READ_STEPS, Trajectory, warn_once
 from aaren_rl.data.spaces import (
     flat_size,
     flatten_batch,
@@ -119,7 +119,7 @@ class Checker:
         self._actions = _Actions(where, action_space, known, trusted)
 
     def blocks(self, episodes: Iterable[Trajectory]) -> Iterator[Block]:
-        """The episodes, about `BLOCK` steps together.
+        """The episodes, about `READ_STEPS` steps together.
 
         Raises:
             UserError: no episodes, an empty one, lengths or shapes that do not fit, NaN or
@@ -224,7 +224,7 @@ class _Observations:
 
     def _choose(self, values: Any) -> Space:
         """The environment's space where the data fit it, else the declared one, else a Box."""
-        own = self._declared or _any_numbers(values)
+        own = _any_numbers(values) if self._declared is None else self._declared
         if self._known is None:
             return own
         theirs = self._known.observation_space
@@ -400,15 +400,16 @@ class _Actions:
 
 
 def _groups(episodes: Iterable[Trajectory]) -> Iterator[list[Trajectory]]:
-    """Neighbouring episodes, at least `BLOCK` steps together."""
+    """Neighbouring episodes, at most `READ_STEPS` steps together, or a single longer one."""
     group: list[Trajectory] = []
     steps = 0
     for episode in episodes:
-        group.append(episode)
-        steps += len(np.atleast_1d(episode.rewards))
-        if steps >= BLOCK:
+        length = len(np.atleast_1d(episode.rewards))
+        if group and steps + length > READ_STEPS:
             yield group
             group, steps = [], 0
+        group.append(episode)
+        steps += length
     if group:
         yield group
 
@@ -423,6 +424,8 @@ def _first_rows(observations: Any, steps: int) -> Any:
             raise UserError(
                 f"{rows} observations for {steps} rewards; {steps} or {steps + 1} expected"
             )
+        if array.dtype.kind == "f" and rows > steps and not np.isfinite(array[steps]).all():
+            raise UserError(f"NaN or infinity at step {steps}; finite numbers expected")
         return array[:steps]
 
     return map_arrays(first, observations)
@@ -448,7 +451,12 @@ def _any_numbers(values: Any) -> Space:
         return spaces.Dict({key: _any_numbers(part) for key, part in values.items()})
     if isinstance(values, tuple):
         return spaces.Tuple([_any_numbers(part) for part in values])
-    return spaces.Box(-np.inf, np.inf, numbers(values).shape[1:], np.float32)
+    array = numbers(values)
+    kind, shape = array.dtype.type, array.shape[1:]
+    if array.dtype.kind in "iu":
+        limits = np.iinfo(kind)
+        return spaces.Box(limits.min, limits.max, shape, kind)
+    return spaces.Box(-np.inf, np.inf, shape, kind if array.dtype.kind == "f" else np.float32)
 
 
 def _check_action_space(where: str, space: Space | None) -> None:

@@ -144,7 +144,7 @@ def _write_steps(
             rows["rewards"] = block.rewards
             rows["returns_to_go"] = returns_to_go(block.rewards, offsets)
             rows["timesteps"] = timesteps(block.lengths)
-            file.write(rows.tobytes())
+            file.write(rows.view(np.uint8).data)
             none = slice(0, 0)
             ends.append(
                 block._replace(

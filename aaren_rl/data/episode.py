@@ -14,7 +14,9 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 BLOCK = 1 << 14
-"""Steps that are read, checked or summed together where all steps are."""
+"""Steps that are summed together where all steps are."""
+READ_STEPS = 1 << 12
+"""Steps that are read and checked together; some copies of them are in memory at once."""
 
 
 @dataclass(frozen=True, eq=False)

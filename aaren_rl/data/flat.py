@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from aaren_rl.data.episode import BLOCK, Trajectory
+from aaren_rl.data.episode import BLOCK, READ_STEPS, Trajectory
 from aaren_rl.data.sources.hdf5 import read_array
 from aaren_rl.data.spaces import join_rows, map_arrays
 from aaren_rl.errors import UserError
@@ -64,6 +64,9 @@ def flat_arrays(where: str, what: str, given: Mapping[str, Any]) -> dict[str, An
     for name, values in arrays.items():
         map_arrays(lambda part, name=name: _check_array(f"{where}: {name}", part), values)
     steps = len(arrays["actions"])
+    after = arrays.get("next_observations")
+    if after is not None and any(len(part) != steps for part in _leaves(after)):
+        del arrays["next_observations"]  # only converting asks for it
     for name, values in arrays.items():
         for rows in {len(part) for part in _leaves(values)}:
             if rows != steps and not (name == "observations" and rows == steps + 1):
@@ -98,7 +101,7 @@ def flat_episodes(
     *,
     last_observation: bool = False,
 ) -> Iterator[Trajectory]:
-    """The episodes, read about `BLOCK` steps at a time.
+    """The episodes, read about `READ_STEPS` steps at a time.
 
     An episode ends where `terminals` or `timeouts` is set, or after `options.episode_length`
     steps. Steps behind the last end are an episode with neither flag, an unfinished one.
@@ -120,7 +123,7 @@ def flat_episodes(
     names = [name for name in arrays if name != "next_observations" or last_observation]
     first = 0
     while first < len(offsets) - 1:
-        last = int(np.searchsorted(offsets, offsets[first] + BLOCK, side="right")) - 1
+        last = int(np.searchsorted(offsets, offsets[first] + READ_STEPS, side="right")) - 1
         last = min(max(last, first + 1), len(offsets) - 1)
         start = int(offsets[first])
         rows = slice(start, int(offsets[last]))

@@ -13,14 +13,14 @@ import pytest
 from gymnasium import spaces
 
 from aaren_rl.data import TrajectoryDataset, load_trajectories
-from aaren_rl.data.sources.d4rl import is_d4rl_name, read_d4rl
+from aaren_rl.data.sources.d4rl import is_d4rl_name
 from aaren_rl.errors import UserError
 
 ADDRESS = "http://127.0.0.1:9/offline_rl/gym_mujoco_v2/hopper_medium-v2.hdf5"  # nobody answers
 
 
 def test_every_step_round_trips(d4rl_file: Any, shipped: TrajectoryDataset) -> None:
-    data = read_d4rl(d4rl_file.path)
+    data = load_trajectories(d4rl_file.path)
     steps = int(shipped.offsets[d4rl_file.episodes]) + d4rl_file.unfinished_steps
     assert data.num_steps == steps
     assert data.lengths.tolist() == [
@@ -36,14 +36,14 @@ def test_every_step_round_trips(d4rl_file: Any, shipped: TrajectoryDataset) -> N
 
 
 def test_ends_of_episodes(d4rl_file: Any, shipped: TrajectoryDataset) -> None:
-    data = read_d4rl(d4rl_file.path)
+    data = load_trajectories(d4rl_file.path)
     assert data.terminated.tolist() == [*shipped.terminated[: d4rl_file.episodes].tolist(), False]
     assert data.truncated.tolist() == [*shipped.truncated[: d4rl_file.episodes].tolist(), True]
     assert set(shipped.terminated[: d4rl_file.episodes].tolist()) == {True, False}
 
 
 def test_spaces_scores_and_name(d4rl_file: Any) -> None:
-    data = read_d4rl(d4rl_file.path)
+    data = load_trajectories(d4rl_file.path)
     assert data.name == "hopper_medium-v2"
     assert data.observation_space == spaces.Box(-np.inf, np.inf, (11,), np.float32)
     assert data.action_space == spaces.Box(-1, 1, (3,), np.float32)
@@ -64,10 +64,10 @@ def own_file(d4rl_file: Any, tmp_path: Path) -> Path:
 
 
 def test_columns_of_rewards_and_ends(own_file: Path) -> None:
-    flat = read_d4rl(own_file)
+    flat = load_trajectories(own_file)
     for field in ("rewards", "terminals", "timeouts"):
         change(own_file, field, lambda values: values[:, None])
-    columns = read_d4rl(own_file)
+    columns = load_trajectories(own_file)
     np.testing.assert_array_equal(columns.rewards, flat.rewards)
     np.testing.assert_array_equal(columns.offsets, flat.offsets)
 
@@ -75,7 +75,7 @@ def test_columns_of_rewards_and_ends(own_file: Path) -> None:
 def test_float64_and_finished_files(own_file: Path, d4rl_file: Any) -> None:
     change(own_file, "observations", lambda values: values.astype(np.float64))
     change(own_file, "timeouts", lambda values: np.append(values[:-1], True))
-    data = read_d4rl(own_file)
+    data = load_trajectories(own_file)
     assert data.observations.dtype == np.float32
     assert data.num_episodes == d4rl_file.episodes + 1
     assert data.truncated[-1]
@@ -83,7 +83,7 @@ def test_float64_and_finished_files(own_file: Path, d4rl_file: Any) -> None:
 
 def test_integer_actions_are_discrete(own_file: Path) -> None:
     change(own_file, "actions", lambda values: np.arange(len(values)) % 4)
-    data = read_d4rl(own_file)
+    data = load_trajectories(own_file)
     assert data.action_space == spaces.Discrete(4)
     assert data.actions.dtype == np.int64
 
@@ -94,7 +94,10 @@ def poison(values: np.ndarray) -> np.ndarray:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
-    "missing array": (lambda p: delete(p, "timeouts"), ["'timeouts' missing", "terminals"]),
+    "missing array": (
+        lambda p: delete(p, "actions"),
+        ["'actions' missing", "a D4RL file has", "this one has infos"],
+    ),
     "lengths": (
         lambda p: change(p, "observations", lambda v: v[:-1]),
         ["rows of observations", "actions"],
@@ -144,7 +147,7 @@ def test_what_is_broken_is_named_in_one_line(own_file: Path, case: str) -> None:
     break_it, fragments = BROKEN[case]
     break_it(own_file)
     with pytest.raises(UserError) as caught:
-        read_d4rl(own_file)
+        load_trajectories(own_file)
     message = str(caught.value)
     assert "\n" not in message
     for fragment in [str(own_file), *fragments]:
@@ -154,7 +157,7 @@ def test_what_is_broken_is_named_in_one_line(own_file: Path, case: str) -> None:
 def test_minaris_file_alone_is_told_from_d4rls(tmp_path: Path, small_root: Path) -> None:
     source = small_root / "test" / "hopper-v3" / "data" / "main_data.hdf5"
     with pytest.raises(UserError, match=r"Minari's layout; give the folder"):
-        read_d4rl(Path(shutil.copy(source, tmp_path / "copy.hdf5")))
+        load_trajectories(Path(shutil.copy(source, tmp_path / "copy.hdf5")))
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def open_minari(folder: Path) -> Recording:
         env_spec = getattr(dataset, "_eval_env_spec", None) or dataset.env_spec
     except Exception as error:  # Minari raises whatever its parsers raise
         raise UserError(f"{data / METADATA}: Minari cannot read it: {one_line(error)}") from error
-    straight = hdf5 and not _has_images(dataset.observation_space)
+    straight = hdf5 and not has_images(dataset.observation_space)
     where = data / HDF5_FILE if straight else data
     form = metadata.get("d4rl")  # written by `aaren-rl convert`
     unfinished = isinstance(form, dict) and bool(form.get("unfinished"))
@@ -227,12 +227,12 @@ def _first_length(values: Any) -> int:
     return len(values)
 
 
-def _has_images(space: spaces.Space[Any]) -> bool:
+def has_images(space: spaces.Space[Any]) -> bool:
     """Whether Minari may have stored parts of this space as compressed images."""
     if isinstance(space, spaces.Dict):
-        return any(_has_images(part) for part in space.values())
+        return any(has_images(part) for part in space.values())
     if isinstance(space, spaces.Tuple):
-        return any(_has_images(part) for part in space)
+        return any(has_images(part) for part in space)
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) > 1
 
 
