@@ -104,7 +104,9 @@ def convert_recording(
         raise UserError(f"{error} (read as {recording.kind})") from error
     observation_space, action_space = checker.spaces()
     if has_images(observation_space):
-        raise UserError(f"{recording.where}: observations {observation_space}: pictures; not converted")
+        raise UserError(
+            f"{recording.where}: observations {observation_space}: pictures; not converted"
+        )
     scores = recording.reference_scores
     metadata: dict[str, Any] = {
         "description": f"Converted from {Path(recording.where).name} by aaren-rl convert"

@@ -23,13 +23,12 @@ from numpy.typing import NDArray
 from aaren_rl.data.checking import Block, Known
 from aaren_rl.data.episode import Recording
 from aaren_rl.data.rows import Rows
+from aaren_rl.data.statistics import returns_to_go, timesteps
 from aaren_rl.data.trajectory import (
     STEP_FIELDS,
     TrajectoryDataset,
     recording_checker,
-    returns_to_go,
     shifted,
-    timesteps,
 )
 from aaren_rl.errors import UserError
 from aaren_rl.files import read_json, sync_folder, write_json
@@ -65,7 +64,9 @@ def cached(
     files = [(str(file.resolve()), file.stat()) for file in recording.files]
     stats = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]
     declared = [] if known is None else [serialize_space(space) for space in known[:2]]
-    text = json.dumps([FORMAT, recording.name, recording.reference_scores, stats, declared, settings])
+    text = json.dumps(
+        [FORMAT, recording.name, recording.reference_scores, stats, declared, settings]
+    )
     folder = cache / hashlib.sha256(text.encode()).hexdigest()[:32]
     if not folder.is_dir():
         try:
@@ -164,7 +165,9 @@ def _record(observation_size: int, action_size: int | None) -> np.dtype[Any]:
         [
             ("rewards", np.float64),
             ("timesteps", np.int64),
-            ("actions", np.int64) if action_size is None else ("actions", np.float32, (action_size,)),
+            ("actions", np.int64)
+            if action_size is None
+            else ("actions", np.float32, (action_size,)),
             ("observations", np.float32, (observation_size,)),
             ("returns_to_go", np.float32),
         ]

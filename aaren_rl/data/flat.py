@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import h5py
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from aaren_rl.data.episode import BLOCK, READ_STEPS, Trajectory
 from aaren_rl.data.sources.hdf5 import read_array
-from aaren_rl.data.spaces import join_rows, map_arrays
+from aaren_rl.data.spaces import join_rows, map_arrays, named, numbers
 from aaren_rl.errors import UserError
 
 NAMES = {
@@ -62,7 +63,8 @@ def flat_arrays(where: str, what: str, given: Mapping[str, Any]) -> dict[str, An
         if name not in arrays:
             raise UserError(f"{where}: array {name!r} missing; {what} has {', '.join(NEEDED)}")
     for name, values in arrays.items():
-        map_arrays(lambda part, name=name: _check_array(f"{where}: {name}", part), values)
+        for part in _leaves(values):
+            _check_array(f"{where}: {name}", part)
     steps = len(arrays["actions"])
     after = arrays.get("next_observations")
     if after is not None and any(len(part) != steps for part in _leaves(after)):
@@ -146,7 +148,7 @@ def _offsets(where: str, arrays: Mapping[str, Any], length: int | None) -> NDArr
     offsets = np.unique(np.concatenate(ends))
     if length is None:
         return offsets
-    cuts = [np.arange(low, high, length) for low, high in zip(offsets, offsets[1:], strict=False)]
+    cuts = [np.arange(low, high, length) for low, high in pairwise(offsets)]
     return np.concatenate([*cuts, offsets[-1:]])
 
 
@@ -179,3 +181,31 @@ def _episode(block: dict[str, Any], low: int, high: int, length: int | None) -> 
         or (high - low == length and not ends.get("terminals", False)),
     )
 
+
+def as_trajectory(where: str, episode: Mapping[str, Any]) -> Trajectory:
+    """An episode in a dictionary, see `TrajectoryDataset.from_episodes`.
+
+    Raises:
+        UserError: not a dictionary, a field missing, or an end before the last step.
+    """
+    if not isinstance(episode, Mapping):
+        raise UserError(f"{where}: a {type(episode).__name__}; a dictionary of arrays expected")
+    for field in ("observations", "actions", "rewards"):
+        if field not in episode:
+            raise UserError(f"{where}: {field!r} missing")
+    with named(f"{where}: actions"):
+        actions = numbers(episode["actions"])
+    ends = {}
+    for field in ENDS:
+        given = next((episode[each] for each in NAMES[field] if each in episode), False)
+        flags = np.atleast_1d(np.asarray(False if given is None else given)).astype(bool)
+        if flags[:-1].any():
+            raise UserError(f"{where}: {field} before the last step; give one episode each")
+        ends[field] = bool(flags.size and flags[-1])
+    return Trajectory(
+        observations=episode["observations"],
+        actions=actions,
+        rewards=np.asarray(episode["rewards"]),
+        terminated=ends["terminals"],
+        truncated=ends["timeouts"],
+    )

@@ -7,9 +7,8 @@ agent sees the same numbers in training and in acting.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -92,6 +91,33 @@ def numbers(values: Any) -> NDArray[Any]:
     if array.dtype.kind not in "biuf":
         raise UserError(f"values of type {array.dtype}: numbers expected")
     return array
+
+
+def flatten_rows(
+    space: spaces.Space[Any], values: Any, dtype: type[np.floating[Any]]
+) -> NDArray[Any]:
+    """`flatten_batch`, which also takes rows that are flat already."""
+    if isinstance(space, spaces.Box) and not isinstance(values, (dict, tuple)):
+        values = numbers(values)
+        flat = values.ndim < 3 or len(space.shape) < 2
+        if flat and values.size == len(values) * flat_size(space):
+            values = values.reshape(len(values), *space.shape)
+    return flatten_batch(space, values, dtype)
+
+
+def one_a_step(values: Any) -> NDArray[Any]:
+    """Numbers of shape `[T]` or `[T, 1]` as `[T]`."""
+    array = numbers(values)
+    if array.ndim == 0 or array.size != len(array):
+        raise UserError(f"shape {list(array.shape)}; one value a step expected")
+    return array.reshape(-1)
+
+
+def check_finite(values: NDArray[Any]) -> None:
+    """Raise UserError that names the first row with a NaN or an infinity, if there is one."""
+    if not np.isfinite(values).all():
+        row = int(np.argwhere(~np.isfinite(values))[0][0])
+        raise UserError(f"NaN or infinity at step {row}; finite numbers expected")
 
 
 def map_arrays(function: Callable[[Any], Any], values: Any) -> Any:

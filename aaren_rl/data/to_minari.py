@@ -126,7 +126,9 @@ def _write_episodes(
             group.attrs["id"] = index
             group.attrs["total_steps"] = length
             where = f"{name}: episode {index}"
-            _write(where, group, "observations", episode.observations, length + 1, length, compression)
+            _write(
+                where, group, "observations", episode.observations, length + 1, length, compression
+            )
             for field, values in (
                 ("actions", episode.actions),
                 ("rewards", np.asarray(episode.rewards, np.float64).reshape(length)),
@@ -152,7 +154,7 @@ def _write(
         return
     array = np.asarray(values)
     if len(array) != rows:
-        raise UserError(
-            f"{where}: {len(array)} {field} for {steps} actions; Minari stores {rows}"
-        )
-    group.create_dataset(field, data=array, compression=compression, shuffle=compression is not None)
+        raise UserError(f"{where}: {len(array)} {field} for {steps} actions; Minari stores {rows}")
+    group.create_dataset(
+        field, data=array, compression=compression, shuffle=compression is not None
+    )

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from aaren_rl.data.checking import Checker, Known, known_environment
 from aaren_rl.data.episode import BLOCK, Recording, Trajectory
-from aaren_rl.data.flat import ENDS, NAMES, FlatOptions, flat_arrays, flat_episodes
+from aaren_rl.data.flat import FlatOptions, as_trajectory, flat_arrays, flat_episodes
 from aaren_rl.data.rows import Rows
-from aaren_rl.data.spaces import map_arrays, named, numbers
+from aaren_rl.data.spaces import map_arrays
+from aaren_rl.data.statistics import column_statistics, returns_to_go, timesteps
 from aaren_rl.errors import UserError
 
-CONSTANT_STD = 1e-8  # a column counts as constant up to this standard deviation,
-CONSTANT_ROUNDINGS = 4 * float(np.finfo(np.float32).eps)  # or up to this share of its mean
 STEP_FIELDS = ("observations", "actions", "rewards", "returns_to_go", "timesteps")
 
 
@@ -202,9 +200,7 @@ class TrajectoryDataset:
         )
 
     @classmethod
-    def from_recording(
-        cls, recording: Recording, known: Known | None = None
-    ) -> TrajectoryDataset:
+    def from_recording(cls, recording: Recording, known: Known | None = None) -> TrajectoryDataset:
         """Read a recording into memory; `known` is what its environment says, if that was asked.
 
         Raises:
@@ -350,33 +346,6 @@ class TrajectoryDataset:
         return self.subset(np.sort(best_first[:count]))
 
 
-def column_statistics(rows: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of each column, to standardise by.
-
-    A column counts as constant, and gets a deviation of 1, when its deviation is at most 1e-8, or
-    at most four float32 roundings of its mean: that is the noise of a simulator or of float32, not
-    information, and dividing by it would make any other value enormous.
-
-    Args:
-        rows: float32 `[steps, columns]` or `[steps]`, an array or a `Rows`.
-
-    Returns:
-        Mean and deviation, float32 `[columns]` or `[]` each.
-    """
-    starts, steps = range(0, len(rows), BLOCK), len(rows)
-    # Deviations from the first row, in float64: they are exactly 0 where a column is constant, and
-    # a large mean costs no digits of the deviation.
-    first = np.asarray(rows[0:1], dtype=np.float64)[0]
-    away = sum((rows[start : start + BLOCK] - first).sum(axis=0) for start in starts) / steps
-    mean = first + away
-    square = sum(
-        ((rows[start : start + BLOCK] - first - away) ** 2).sum(axis=0) for start in starts
-    )
-    std = np.sqrt(square / steps)
-    constant = std <= np.maximum(CONSTANT_STD, CONSTANT_ROUNDINGS * np.abs(mean))
-    return mean.astype(np.float32), np.where(constant, 1.0, std).astype(np.float32)
-
-
 def _rows_of_episodes(data: TrajectoryDataset, chosen: NDArray[np.int64]) -> dict[str, Any]:
     """The arrays with a row for each step, of these episodes alone, in this order."""
     fields: dict[str, Any] = {field: getattr(data, field) for field in STEP_FIELDS}
@@ -399,32 +368,7 @@ def _blocks_of_episodes(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int, 
         first = last
 
 
-def returns_to_go(rewards: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Undiscounted rewards from each step to its episode's end.
-
-    Args:
-        rewards: float64 `[steps]`.
-        offsets: int64 `[episodes + 1]`, where episodes begin and end.
-
-    Returns:
-        float64 `[steps]`.
-    """
-    # Each episode is summed on its own: the difference of two running sums over the whole dataset
-    # would cost digits that grow with the dataset.
-    result = np.empty_like(rewards)
-    for start, stop in pairwise(offsets.tolist()):
-        result[start:stop] = np.cumsum(rewards[start:stop][::-1])[::-1]
-    return result
-
-
-def timesteps(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each step's number within its episode, from 0, int64 `[steps]`."""
-    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-
-
-def shifted(
-    observations: NDArray[Any], offset: NDArray[np.float64] | None
-) -> NDArray[np.float32]:
+def shifted(observations: NDArray[Any], offset: NDArray[np.float64] | None) -> NDArray[np.float32]:
     """Observations of a block as they are stored: less the offset, then float32."""
     moved = observations if offset is None else observations - offset
     return moved.astype(np.float32, copy=False)
@@ -438,33 +382,4 @@ def recording_checker(recording: Recording, known: Known | None) -> Checker:
         recording.action_space,
         known=known,
         trusted=recording.env_spec is not None,
-    )
-
-
-def as_trajectory(where: str, episode: Mapping[str, Any]) -> Trajectory:
-    """An episode in a dictionary, see `TrajectoryDataset.from_episodes`.
-
-    Raises:
-        UserError: not a dictionary, a field missing, or an end before the last step.
-    """
-    if not isinstance(episode, Mapping):
-        raise UserError(f"{where}: a {type(episode).__name__}; a dictionary of arrays expected")
-    for field in ("observations", "actions", "rewards"):
-        if field not in episode:
-            raise UserError(f"{where}: {field!r} missing")
-    with named(f"{where}: actions"):
-        actions = numbers(episode["actions"])
-    ends = {}
-    for field in ENDS:
-        given = next((episode[each] for each in NAMES[field] if each in episode), False)
-        flags = np.atleast_1d(np.asarray(False if given is None else given)).astype(bool)
-        if flags[:-1].any():
-            raise UserError(f"{where}: {field} before the last step; give one episode each")
-        ends[field] = bool(flags.size and flags[-1])
-    return Trajectory(
-        observations=episode["observations"],
-        actions=actions,
-        rewards=np.asarray(episode["rewards"]),
-        terminated=ends["terminals"],
-        truncated=ends["timeouts"],
     )

@@ -20,11 +20,12 @@ from aaren_rl.data import (
     StreamSampler,
     TrajectoryDataset,
     WindowSampler,
-    load_trajectories,
+    load_dataset,
 )
 from aaren_rl.data.prefetch import prefetched
 from aaren_rl.envs import check_environment, environment_of, make_vector_env, target_return
 from aaren_rl.envs.tasks import robot_of
+from aaren_rl.envs.vector import environment_spec, make_env
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.rollout import check_length
 from aaren_rl.files import (
@@ -113,9 +114,14 @@ def _train(config: TrainConfig) -> dict[str, Any]:
 
 
 def load_data(config: TrainSettings) -> TrajectoryDataset:
-    """The data that the settings name, where they say; all episodes."""
-    return load_trajectories(
+    """The data that the settings name, where they say; all episodes.
+
+    The environment's spaces win over the file's, where `--environment` names one.
+    """
+    named = config.environment not in (None, "none")
+    return load_dataset(
         config.dataset,
+        env=make_env(environment_spec(str(config.environment))) if named else None,
         on=config.data_on,
         cache=config.data_cache,
         keep_unfinished_episode=config.keep_unfinished_episode,

@@ -65,7 +65,9 @@ def d4rl_file(path: Path, *, copies: int = 1, width: int = 1, **changes: Any) ->
             if name.startswith("metadata"):
                 file[name] = values
                 continue
-            node = file.create_dataset(name, (copies * len(values), *values.shape[1:]), values.dtype)
+            node = file.create_dataset(
+                name, (copies * len(values), *values.shape[1:]), values.dtype
+            )
             for copy in range(copies):
                 node[copy * len(values) : (copy + 1) * len(values)] = values
         if copies == 1:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -287,3 +289,54 @@ def test_a_name_that_the_package_does_not_know(install: Callable[[str], None]) -
     install(ADDRESS)
     with pytest.raises(UserError, match=r"'hopper-medum-v2'.*hopper-medium-v2"):
         load_trajectories("hopper-medum-v2")
+
+
+def test_ends_at_terminals_where_there_are_no_timeouts(own_file: Path, d4rl_file: Any) -> None:
+    whole = load_trajectories(own_file)
+    delete(own_file, "timeouts")
+    data = load_trajectories(own_file)
+    ends = (np.flatnonzero(whole.terminated) + 1).tolist()
+    wanted = whole.offsets[[0, *ends, -1]]
+    np.testing.assert_array_equal(data.offsets, np.unique(wanted))
+    assert data.terminated.tolist() == [True] * len(ends) + [False]
+    cut = load_trajectories(own_file, episode_length=250)
+    assert cut.max_episode_length == 250
+    np.testing.assert_array_equal(cut.terminated.sum(), data.terminated.sum())
+    with pytest.raises(UserError, match="episode length 0: at least 1 expected"):
+        load_trajectories(own_file, episode_length=0)
+    delete(own_file, "terminals")
+    assert load_trajectories(own_file).num_episodes == 1
+
+
+def test_a_file_that_another_process_writes(own_file: Path) -> None:
+    """It is not called corrupt."""
+    code = (
+        "import h5py, sys; file = h5py.File(sys.argv[1], 'r+'); print('open', flush=True); "
+        "sys.stdin.read()"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code, str(own_file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert writer.stdin is not None
+    assert writer.stdout is not None
+    try:
+        writer.stdout.readline()
+        with pytest.raises(UserError, match="in use: another process is writing") as caught:
+            load_trajectories(own_file)
+        assert "corrupt" not in str(caught.value)
+    finally:
+        writer.communicate()
+    load_trajectories(own_file)
+
+
+def test_a_file_without_permission(own_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() == 0:  # root may read everything: h5py's answer is played
+        error = PermissionError(13, "Unable to synchronously open file")
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(h5py, "File", refuse)
+    own_file.chmod(0)
+    with pytest.raises(UserError, match="cannot be read: no permission"):
+        load_trajectories(own_file)

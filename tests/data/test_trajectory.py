@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aaren_rl.data import Trajectory, TrajectoryDataset
-from aaren_rl.data.trajectory import returns_to_go
+from aaren_rl.data.statistics import returns_to_go
 from aaren_rl.errors import UserError
 
 BOX = spaces.Box(-np.inf, np.inf, (2,), np.float64)

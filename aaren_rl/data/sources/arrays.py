@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from aaren_rl.data.episode import Recording, Trajectory
-from aaren_rl.data.flat import FlatOptions, flat_arrays, flat_episodes
-from aaren_rl.data.trajectory import as_trajectory
+from aaren_rl.data.flat import FlatOptions, as_trajectory, flat_arrays, flat_episodes
 from aaren_rl.errors import UserError, one_line
 
 

@@ -54,8 +54,9 @@ def _version_1(path: Path, file: h5py.File) -> Recording:
                     steps -= 1
                     actions, rewards = actions[:-1], rewards[1:]
                 if steps:
-                    ends = episode.terminated, episode.truncated
-                    yield Trajectory(episode.observations, actions, rewards, *ends)
+                    terminated = episode.terminated
+                    truncated = episode.truncated and not terminated
+                    yield Trajectory(episode.observations, actions, rewards, terminated, truncated)
 
     kind = "a d3rlpy file (v1)"
     return Recording(path.stem, episodes, kind, str(path), files=[path])

@@ -73,9 +73,7 @@ def open_d4rl(
     def episodes(last_observation: bool = False) -> Iterator[Trajectory]:
         with open_hdf5(path) as file:
             arrays = check_d4rl(path, file)
-            yield from flat_episodes(
-                str(path), arrays, options, last_observation=last_observation
-            )
+            yield from flat_episodes(str(path), arrays, options, last_observation=last_observation)
 
     return Recording(
         name=name,

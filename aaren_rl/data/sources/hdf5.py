@@ -84,20 +84,19 @@ class ArrayReader:
         except (KeyError, ValueError):
             return None
 
-    def array(self, where: str, group: h5py.h5g.GroupID, field: str) -> NDArray[Any]:
+    def array(self, group: h5py.h5g.GroupID, field: str) -> NDArray[Any]:
         """An array of a group.
 
         Raises:
             UserError: there is none of this name, or its part of the file is broken.
         """
         try:
-            node = h5py.h5o.open(group, field.encode())
-        except KeyError:
+            node = h5py.h5d.open(group, field.encode())
+        except (KeyError, TypeError, ValueError):
             path = group_name(group)
-            raise UserError(f"{where}: field {field!r} missing in {path}") from None
-        if not isinstance(node, h5py.h5d.DatasetID):
-            path = f"{group_name(group)}/{field}"
-            raise UserError(f"{where}: {path} is a group; an array expected")
+            if field.encode() not in group:
+                raise UserError(f"field {field!r} missing in {path}") from None
+            raise UserError(f"{path}/{field} is a group; an array expected") from None
         try:
             stored = node.get_type()
             known = self._dtypes.get(field)
@@ -108,10 +107,9 @@ class ArrayReader:
             node.read(h5py.h5s.ALL, h5py.h5s.ALL, values, known[1])
         except (OSError, RuntimeError, ValueError, TypeError) as error:
             raise UserError(
-                f"{where}: {field}: does not read, the file is corrupt or cut short: "
-                f"{one_line(error)}"
+                f"{field}: does not read, the file is corrupt or cut short: {one_line(error)}"
             ) from error
-        return np.atleast_1d(values)
+        return values if values.ndim else values.reshape(1)
 
 
 def group_name(group: h5py.h5g.GroupID) -> str:

@@ -114,9 +114,7 @@ def open_recording(name_or_path: str | Path, **options: Any) -> Recording:
     return _recording_of(opened) if isinstance(opened, TrajectoryDataset) else opened
 
 
-def _open(
-    name: str, source: str | None, options: dict[str, Any]
-) -> Recording | TrajectoryDataset:
+def _open(name: str, source: str | None, options: dict[str, Any]) -> Recording | TrajectoryDataset:
     """Ask the sources."""
     theirs = [each for each in SOURCES if each not in OURS]
     for each in [source] if source else [*theirs, *OURS]:

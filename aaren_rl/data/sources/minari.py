@@ -27,10 +27,12 @@ from minari.storage import remotes as minari_remotes
 from aaren_rl.data.episode import Recording, Trajectory
 from aaren_rl.data.reference_scores import reference_scores
 from aaren_rl.data.sources.hdf5 import ArrayReader, group_name, open_hdf5
+from aaren_rl.data.spaces import named
 from aaren_rl.errors import UserError, one_line
 
 METADATA = "metadata.json"
 HDF5_FILE = "main_data.hdf5"
+FIELDS = ("observations", "actions", "rewards", "terminations", "truncations")
 CONNECTION_SECONDS = 10.0
 SHIPPED_ROOT = Path(__file__).parent.parent / "datasets"  # laid out as a Minari root
 
@@ -136,79 +138,63 @@ def _reference_scores(metadata: dict[str, Any]) -> tuple[float, float] | None:
 
 def _hdf5_episodes(path: Path, dataset: minari.MinariDataset) -> Iterator[Trajectory]:
     """The episodes of a Minari HDF5 file, in order, read straight and without their infos."""
+    spaces_of = {"observations": dataset.observation_space, "actions": dataset.action_space}
     with open_hdf5(path) as file:
         reader = ArrayReader(file)
         for index in range(dataset.total_episodes):
-            where = f"{path}: episode {index}"
-            group = reader.group(f"episode_{index}")
-            if group is None:
-                raise UserError(
-                    f"{where}: no group 'episode_{index}'; {dataset.total_episodes} episodes "
-                    "expected"
+            try:
+                group = reader.group(f"episode_{index}")
+                if group is None:
+                    raise UserError(
+                        f"no group 'episode_{index}'; {dataset.total_episodes} episodes expected"
+                    )
+                yield _trajectory(
+                    {
+                        field: _read_values(reader, group, field, spaces_of.get(field))
+                        for field in FIELDS
+                    }
                 )
-            spaces_of = {
-                "observations": dataset.observation_space,
-                "actions": dataset.action_space,
-                "rewards": None,
-                "terminations": None,
-                "truncations": None,
-            }
-            values = {
-                field: _read_values(where, reader, group, field, space)
-                for field, space in spaces_of.items()
-            }
-            yield _trajectory(where, values)
+            except UserError as error:
+                raise UserError(f"{path}: episode {index}: {error}") from None
 
 
 def _read_values(
-    where: str,
-    reader: ArrayReader,
-    group: h5py.h5g.GroupID,
-    field: str,
-    space: spaces.Space[Any] | None,
+    reader: ArrayReader, group: h5py.h5g.GroupID, field: str, space: spaces.Space[Any] | None
 ) -> Any:
     """An array; for a Dict or Tuple space, Minari's group of arrays as a dict or tuple."""
     if not isinstance(space, (spaces.Dict, spaces.Tuple)):
-        return reader.array(where, group, field)
+        return reader.array(group, field)
     path = f"{group_name(group)}/{field}"
     parts = reader.group(path)
     if parts is None:
-        there = h5py.h5g.GroupID.__contains__(group, field.encode())
-        what = "is an array" if there else "is missing"
-        raise UserError(f"{where}: {path} {what}; a group expected for {space}")
+        what = "is an array" if field.encode() in group else "is missing"
+        raise UserError(f"{path} {what}; a group expected for {space}")
     if isinstance(space, spaces.Dict):
-        return {key: _read_values(where, reader, parts, key, part) for key, part in space.items()}
-    return tuple(
-        _read_values(where, reader, parts, f"_index_{i}", part) for i, part in enumerate(space)
-    )
+        return {key: _read_values(reader, parts, key, part) for key, part in space.items()}
+    return tuple(_read_values(reader, parts, f"_index_{i}", part) for i, part in enumerate(space))
 
 
 def _minari_episodes(data: Path, dataset: minari.MinariDataset) -> Iterator[Trajectory]:
     """Episodes by way of Minari: Arrow and Parquet files, and compressed images."""
     try:
         for index, episode in enumerate(dataset.iterate_episodes()):
-            fields = ("observations", "actions", "rewards", "terminations", "truncations")
-            values = {field: getattr(episode, field) for field in fields}
-            yield _trajectory(f"{data}: episode {index}", values)
+            with named(f"{data}: episode {index}"):
+                yield _trajectory({field: getattr(episode, field) for field in FIELDS})
     except UserError:
         raise
     except Exception as error:  # Minari raises whatever its formats' libraries raise
         raise UserError(f"{data}: Minari cannot read it: {one_line(error)}") from error
 
 
-def _trajectory(where: str, values: dict[str, Any]) -> Trajectory:
+def _trajectory(values: dict[str, Any]) -> Trajectory:
     """Check what is Minari's alone: one observation more than actions, and the final flags."""
     steps = len(values["actions"])
     rows = _first_length(values["observations"])
     if rows != steps + 1:
-        raise UserError(
-            f"{where}: {rows} observations for {steps} actions; Minari stores {steps + 1}"
-        )
+        raise UserError(f"{rows} observations for {steps} actions; Minari stores {steps + 1}")
     for field in ("terminations", "truncations"):
         if len(values[field]) != steps:
-            raise UserError(
-                f"{where}: {len(values[field])} {field} for {steps} actions; {steps} expected"
-            )
+            raise UserError(f"{len(values[field])} {field} for {steps} actions; {steps} expected")
     terminated = bool(steps and values["terminations"][-1])
     return Trajectory(
         observations=values["observations"],
