@@ -124,6 +124,8 @@ class Actions:
 
     def _widened(self, space: spaces.Box) -> spaces.Box:
         """The declared space, with room for the data."""
+        assert self._low is not None
+        assert self._high is not None
         least, most = _bounds(space)
         inside = (self._low >= least - _tolerance(least)) & (self._high <= most + _tolerance(most))
         if inside.all():

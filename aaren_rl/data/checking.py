@@ -63,6 +63,8 @@ def known_environment(env: Any) -> Known:
         make = env if callable(env) else lambda: gymnasium.make(env, disable_env_checker=True)
         try:
             env = made = make()
+        except UserError:
+            raise
         except Exception as error:  # whatever the environment raises
             raise UserError(f"environment {env}: cannot be made: {one_line(error)}") from error
     single = "single_" if hasattr(env, "single_observation_space") else ""

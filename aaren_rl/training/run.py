@@ -118,10 +118,10 @@ def load_data(config: TrainSettings) -> TrajectoryDataset:
 
     The environment's spaces win over the file's, where `--environment` names one.
     """
-    named = config.environment not in (None, "none")
+    name = config.environment
     return load_dataset(
         config.dataset,
-        env=make_env(environment_spec(str(config.environment))) if named else None,
+        env=None if name in (None, "none") else lambda: make_env(environment_spec(str(name))),
         on=config.data_on,
         cache=config.data_cache,
         keep_unfinished_episode=config.keep_unfinished_episode,
