@@ -61,9 +61,16 @@ def cached(
     Raises:
         UserError: the recording does not read, or the cache cannot be written.
     """
+    if not recording.files:
+        raise UserError(
+            f"{recording.where}: {recording.kind} does not say which files it is made of, so that "
+            "a copy on the disk could not be told from an older one; read it into memory"
+        )
     files = [(str(file.resolve()), file.stat()) for file in recording.files]
     stats = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]
-    declared = [] if known is None else [serialize_space(space) for space in known[:2]]
+    declared: list[Any] = []
+    if known is not None:
+        declared = [*(serialize_space(space) for space in known[:2]), _spec_json(known.spec)]
     text = json.dumps(
         [FORMAT, recording.name, recording.reference_scores, stats, declared, settings]
     )
@@ -118,7 +125,7 @@ def write_dataset(folder: Path, recording: Recording, known: Known | None = None
         "name": recording.name,
         "observation_space": serialize_space(observation_space),
         "action_space": serialize_space(action_space),
-        "env_spec": None if spec is None else spec.to_json(),
+        "env_spec": _spec_json(spec),
         "reference_scores": recording.reference_scores and list(recording.reference_scores),
         "observation_offset": None if offset is None else offset.tolist(),
         "observation_size": ends[0].observations.shape[1],
@@ -157,6 +164,14 @@ def _write_steps(
         file.flush()
         os.fsync(file.fileno())
     return ends
+
+
+def _spec_json(spec: EnvSpec | None) -> str | None:
+    """A spec as JSON; None for one that has no such form, as with a function as entry point."""
+    try:
+        return None if spec is None else spec.to_json()
+    except ValueError:
+        return None
 
 
 def _record(observation_size: int, action_size: int | None) -> np.dtype[Any]:

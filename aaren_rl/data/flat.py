@@ -83,8 +83,8 @@ def flat_arrays(where: str, what: str, given: Mapping[str, Any]) -> dict[str, An
 
 
 def _check_array(where: str, values: Any) -> None:
-    if isinstance(values, h5py.Group):
-        raise UserError(f"{where}: a group; an array expected")
+    if not isinstance(values, (np.ndarray, h5py.Dataset)):
+        raise UserError(f"{where}: a {type(values).__name__.lower()}; an array expected")
     if not values.shape:
         raise UserError(f"{where}: a single value; an array expected")
 

@@ -118,6 +118,11 @@ def test_the_environment_knows_an_action_that_the_data_never_take(
         TrajectoryDataset.from_arrays(OBSERVATIONS, choices, REWARDS, ENDS, env="No-v1")
 
 
+class Plain(gymnasium.Env[Any, Any]):
+    observation_space = spaces.Box(-9, 9, (3,), np.float32)
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+
 class Table(gymnasium.Env[Any, Any]):
     observation_space = spaces.Box(-np.inf, np.inf, (2, 3), np.float32)
     action_space = spaces.Box(-1, 1, (1,), np.float32)
@@ -276,6 +281,9 @@ def test_a_source_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """It comes before ours, may be lazy, and can be asked alone."""
     monkeypatch.setattr(SOURCES, "_entries", dict(SOURCES._entries))
 
+    files = [tmp_path / "some.rows"]
+    files[0].touch()
+
     def read_rows(name: str) -> Recording | None:
         if not name.endswith(".rows"):
             return None
@@ -284,7 +292,7 @@ def test_a_source_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             for _ in range(2):
                 yield Trajectory(OBSERVATIONS[:3], ACTIONS[:3], REWARDS[:3], True, False)
 
-        return Recording("mine", episodes, "a file of rows", name)
+        return Recording("mine", episodes, "a file of rows", name, files=files)
 
     register_source("rows", read_rows)
     register_source("broken", lambda name: 7 if name == "seven" else None)
@@ -292,6 +300,13 @@ def test_a_source_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         data = load_dataset("some.rows", on=on, cache=tmp_path)
         assert (data.name, data.num_episodes) == ("mine", 2)
     assert load_dataset("some.rows", source="rows").num_steps == 6
+    files.clear()
+    with pytest.raises(UserError, match="does not say which files it is made of"):
+        load_dataset("some.rows", on="disk", cache=tmp_path)
+    whole = TrajectoryDataset.from_arrays(OBSERVATIONS, ACTIONS, REWARDS, ENDS)
+    register_source("whole", lambda name: whole if name == "whole" else None)
+    assert load_dataset("whole", on="disk", cache=tmp_path) is whole
+    assert load_dataset("whole", env=lambda: Plain()).env_spec is None
     with pytest.raises(UserError, match="not one of data source d3rlpy"):
         load_dataset("some.rows", source="d3rlpy")
     with pytest.raises(UserError, match=r"unknown data source 'row'; did you mean rows\?"):

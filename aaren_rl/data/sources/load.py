@@ -87,10 +87,10 @@ def load_dataset(
         return mask_velocity(whole)
     opened = _open(name, source, options)
     known = None if env is None else known_environment(env)
-    if isinstance(opened, TrajectoryDataset):
-        if on == "memory" and known is None:
+    if isinstance(opened, TrajectoryDataset):  # in memory already
+        if known is None:
             return opened
-        opened = _recording_of(opened)
+        opened, on = _recording_of(opened), "memory"
     settings = [sorted(options.items()), keep_unfinished_episode]
     if not keep_unfinished_episode:
         opened = _without_unfinished(opened)
