@@ -87,6 +87,8 @@ def _check_array(where: str, values: Any) -> None:
         raise UserError(f"{where}: a {type(values).__name__.lower()}; an array expected")
     if not values.shape:
         raise UserError(f"{where}: a single value; an array expected")
+    if values.dtype.kind not in "biuf":
+        raise UserError(f"{where}: values of type {values.dtype}: numbers expected")
 
 
 def _leaves(values: Any) -> list[Any]:
@@ -193,19 +195,22 @@ def as_trajectory(where: str, episode: Mapping[str, Any]) -> Trajectory:
     for field in ("observations", "actions", "rewards"):
         if field not in episode:
             raise UserError(f"{where}: {field!r} missing")
-    with named(f"{where}: actions"):
-        actions = numbers(episode["actions"])
+    values = {}
+    for field in ("actions", "rewards"):
+        with named(f"{where}: {field}"):
+            values[field] = numbers(episode[field])
     ends = {}
     for field in ENDS:
         given = next((episode[each] for each in NAMES[field] if each in episode), False)
-        flags = np.atleast_1d(np.asarray(False if given is None else given)).astype(bool)
+        with named(f"{where}: {field}"):
+            flags = numbers(False if given is None else given).reshape(-1).astype(bool)
         if flags[:-1].any():
             raise UserError(f"{where}: {field} before the last step; give one episode each")
         ends[field] = bool(flags.size and flags[-1])
     return Trajectory(
         observations=episode["observations"],
-        actions=actions,
-        rewards=np.asarray(episode["rewards"]),
+        actions=values["actions"],
+        rewards=values["rewards"],
         terminated=ends["terminals"],
         truncated=ends["timeouts"],
     )

@@ -17,7 +17,7 @@ from aaren_rl.data.checking import Checker, Known, known_environment
 from aaren_rl.data.episode import BLOCK, Recording, Trajectory
 from aaren_rl.data.flat import FlatOptions, as_trajectory, flat_arrays, flat_episodes
 from aaren_rl.data.rows import Rows
-from aaren_rl.data.spaces import map_arrays
+from aaren_rl.data.spaces import map_arrays, named, numbers
 from aaren_rl.data.statistics import column_statistics, returns_to_go, timesteps
 from aaren_rl.errors import UserError
 
@@ -184,11 +184,11 @@ class TrajectoryDataset:
         """
         given = {"observations": observations, "actions": actions, "rewards": rewards}
         given |= {"terminals": terminals, "timeouts": timeouts}
-        arrays = {
-            key: map_arrays(np.asarray, values)
-            for key, values in given.items()
-            if values is not None
-        }
+        arrays = {}
+        for key, values in given.items():
+            if values is not None:
+                with named(f"{name}: {key}"):
+                    arrays[key] = map_arrays(numbers, values)
         arrays = flat_arrays(name, "a dataset", arrays)
         return cls.from_episodes(
             flat_episodes(name, arrays, FlatOptions(episode_length)),

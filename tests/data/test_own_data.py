@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,14 @@ def test_seconds_since_1970(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
 
 
 WRONG: dict[str, tuple[Any, str]] = {
+    "ragged rewards": (
+        {"observations": [[1.0]] * 2, "actions": [0, 1], "rewards": [1, [2]]},
+        "episode 0: rewards: rows of different lengths",
+    ),
+    "a word for an end": (
+        {"observations": [[1.0]], "actions": [0], "rewards": [1], "terminated": "yes"},
+        "episode 0: terminals: values of type",
+    ),
     "no field": ({"observations": [[1.0]], "rewards": [1]}, "episode 0: 'actions' missing"),
     "no dictionary": ([1, 2], "episode 0: a list; a dictionary of arrays expected"),
     "an end inside": (
@@ -253,12 +262,25 @@ def test_npz_and_json_files(tmp_path: Path) -> None:
     assert cut.truncated.tolist() == [True, False, True, False]
 
 
+def bytes_inside(file: Path) -> None:
+    np.savez(file, actions=ACTIONS, rewards=REWARDS)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("observations", b"nothing")
+
+
 BROKEN = {
     "pickles.npz": (
         lambda file: np.savez(file, observations=np.array([{}], dtype=object)),
         "does not read as .npz",
     ),
     "words.npz": (lambda file: file.write_text("no zip"), "does not read as .npz"),
+    "text.npz": (
+        lambda file: np.savez(
+            file, observations=OBSERVATIONS, actions=ACTIONS, rewards=np.array(["a"] * 7)
+        ),
+        "rewards: values of type <U1: numbers expected",
+    ),
+    "bytes.npz": (lambda file: bytes_inside(file), "observations: a bytes; an array expected"),
     "empty.npz": (lambda file: np.savez(file), "array 'observations' missing; a .npz file has"),
     "short.json": (lambda file: file.write_text('{"observations": [['), "does not read as JSON"),
     "number.json": (lambda file: file.write_text("7"), "a list of episodes or flat arrays"),

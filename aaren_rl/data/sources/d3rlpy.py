@@ -48,7 +48,9 @@ def _version_1(path: Path, file: h5py.File) -> Recording:
             arrays = _v1_arrays(path, file)
             discrete = bool(np.any(file["discrete_action"][()])) if _has_flag(file) else False
             for episode in flat_episodes(str(path), arrays):
-                actions = episode.actions.astype(np.int64) if discrete else episode.actions
+                actions = episode.actions
+                if discrete and (actions == np.floor(actions)).all():
+                    actions = actions.astype(np.int64)
                 rewards, steps = episode.rewards, len(episode.rewards)
                 if arriving:
                     steps -= 1
