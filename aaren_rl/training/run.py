@@ -118,13 +118,14 @@ def load_data(config: TrainSettings) -> TrajectoryDataset:
 
     The environment's spaces win over the file's, where `--environment` names one.
     """
-    name = config.environment
+    name, length = config.environment, config.episode_length
     return load_dataset(
         config.dataset,
         env=None if name in (None, "none") else lambda: make_env(environment_spec(str(name))),
         on=config.data_on,
         cache=config.data_cache,
         keep_unfinished_episode=config.keep_unfinished_episode,
+        **({} if length is None else {"episode_length": length}),
     )
 
 

@@ -185,7 +185,7 @@ def without_unfinished(where: str, episodes: Iterable[Trajectory]) -> Iterator[T
     elif count == 1:
         warn_once(
             f"{where}: the only episode is unfinished, so that its returns-to-go are too low: it "
-            "is kept, since there is no other (`episode_length` cuts it)"
+            "is kept, since there is no other (--episode-length cuts it)"
         )
         yield before
     else:
