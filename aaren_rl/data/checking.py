@@ -29,7 +29,7 @@ from aaren_rl.data.spaces import (
 )
 from aaren_rl.errors import UserError, one_line
 
-LOST_SHARE = 1e-3  # of a column's range; float32 may round by no more
+LOST_SHARE = 1e-4  # of a column's range; float32 may round by no more
 LEAST_RANGE = 1e-6  # columns that vary by less are noise, however they are rounded
 Space = spaces.Space[Any]
 
@@ -171,13 +171,11 @@ class Checker:
             ]
             observations = self._observations.flat(join_rows(parts))
         with named("actions"):
-            for episode, steps in zip(episodes, lengths, strict=True):
-                rows = np.shape(episode.actions)[:1]
-                if rows != (steps,):
-                    raise UserError(
-                        f"{rows[0] if rows else 'no'} actions for {steps} rewards; {steps} expected"
-                    )
-            actions = self._actions.flat(join_rows([np.asarray(e.actions) for e in episodes]))
+            arrays = [np.atleast_1d(numbers(episode.actions)) for episode in episodes]
+            for array, steps in zip(arrays, lengths, strict=True):
+                if len(array) != steps:
+                    raise UserError(f"{len(array)} actions for {steps} rewards; {steps} expected")
+            actions = self._actions.flat(join_rows(arrays))
         terminated = np.array([bool(episode.terminated) for episode in episodes])
         # a recording that stops with neither flag was cut short
         truncated = np.array([bool(episode.truncated) for episode in episodes]) | ~terminated
@@ -271,7 +269,7 @@ def _groups(episodes: Iterable[Trajectory]) -> Iterator[list[Trajectory]]:
     group: list[Trajectory] = []
     steps = 0
     for episode in episodes:
-        length = len(np.atleast_1d(episode.rewards))
+        length = len(episode.rewards) if np.iterable(episode.rewards) else 1
         if group and steps + length > READ_STEPS:
             yield group
             group, steps = [], 0
