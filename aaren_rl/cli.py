@@ -300,7 +300,7 @@ COMMANDS: dict[str, Command] = {
     "quickstart": Command("aaren_rl.experiments.config:QuickstartConfig", _quickstart),
     "export": Command("aaren_rl.export.command:ExportConfig", _export),
     "collect": Command("aaren_rl.collect.config:CollectConfig", _collect),
-    "convert": Command("aaren_rl.convert.command:ConvertConfig", _convert),
+    "convert": Command("aaren_rl.convert:ConvertConfig", _convert),
     "benchmark": Command("aaren_rl.experiments.config:BenchmarkConfig", _benchmark),
     "report": Command("aaren_rl.experiments.config:ReportConfig", _report),
 }

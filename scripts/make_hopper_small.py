@@ -8,11 +8,17 @@ It was run once; it is here so that everybody can see where the data come from.
 from __future__ import annotations
 
 import sys
+from itertools import islice
 from pathlib import Path
 
-from aaren_rl.data.excerpt import make_excerpt
+import gymnasium
+
+from aaren_rl.data import load_dataset
 from aaren_rl.data.reference_scores import REFERENCE_SCORES
-from aaren_rl.data.sources.load import SHIPPED_ROOT, load_trajectories
+from aaren_rl.data.sources.minari import SHIPPED_ROOT, open_minari
+from aaren_rl.data.to_minari import write_minari
+
+EPISODES = 79  # as many as fit in 3 MB
 
 LOWEST, HIGHEST = REFERENCE_SCORES["hopper"]
 METADATA = {
@@ -32,15 +38,20 @@ METADATA = {
 
 def main() -> None:
     """Make the dataset and say what is in it."""
-    folder = make_excerpt(
-        Path(sys.argv[1]),
-        SHIPPED_ROOT,
+    source = open_minari(Path(sys.argv[1]))
+    assert source.observation_space is not None
+    assert source.action_space is not None
+    folder = write_minari(
         "aaren-rl/hopper-small-v0",
-        environment_id="Hopper-v5",
-        max_bytes=3_000_000,
+        islice(source.episodes(), EPISODES),
+        observation_space=source.observation_space,
+        action_space=source.action_space,
+        env_spec=gymnasium.spec("Hopper-v5"),
+        root=SHIPPED_ROOT,
         metadata=METADATA,
+        compression="gzip",
     )
-    data = load_trajectories(folder)
+    data = load_dataset(folder)
     scores = data.normalized_score(data.episode_returns)
     assert scores is not None
     print(f"{folder}: {data.num_episodes} episodes, {data.num_steps} steps")

@@ -1,15 +1,19 @@
 """Trajectories in, batches out."""
 
+from aaren_rl.data.episode import Recording, Trajectory
 from aaren_rl.data.episodes import EpisodeSampler
 from aaren_rl.data.sampling import Batch, Sampler, WindowSampler
-from aaren_rl.data.sources.load import load_trajectories
+from aaren_rl.data.sources.load import load_dataset, load_trajectories
+from aaren_rl.data.sources.registry import SOURCES, register_source
 from aaren_rl.data.spaces import flat_size, flatten_batch
 from aaren_rl.data.streams import StreamSampler
-from aaren_rl.data.trajectory import Trajectory, TrajectoryDataset
+from aaren_rl.data.trajectory import TrajectoryDataset
 
 __all__ = [
+    "SOURCES",
     "Batch",
     "EpisodeSampler",
+    "Recording",
     "Sampler",
     "StreamSampler",
     "Trajectory",
@@ -17,5 +21,7 @@ __all__ = [
     "WindowSampler",
     "flat_size",
     "flatten_batch",
+    "load_dataset",
     "load_trajectories",
+    "register_source",
 ]

@@ -1,8 +1,7 @@
-"""Datasets that memory does not hold: on first use written to files that are read by rows.
+"""Datasets that memory does not hold: written to the cache once, then memory-mapped.
 
-A folder holds `steps.bin` with one record a step, all that training reads of it side by side
-(observation, action, return-to-go, timestep: 64 bytes for Hopper); `rewards.bin`, float64; what
-there is once an episode, as NumPy arrays; and `card.json`.
+A folder holds `steps.bin` with one record a step, all that training reads of it side by side;
+what there is once an episode, as NumPy arrays; and `card.json`.
 """
 
 from __future__ import annotations
@@ -11,29 +10,31 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from minari.serialization import deserialize_space, serialize_space
+from numpy.typing import NDArray
 
-from aaren_rl.data.disk_rows import WORD, DiskRows, RowFile, RowMap
+from aaren_rl.data.checking import Block, Known
+from aaren_rl.data.episode import Recording
+from aaren_rl.data.rows import Rows
+from aaren_rl.data.statistics import returns_to_go, timesteps
 from aaren_rl.data.trajectory import (
-    Builder,
-    Trajectory,
+    STEP_FIELDS,
     TrajectoryDataset,
-    checked_episodes,
-    returns_to_go,
+    recording_checker,
+    shifted,
 )
 from aaren_rl.errors import UserError
 from aaren_rl.files import read_json, sync_folder, write_json
 
-FORMAT = 1
-STEPS_FILE, REWARDS_FILE, CARD_FILE = "steps.bin", "rewards.bin", "card.json"
+FORMAT = 2
+STEPS_FILE, CARD_FILE = "steps.bin", "card.json"
 EPISODE_ARRAYS = ("offsets", "terminated", "truncated")
 
 
@@ -45,28 +46,41 @@ def default_cache() -> Path:
 
 
 def cached(
-    read: Callable[[Builder], TrajectoryDataset], identity: list[Any], cache: Path
+    recording: Recording, known: Known | None, settings: list[Any], cache: Path
 ) -> TrajectoryDataset:
     """The dataset from the cache, after it was written there if need be.
 
     Processes that want the same dataset wait for the first one.
 
     Args:
-        read: reads the episodes and gives them to a builder.
-        identity: of the source, as JSON; another one is another entry.
+        recording: what to read.
+        known: what its environment says, if that was asked.
+        settings: what else changes the dataset, as JSON.
         cache: the folder of all entries.
 
     Raises:
-        UserError: the source does not read, or the cache cannot be written.
+        UserError: the recording does not read, or the cache cannot be written.
     """
-    text = json.dumps([FORMAT, identity])
+    if not recording.files:
+        raise UserError(
+            f"{recording.where}: {recording.kind} does not say which files it is made of, so that "
+            "a copy on the disk could not be told from an older one; read it into memory"
+        )
+    files = [(str(file.resolve()), file.stat()) for file in recording.files]
+    stats = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]
+    declared: list[Any] = []
+    if known is not None:
+        declared = [*(serialize_space(space) for space in known[:2]), _spec_json(known.spec)]
+    text = json.dumps(
+        [FORMAT, recording.name, recording.reference_scores, stats, declared, settings]
+    )
     folder = cache / hashlib.sha256(text.encode()).hexdigest()[:32]
     if not folder.is_dir():
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(cache / f"{folder.name}.lock"):
                 if not folder.is_dir():
-                    _write(read, folder)
+                    _write_aside(recording, known, folder)
         except OSError as error:
             raise UserError(
                 f"cache {cache}: cannot be written ({error.strerror or error}); another folder is "
@@ -75,107 +89,104 @@ def cached(
     return open_dataset(folder)
 
 
-def _write(read: Callable[[Builder], TrajectoryDataset], folder: Path) -> None:
-    """Write an entry aside, and put it in place."""
+def _write_aside(recording: Recording, known: Known | None, folder: Path) -> None:
+    """Write an entry under another name, and rename it when it is whole."""
     for left in folder.parent.glob(f".{folder.name}.*.tmp"):
         shutil.rmtree(left)  # of a process that was killed: we hold the lock
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     aside.mkdir()
     try:
-        read(lambda episodes, **about: write_dataset(aside, episodes, **about))
+        write_dataset(aside, recording, known)
         os.rename(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     sync_folder(folder.parent)
 
 
-def write_dataset(
-    folder: Path,
-    episodes: Iterable[Trajectory],
-    *,
-    name: str,
-    observation_space: spaces.Space[Any],
-    action_space: spaces.Space[Any],
-    env_spec: EnvSpec | None = None,
-    reference_scores: tuple[float, float] | None = None,
-    source: str | None = None,
-) -> TrajectoryDataset:
-    """Write episodes, each as it comes, into a folder that is there; gives the dataset.
+def write_dataset(folder: Path, recording: Recording, known: Known | None = None) -> None:
+    """Write a recording, block by block, into a folder that is there.
 
-    Args and errors are those of `TrajectoryDataset.from_episodes`, with the folder before them.
+    Raises:
+        UserError: see `TrajectoryDataset.from_episodes`.
     """
-    ends: list[tuple[int, bool, bool]] = []
-    record: np.dtype[Any] | None = None
-    with open(folder / STEPS_FILE, "wb") as steps, open(folder / REWARDS_FILE, "wb") as rewards:
-        for episode in checked_episodes(episodes, source or name, observation_space, action_space):
-            record = _record(episode) if record is None else record
-            steps.write(_rows(episode, record).tobytes())
-            rewards.write(episode.rewards.tobytes())
-            ends.append((len(episode.rewards), episode.terminated, episode.truncated))
-        for file in (steps, rewards):
-            file.flush()
-            os.fsync(file.fileno())
-    lengths, terminated, truncated = (np.array(column) for column in zip(*ends, strict=True))
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    for field, values in zip(EPISODE_ARRAYS, (offsets, terminated, truncated), strict=True):
-        np.save(folder / f"{field}.npy", values)
-    assert record is not None
+    checker = recording_checker(recording, known)
+    ends = _write_steps(folder, checker.blocks(recording.episodes()), None)
+    observation_space, action_space = checker.spaces()
+    offset = checker.observation_offset()
+    if offset is not None:  # known only after all steps: write them again
+        again = recording_checker(recording, known)
+        ends = _write_steps(folder, again.blocks(recording.episodes()), offset)
+    lengths = np.concatenate([block.lengths for block in ends])
+    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
+    for field in ("terminated", "truncated"):
+        np.save(folder / f"{field}.npy", np.concatenate([getattr(block, field) for block in ends]))
+    spec = recording.env_spec or (known.spec if known else None)
     card = {
-        "name": name,
+        "name": recording.name,
         "observation_space": serialize_space(observation_space),
         "action_space": serialize_space(action_space),
-        "env_spec": None if env_spec is None else env_spec.to_json(),
-        "reference_scores": reference_scores and list(reference_scores),
-        "observation_size": record["observations"].shape[0],
-        "action_size": record["actions"].shape[0] if record["actions"].shape else None,
+        "env_spec": _spec_json(spec),
+        "reference_scores": recording.reference_scores and list(recording.reference_scores),
+        "observation_offset": None if offset is None else offset.tolist(),
+        "observation_size": ends[0].observations.shape[1],
+        "action_size": None if ends[0].actions.ndim == 1 else ends[0].actions.shape[1],
     }
     write_json(folder / CARD_FILE, card)
-    return open_dataset(folder)
 
 
-def _dtype(observation_size: int, action_size: int | None) -> np.dtype[Any]:
-    """One step's record; all its parts have 4 bytes, so that none lies across a word."""
+def _write_steps(
+    folder: Path, blocks: Iterable[Block], offset: NDArray[np.float64] | None
+) -> list[Block]:
+    """Write the records of all steps; gives the blocks with what there is once an episode."""
+    ends = []
+    with open(folder / STEPS_FILE, "wb") as file:
+        for block in blocks:
+            record = _record(
+                block.observations.shape[1],
+                None if block.actions.ndim == 1 else block.actions.shape[1],
+            )
+            rows = np.empty(len(block.rewards), record)
+            offsets = np.concatenate([[0], np.cumsum(block.lengths)])
+            rows["observations"] = shifted(block.observations, offset)
+            rows["actions"] = block.actions
+            rows["rewards"] = block.rewards
+            rows["returns_to_go"] = returns_to_go(block.rewards, offsets)
+            rows["timesteps"] = timesteps(block.lengths)
+            file.write(rows.view(np.uint8).data)
+            none = slice(0, 0)
+            ends.append(
+                block._replace(
+                    observations=block.observations[none].copy(),
+                    actions=block.actions[none].copy(),
+                    rewards=block.rewards[none].copy(),
+                )
+            )
+        file.flush()
+        os.fsync(file.fileno())
+    return ends
+
+
+def _spec_json(spec: EnvSpec | None) -> str | None:
+    """A spec as JSON; None for one that has no such form, as with a function as entry point."""
+    try:
+        return None if spec is None else spec.to_json()
+    except ValueError:
+        return None
+
+
+def _record(observation_size: int, action_size: int | None) -> np.dtype[Any]:
+    """One step, as it lies in the file; the types are those of a dataset in memory."""
     return np.dtype(
         [
+            ("rewards", np.float64),
+            ("timesteps", np.int64),
+            ("actions", np.int64)
+            if action_size is None
+            else ("actions", np.float32, (action_size,)),
             ("observations", np.float32, (observation_size,)),
-            ("actions", np.int32) if action_size is None else ("actions", np.float32, action_size),
             ("returns_to_go", np.float32),
-            ("timesteps", np.int32),
         ]
     )
-
-
-def _record(episode: Trajectory) -> np.dtype[Any]:
-    size = None if episode.actions.ndim == 1 else episode.actions.shape[1]
-    return _dtype(episode.observations.shape[1], size)
-
-
-def _rows(episode: Trajectory, record: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """The records of an episode."""
-    length = len(episode.rewards)
-    rows = np.empty(length, record)
-    rows["observations"] = episode.observations
-    rows["actions"] = episode.actions
-    rows["returns_to_go"] = returns_to_go(episode.rewards, np.array([0, length]))
-    rows["timesteps"] = np.arange(length)
-    return rows
-
-
-def _words(record: np.dtype[Any], field: str) -> slice:
-    """Where a field is in a record, in words."""
-    assert record.fields is not None
-    part, offset = record.fields[field][:2]
-    return slice(offset // WORD, (offset + part.itemsize) // WORD)
-
-
-def _kinds(record: np.dtype[Any]) -> dict[str, tuple[np.dtype[Any], Any]]:
-    """By field: its dtype in the file, and that of a dataset."""
-    assert record.fields is not None
-    stored = {field: part[0] for field, part in record.fields.items()}
-    return {
-        field: (part, np.int64 if part.base == np.int32 else np.float32)
-        for field, part in stored.items()
-    }
 
 
 def open_dataset(folder: Path) -> TrajectoryDataset:
@@ -187,26 +198,23 @@ def open_dataset(folder: Path) -> TrajectoryDataset:
     card = read_json(folder / CARD_FILE)
     try:
         arrays = {field: np.load(folder / f"{field}.npy") for field in EPISODE_ARRAYS}
-        record = _dtype(card["observation_size"], card["action_size"])
-        steps = RowFile(folder / STEPS_FILE, record.itemsize // WORD)
-        rewards = RowFile(folder / REWARDS_FILE, 2)
-        if not len(steps.words) == len(rewards.words) == arrays["offsets"][-1]:
+        size = card["action_size"]
+        record = _record(card["observation_size"], size)
+        steps = np.asarray(np.memmap(folder / STEPS_FILE, record, mode="r"))
+        if len(steps) != arrays["offsets"][-1]:
             raise ValueError("files of different lengths")
-    except (OSError, ValueError, KeyError) as error:
+        all_rows = np.zeros(1, np.int64), np.array([len(steps)])
+        fields: dict[str, Any] = {name: Rows(steps[name], *all_rows) for name in STEP_FIELDS}
+        scores, offset = card["reference_scores"], card["observation_offset"]
+        return TrajectoryDataset(
+            name=card["name"],
+            observation_space=deserialize_space(card["observation_space"]),
+            action_space=deserialize_space(card["action_space"]),
+            env_spec=None if card["env_spec"] is None else EnvSpec.from_json(card["env_spec"]),
+            reference_scores=None if scores is None else (scores[0], scores[1]),
+            observation_offset=None if offset is None else np.array(offset),
+            **arrays,
+            **fields,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: broken ({error}); remove it to have it made anew") from error
-    rows = RowMap(np.zeros(1, np.int64), np.array([len(steps.words)]))
-    fields: dict[str, Any] = {
-        field: DiskRows(steps, rows, _words(record, field), stored.base, dtype, not stored.shape)
-        for field, (stored, dtype) in _kinds(record).items()
-    }
-    fields["rewards"] = DiskRows(rewards, rows, slice(0, 2), np.float64, np.float64, True)
-    scores = card["reference_scores"]
-    return TrajectoryDataset(
-        name=card["name"],
-        observation_space=deserialize_space(card["observation_space"]),
-        action_space=deserialize_space(card["action_space"]),
-        env_spec=None if card["env_spec"] is None else EnvSpec.from_json(card["env_spec"]),
-        reference_scores=None if scores is None else (scores[0], scores[1]),
-        **arrays,
-        **fields,
-    )

@@ -53,6 +53,9 @@ def mask_velocity(dataset: TrajectoryDataset) -> TrajectoryDataset:
         name=PREFIX + dataset.name,
         observations=dataset.observations[:, :positions].copy(),
         observation_space=positions_space(dataset.observation_space, positions),
+        observation_offset=(
+            None if dataset.observation_offset is None else dataset.observation_offset[:positions]
+        ),
         env_spec=masked_environment(dataset.env_spec or gymnasium.spec(BASE_ENVIRONMENTS[robot])),
     )
 

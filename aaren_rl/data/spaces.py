@@ -7,6 +7,8 @@ agent sees the same numbers in training and in acting.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -32,21 +34,28 @@ def flat_size(space: spaces.Space[Any]) -> int:
     )
 
 
-def flatten_batch(space: spaces.Space[Any], batch: Any) -> NDArray[np.float32]:
+def flatten_batch(
+    space: spaces.Space[Any], batch: Any, dtype: type[np.floating[Any]] = np.float32
+) -> NDArray[Any]:
     """Flatten a batch of elements of `space`, as `gymnasium.spaces.flatten` does for each one.
 
     Args:
         space: the space of one element.
         batch: `[rows, *space.shape]`; for a Dict or Tuple space a dictionary or tuple of batches.
+        dtype: of the result.
 
     Returns:
-        float32 `[rows, flat_size(space)]`; discrete parts are one-hot.
+        `[rows, flat_size(space)]`; discrete parts are one-hot.
 
     Raises:
         UserError: the space has no flat form, or the batch does not have its shape.
     """
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        columns = [flatten_batch(part, batch[key]) for key, part in _parts(space).items()]
+        try:
+            parts = [(part, batch[key]) for key, part in _parts(space).items()]
+        except (KeyError, IndexError, TypeError):
+            raise UserError(f"parts that do not fit {space}") from None
+        columns = [flatten_batch(part, values, dtype) for part, values in parts]
         rows = sorted({len(column) for column in columns})
         if len(rows) > 1:
             raise UserError(f"parts of {rows[0]} and of {rows[-1]} rows; equal numbers expected")
@@ -58,15 +67,15 @@ def flatten_batch(space: spaces.Space[Any], batch: Any) -> NDArray[np.float32]:
             f"shape {list(array.shape)}: rows of shape {list(space.shape or ())} expected"
         )
     if isinstance(space, spaces.Discrete):
-        return _one_hot(array - space.start, int(space.n))
+        return _one_hot(array - space.start, int(space.n)).astype(dtype, copy=False)
     if isinstance(space, spaces.MultiDiscrete):
         levels = space.nvec.reshape(-1)
         values = (array - space.start).reshape(len(array), -1)
         return np.concatenate(
-            [_one_hot(values[:, i], int(n)) for i, n in enumerate(levels)], axis=1
+            [_one_hot(values[:, i], int(n)) for i, n in enumerate(levels)], axis=1, dtype=dtype
         )
     with np.errstate(over="ignore"):  # what does not fit becomes infinite; datasets refuse that
-        return array.reshape(len(array), size).astype(np.float32, copy=False)
+        return array.reshape(len(array), size).astype(dtype, copy=False)
 
 
 def numbers(values: Any) -> NDArray[Any]:
@@ -75,10 +84,75 @@ def numbers(values: Any) -> NDArray[Any]:
     Raises:
         UserError: they are something else.
     """
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise UserError("rows of different lengths; equal lengths expected") from None
     if array.dtype.kind not in "biuf":
         raise UserError(f"values of type {array.dtype}: numbers expected")
     return array
+
+
+def flatten_rows(
+    space: spaces.Space[Any], values: Any, dtype: type[np.floating[Any]]
+) -> NDArray[Any]:
+    """`flatten_batch`, which also takes rows that are flat already."""
+    if isinstance(space, spaces.Box) and not isinstance(values, (dict, tuple)):
+        values = numbers(values)
+        flat = values.ndim < 3 or len(space.shape) < 2
+        if flat and values.size == len(values) * flat_size(space):
+            values = values.reshape(len(values), *space.shape)
+    return flatten_batch(space, values, dtype)
+
+
+def one_a_step(values: Any) -> NDArray[Any]:
+    """Numbers of shape `[T]` or `[T, 1]` as `[T]`."""
+    array = numbers(values)
+    if array.ndim == 0 or array.size != len(array):
+        raise UserError(f"shape {list(array.shape)}; one value a step expected")
+    return array.reshape(-1)
+
+
+def check_finite(values: NDArray[Any]) -> None:
+    """Raise UserError that names the first row with a NaN or an infinity, if there is one."""
+    if not np.isfinite(values).all():
+        row = int(np.argwhere(~np.isfinite(values))[0][0])
+        raise UserError(f"NaN or infinity at step {row}; finite numbers expected")
+
+
+def map_arrays(function: Callable[[Any], Any], values: Any) -> Any:
+    """The function of an array, or of each array in a dictionary or tuple of arrays."""
+    if isinstance(values, dict):
+        return {key: map_arrays(function, part) for key, part in values.items()}
+    if isinstance(values, tuple):
+        return tuple(map_arrays(function, part) for part in values)
+    return function(values)
+
+
+def join_rows(parts: Sequence[Any]) -> Any:
+    """Arrays, or dictionaries or tuples of arrays of the same form, one after the other.
+
+    Raises:
+        UserError: their forms or shapes differ.
+    """
+    first = parts[0]
+    try:
+        if isinstance(first, dict):
+            return {key: join_rows([part[key] for part in parts]) for key in first}
+        if isinstance(first, tuple):
+            return tuple(join_rows([part[i] for part in parts]) for i in range(len(first)))
+        return first if len(parts) == 1 else np.concatenate(parts)
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise UserError(f"episodes of different shapes ({error})") from None
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """Put the place in front of what a `UserError` says."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _parts(space: spaces.Dict | spaces.Tuple) -> dict[Any, spaces.Space[Any]]:

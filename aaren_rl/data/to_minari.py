@@ -6,8 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from minari.dataset.minari_storage import MinariStorage
 
+from aaren_rl.data.episode import Trajectory
 from aaren_rl.data.sources.minari import HDF5_FILE, is_minari_id, local_root
-from aaren_rl.data.trajectory import Trajectory
 from aaren_rl.errors import UserError
-from aaren_rl.files import sync_folder
+from aaren_rl.files import sync_file, sync_folder
 
 SCRATCH = ".writing-"  # begins the folders that are not yet datasets
 
@@ -35,18 +34,21 @@ def write_minari(
     env_spec: EnvSpec | None = None,
     root: Path | None = None,
     metadata: Mapping[str, Any] | None = None,
+    compression: str | None = None,
     beside: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write episodes as a Minari dataset in the HDF5 format, each as it comes.
 
     Args:
         dataset_id: the new dataset's id, `namespace/name-v0`.
-        episodes: as recorded, each with one observation more than actions; array spaces.
+        episodes: as recorded, each with one observation more than actions; observations may be
+            dictionaries or tuples of arrays. A last one with neither flag is noted as unfinished.
         observation_space: of one observation.
         action_space: of one action.
         env_spec: how to make the environment, options included.
         root: the Minari root to write into; by default the local one, `MINARI_DATASETS_PATH`.
         metadata: Minari's further keys: description, author, reference scores, ...
+        compression: `gzip`, or None.
         beside: writes further files into the dataset's folder, before it takes its name.
 
     Returns:
@@ -57,52 +59,6 @@ def write_minari(
             of T observations for T actions, or a root that cannot be written.
     """
     root = local_root() if root is None else root
-    with new_minari(
-        dataset_id,
-        root,
-        observation_space=observation_space,
-        action_space=action_space,
-        env_spec=env_spec,
-    ) as new:
-        new.count(*_write_episodes(dataset_id, new.folder / "data" / HDF5_FILE, episodes))
-        new.metadata.update(metadata or {})
-        if beside is not None:
-            beside(new.folder)
-    return new.target
-
-
-class NewMinari:
-    """A Minari dataset that is being written.
-
-    Attributes:
-        folder: where it lies until it is whole.
-        target: and then.
-        metadata: what its metadata will have besides Minari's own keys.
-    """
-
-    def __init__(self, folder: Path, target: Path) -> None:
-        self.folder, self.target = folder, target
-        self.metadata: dict[str, Any] = {}
-
-    def count(self, episodes: int, steps: int) -> None:
-        """Say how much was written."""
-        self.metadata.update(total_episodes=episodes, total_steps=steps)
-
-
-@contextmanager
-def new_minari(
-    dataset_id: str,
-    root: Path,
-    *,
-    observation_space: spaces.Space[Any],
-    action_space: spaces.Space[Any],
-    env_spec: EnvSpec | None = None,
-) -> Iterator[NewMinari]:
-    """A new dataset for the length of a `with` block, which writes `data/main_data.hdf5`.
-
-    It takes its name when the block has come through, and is gone otherwise. Args and errors are
-    those of `write_minari`.
-    """
     target = root / dataset_id
     check_new_dataset(dataset_id, root)
     try:
@@ -111,19 +67,30 @@ def new_minari(
     except OSError as error:
         raise UserError(f"{target.parent}: cannot be written ({error.strerror})") from None
     try:
-        new = NewMinari(scratch / target.name, target)
-        new.folder.mkdir()
-        data = new.folder / "data"
-        storage = MinariStorage.new(data, observation_space, action_space, env_spec=env_spec)
-        yield new
-        own = {"dataset_id": dataset_id, "minari_version": minari.__version__}
-        size = storage.get_size()
-        storage.update_metadata({**own, "dataset_size": size, **new.metadata})
-        os.rename(new.folder, target)
+        folder = scratch / target.name
+        folder.mkdir()
+        storage = MinariStorage.new(
+            folder / "data", observation_space, action_space, env_spec=env_spec
+        )
+        file = folder / "data" / HDF5_FILE
+        counts = _write_episodes(dataset_id, file, episodes, compression)
+        sync_file(file)
+        if beside is not None:
+            beside(folder)
+        own = {
+            "dataset_id": dataset_id,
+            "minari_version": minari.__version__,
+            "dataset_size": storage.get_size(),
+        }
+        storage.update_metadata({**own, **counts, **(metadata or {})})
+        os.rename(folder, target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     mark_namespaces(root, target)
     sync_folder(target.parent)
+    return target
 
 
 def check_new_dataset(dataset_id: str, root: Path) -> None:
@@ -142,26 +109,52 @@ def mark_namespaces(root: Path, dataset: Path) -> None:
             marker.write_text(json.dumps({}))
 
 
-def _write_episodes(name: str, path: Path, episodes: Iterable[Trajectory]) -> tuple[int, int]:
-    """Write the episode groups; gives the numbers of episodes and steps."""
+def _write_episodes(
+    name: str, path: Path, episodes: Iterable[Trajectory], compression: str | None
+) -> dict[str, Any]:
+    """Write the episode groups; gives the metadata that follow from them."""
     count = steps = 0
+    unfinished = False
     # The file format of HDF5 1.10 is smaller and quicker for many groups than the oldest.
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         for index, episode in enumerate(episodes):
             length = len(episode.rewards)
-            if len(episode.observations) != length + 1:
-                raise UserError(
-                    f"{name}: episode {index}: {len(episode.observations)} observations for "
-                    f"{length} actions; Minari stores {length + 1}"
-                )
+            unfinished = not (episode.terminated or episode.truncated)
             ends = np.zeros((2, length), bool)
-            ends[:, -1] = episode.terminated, episode.truncated
+            ends[:, -1] = episode.terminated, episode.truncated or unfinished
             group = file.create_group(f"episode_{index}")
             group.attrs["id"] = index
             group.attrs["total_steps"] = length
-            group["observations"] = episode.observations
-            group["actions"] = episode.actions
-            group["rewards"] = np.asarray(episode.rewards, np.float64)
-            group["terminations"], group["truncations"] = ends
+            where = f"{name}: episode {index}"
+            _write(
+                where, group, "observations", episode.observations, length + 1, length, compression
+            )
+            for field, values in (
+                ("actions", episode.actions),
+                ("rewards", np.asarray(episode.rewards, np.float64).reshape(length)),
+                ("terminations", ends[0]),
+                ("truncations", ends[1]),
+            ):
+                _write(where, group, field, values, length, length, compression)
             count, steps = count + 1, steps + length
-    return count, steps
+    counts: dict[str, Any] = {"total_episodes": count, "total_steps": steps}
+    return counts | {"d4rl": {"unfinished": True}} if unfinished else counts
+
+
+def _write(
+    where: str, group: h5py.Group, field: str, values: Any, rows: int, steps: int, compression: Any
+) -> None:
+    """Write an array, or a group of arrays as Minari lays out dictionaries and tuples."""
+    if isinstance(values, (dict, tuple)):
+        if isinstance(values, tuple):
+            values = {f"_index_{i}": part for i, part in enumerate(values)}
+        parts = group.create_group(field)
+        for key, part in values.items():
+            _write(where, parts, key, part, rows, steps, compression)
+        return
+    array = np.asarray(values)
+    if len(array) != rows:
+        raise UserError(f"{where}: {len(array)} {field} for {steps} actions; Minari stores {rows}")
+    group.create_dataset(
+        field, data=array, compression=compression, shuffle=compression is not None
+    )

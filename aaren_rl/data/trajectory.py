@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,32 +13,15 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
 
-from aaren_rl.data.disk_rows import DiskRows
-from aaren_rl.data.spaces import flat_size, flatten_batch, numbers
+from aaren_rl.data.checking import Checker, Known, known_environment
+from aaren_rl.data.episode import BLOCK, Recording, Trajectory
+from aaren_rl.data.flat import FlatOptions, as_trajectory, flat_arrays, flat_episodes
+from aaren_rl.data.rows import Rows
+from aaren_rl.data.spaces import map_arrays, named, numbers
+from aaren_rl.data.statistics import column_statistics, returns_to_go, timesteps
 from aaren_rl.errors import UserError
 
-CONSTANT_STD = 1e-8  # a column counts as constant up to this standard deviation,
-CONSTANT_ROUNDINGS = 4 * float(np.finfo(np.float32).eps)  # or up to this share of its mean
-BLOCK = 1 << 14  # rows that are looked at together where all rows are
-
-
-@dataclass(frozen=True, eq=False)
-class Trajectory:
-    """One episode of T steps, as it was recorded or as a view into a dataset.
-
-    Attributes:
-        observations: `[T + 1 or T, ...]`; the row after the last action is kept by some formats.
-        actions: `[T, ...]`.
-        rewards: `[T]`.
-        terminated: the episode ended in a final state.
-        truncated: the episode was cut short, by a time limit or by the end of the recording.
-    """
-
-    observations: Any
-    actions: NDArray[Any]
-    rewards: NDArray[Any]
-    terminated: bool
-    truncated: bool
+STEP_FIELDS = ("observations", "actions", "rewards", "returns_to_go", "timesteps")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +29,12 @@ class TrajectoryDataset:
     """Episodes laid end to end. Episode i is rows `offsets[i]` to `offsets[i + 1]`.
 
     Row t holds the observation in which action t was taken: an observation after the last action
-    is not stored, so that the arrays index alike. An array with a row for each step may be a
-    `DiskRows` instead (`load_trajectories(..., on="disk")`).
+    is not stored, so that the arrays index alike. With `load_dataset(..., on="disk")` an array with
+    a row for each step is a `Rows`, which reads from the disk what is asked for.
 
     Attributes:
         name: the dataset's id, or the name of its file.
-        observations: float32 `[steps, observation_size]`, flattened.
+        observations: float32 `[steps, observation_size]`, flattened, less `observation_offset`.
         actions: float32 `[steps, action_size]` (Box, flattened) or int64 `[steps]` (Discrete).
         rewards: float64 `[steps]`.
         returns_to_go: float32 `[steps]`, undiscounted: the rewards from this step to the end of
@@ -66,6 +47,9 @@ class TrajectoryDataset:
         action_space: the environment's, before flattening.
         env_spec: how to make the environment, where the dataset says so.
         reference_scores: returns that count as 0 and 100, or None.
+        observation_offset: float64 `[observation_size]`, what was taken from the observations
+            because float32 could not tell them apart; None where nothing was. Who acts has to take
+            it, in float64, from what the environment shows.
     """
 
     name: str
@@ -81,27 +65,53 @@ class TrajectoryDataset:
     action_space: spaces.Space[Any]
     env_spec: EnvSpec | None = None
     reference_scores: tuple[float, float] | None = None
+    observation_offset: NDArray[np.float64] | None = None
 
     @classmethod
     def from_episodes(
         cls,
-        episodes: Iterable[Trajectory],
+        episodes: Iterable[Trajectory | Mapping[str, Any]],
         *,
-        name: str,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Space[Any],
+        name: str = "data",
+        observation_space: spaces.Space[Any] | None = None,
+        action_space: spaces.Space[Any] | None = None,
+        env: Any = None,
         env_spec: EnvSpec | None = None,
         reference_scores: tuple[float, float] | None = None,
         source: str | None = None,
     ) -> TrajectoryDataset:
-        """Check raw episodes, flatten them and lay them end to end.
+        """A dataset of episodes in memory.
+
+            >>> data = TrajectoryDataset.from_episodes(
+            ...     [
+            ...         {
+            ...             "observations": [[0.0, 1.0], [0.5, 1.0], [1.0, 1.0]],
+            ...             "actions": [0, 1],
+            ...             "rewards": [0.0, 1.0],
+            ...             "terminated": True,
+            ...         }
+            ...     ]
+            ... )
+            >>> data.action_space
+            Discrete(2)
+
+        Spaces that are not given come from `env`. Without it observations are a Box of any
+        numbers; actions are Discrete where there is one integer a step, and else a Box from -1 to
+        1, or as wide as the data where they go beyond (with a warning).
 
         Args:
-            episodes: in the environment's own shapes and dtypes.
+            episodes: a `Trajectory` each, or a dictionary with `observations` (T or T + 1 rows),
+                `actions` and `rewards` (T rows) and how it ended: `terminations` and
+                `truncations`, as Gymnasium calls them, `terminals` and `timeouts`, or
+                `terminated` and `truncated`, one flag or one a step. An episode with no flag set
+                counts as truncated.
             name: the dataset's id.
             observation_space: of one observation.
-            action_space: Box, or Discrete from 0.
-            env_spec: how to make the environment.
+            action_space: Box, or Discrete from 0. Actions beyond a Box widen it, with a warning,
+                unless `env` or `env_spec` say that it is the environment's: they are then clipped.
+            env: the environment that the data come from: a Gymnasium id, a spec, a function that
+                makes one, or an environment. Its spaces win over those given.
+            env_spec: how to make the environment; `env`'s own if left out.
             reference_scores: returns that count as 0 and 100.
             source: the file that error messages name; `name` if left out.
 
@@ -109,24 +119,124 @@ class TrajectoryDataset:
             UserError: no episodes, an empty one, lengths or shapes that do not fit, NaN or
                 infinity; the message names source, episode and field.
         """
-        checked = list(checked_episodes(episodes, source or name, observation_space, action_space))
-        lengths = np.array([len(episode.rewards) for episode in checked], dtype=np.int64)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        rewards = np.concatenate([episode.rewards for episode in checked])
-        return cls(
+        where = source or name
+        found = (
+            each if isinstance(each, Trajectory) else as_trajectory(f"{where}: episode {i}", each)
+            for i, each in enumerate(episodes)
+        )
+        recording = Recording(
             name=name,
-            observations=np.concatenate([episode.observations for episode in checked]),
-            actions=np.concatenate([episode.actions for episode in checked]),
-            rewards=rewards,
-            returns_to_go=returns_to_go(rewards, offsets).astype(np.float32),
-            timesteps=np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths),
-            offsets=offsets,
-            terminated=np.array([episode.terminated for episode in checked]),
-            truncated=np.array([episode.truncated for episode in checked]),
+            episodes=lambda: iter(found),
+            kind="episodes in memory",
+            where=where,
             observation_space=observation_space,
             action_space=action_space,
             env_spec=env_spec,
             reference_scores=reference_scores,
+        )
+        return cls.from_recording(recording, None if env is None else known_environment(env))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        observations: Any,
+        actions: Any,
+        rewards: Any,
+        terminals: Any,
+        timeouts: Any = None,
+        *,
+        name: str = "data",
+        observation_space: spaces.Space[Any] | None = None,
+        action_space: spaces.Space[Any] | None = None,
+        env: Any = None,
+        reference_scores: tuple[float, float] | None = None,
+        episode_length: int | None = None,
+    ) -> TrajectoryDataset:
+        """A dataset of flat arrays, which hold all steps of all episodes one after the other.
+
+            >>> data = TrajectoryDataset.from_arrays(
+            ...     observations=np.zeros((6, 2)),
+            ...     actions=np.array([0, 1, 0, 1, 1, 0]),
+            ...     rewards=np.ones(6),
+            ...     terminals=[False, False, True, False, False, True],
+            ... )
+            >>> data.lengths
+            array([3, 3])
+
+        An episode ends where `terminals` (terminations) or `timeouts` (truncations) is set.
+
+        Args:
+            observations: `[steps, ...]`, or a dictionary or tuple of such arrays. Row t is what
+                was seen before action t.
+            actions: `[steps, ...]`; integers `[steps]` are choices.
+            rewards: `[steps]`.
+            terminals: bool `[steps]`, set at the last step of an episode that ended.
+            timeouts: bool `[steps]`, set at the last step of an episode that was cut short.
+            name: the dataset's id.
+            observation_space: as in `from_episodes`, like the two that follow.
+            action_space: Box, or Discrete from 0.
+            env: the environment that the data come from.
+            reference_scores: returns that count as 0 and 100.
+            episode_length: cut an episode after so many steps besides.
+
+        Raises:
+            UserError: lengths or shapes that do not fit, NaN or infinity.
+        """
+        given = {"observations": observations, "actions": actions, "rewards": rewards}
+        given |= {"terminals": terminals, "timeouts": timeouts}
+        arrays = {}
+        for key, values in given.items():
+            if values is not None:
+                with named(f"{name}: {key}"):
+                    arrays[key] = map_arrays(numbers, values)
+        arrays = flat_arrays(name, "a dataset", arrays)
+        return cls.from_episodes(
+            flat_episodes(name, arrays, FlatOptions(episode_length)),
+            name=name,
+            observation_space=observation_space,
+            action_space=action_space,
+            env=env,
+            reference_scores=reference_scores,
+        )
+
+    @classmethod
+    def from_recording(cls, recording: Recording, known: Known | None = None) -> TrajectoryDataset:
+        """Read a recording into memory; `known` is what its environment says, if that was asked.
+
+        Raises:
+            UserError: see `from_episodes`.
+        """
+        checker = recording_checker(recording, known)
+        blocks = list(checker.blocks(recording.episodes()))
+        observation_space, action_space = checker.spaces()
+        offset = checker.observation_offset()
+        lengths = np.concatenate([block.lengths for block in blocks])
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        rewards = np.concatenate([block.rewards for block in blocks])
+        actions = np.concatenate([block.actions for block in blocks])
+        terminated = np.concatenate([block.terminated for block in blocks])
+        truncated = np.concatenate([block.truncated for block in blocks])
+        observations = np.empty((offsets[-1], blocks[0].observations.shape[1]), np.float32)
+        row = int(offsets[-1])
+        while blocks:  # each is let go when it is copied
+            block = blocks.pop().observations
+            observations[row - len(block) : row] = shifted(block, offset)
+            row -= len(block)
+        return cls(
+            name=recording.name,
+            observations=observations,
+            actions=actions,
+            rewards=rewards,
+            returns_to_go=returns_to_go(rewards, offsets).astype(np.float32),
+            timesteps=timesteps(lengths),
+            offsets=offsets,
+            terminated=terminated,
+            truncated=truncated,
+            observation_space=observation_space,
+            action_space=action_space,
+            env_spec=recording.env_spec or (known.spec if known else None),
+            reference_scores=recording.reference_scores,
+            observation_offset=offset,
         )
 
     @property
@@ -236,52 +346,12 @@ class TrajectoryDataset:
         return self.subset(np.sort(best_first[:count]))
 
 
-def column_statistics(rows: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of each column, to standardise by.
-
-    A column counts as constant, and gets a deviation of 1, when its deviation is at most 1e-8, or
-    at most four float32 roundings of its mean: that is the noise of a simulator or of float32, not
-    information, and dividing by it would make any other value enormous.
-
-    Args:
-        rows: float32 `[steps, columns]` or `[steps]`, an array or a `DiskRows`.
-
-    Returns:
-        Mean and deviation, float32 `[columns]` or `[]` each.
-    """
-    starts, steps = range(0, len(rows), BLOCK), len(rows)
-    # Deviations from the first row, in float64: they are exactly 0 where a column is constant, and
-    # a large mean costs no digits of the deviation.
-    first = np.asarray(rows[0:1], dtype=np.float64)[0]
-    away = sum((rows[start : start + BLOCK] - first).sum(axis=0) for start in starts) / steps
-    mean = first + away
-    square = sum(
-        ((rows[start : start + BLOCK] - first - away) ** 2).sum(axis=0) for start in starts
-    )
-    std = np.sqrt(square / steps)
-    constant = std <= np.maximum(CONSTANT_STD, CONSTANT_ROUNDINGS * np.abs(mean))
-    return mean.astype(np.float32), np.where(constant, 1.0, std).astype(np.float32)
-
-
-Builder = Callable[..., TrajectoryDataset]
-"""Makes a dataset of episodes, with the arguments of `TrajectoryDataset.from_episodes`."""
-
-
-def without_last(episodes: Iterable[Trajectory]) -> Iterator[Trajectory]:
-    """All episodes but the last."""
-    for episode, _ in pairwise(episodes):
-        yield episode
-
-
-STEP_FIELDS = ("observations", "actions", "rewards", "returns_to_go", "timesteps")
-
-
 def _rows_of_episodes(data: TrajectoryDataset, chosen: NDArray[np.int64]) -> dict[str, Any]:
     """The arrays with a row for each step, of these episodes alone, in this order."""
     fields: dict[str, Any] = {field: getattr(data, field) for field in STEP_FIELDS}
-    if isinstance(fields["observations"], DiskRows):
-        rows = fields["observations"].row_map(data.offsets, chosen)
-        return {field: values.with_rows(rows) for field, values in fields.items()}
+    if isinstance(fields["observations"], Rows):
+        first, lengths = data.offsets[chosen], data.lengths[chosen]
+        return {field: values.runs(first, lengths) for field, values in fields.items()}
     numbers_of_rows = np.concatenate(
         [np.arange(data.offsets[i], data.offsets[i + 1]) for i in chosen.tolist()]
     )
@@ -298,123 +368,18 @@ def _blocks_of_episodes(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int, 
         first = last
 
 
-def returns_to_go(rewards: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Undiscounted rewards from each step to its episode's end.
-
-    Args:
-        rewards: float64 `[steps]`.
-        offsets: int64 `[episodes + 1]`, where episodes begin and end.
-
-    Returns:
-        float64 `[steps]`.
-    """
-    # Each episode is summed on its own: the difference of two running sums over the whole dataset
-    # would cost digits that grow with the dataset.
-    result = np.empty_like(rewards)
-    for start, stop in pairwise(offsets.tolist()):
-        result[start:stop] = np.cumsum(rewards[start:stop][::-1])[::-1]
-    return result
+def shifted(observations: NDArray[Any], offset: NDArray[np.float64] | None) -> NDArray[np.float32]:
+    """Observations of a block as they are stored: less the offset, then float32."""
+    moved = observations if offset is None else observations - offset
+    return moved.astype(np.float32, copy=False)
 
 
-def checked_episodes(
-    episodes: Iterable[Trajectory],
-    source: str,
-    observation_space: spaces.Space[Any],
-    action_space: spaces.Space[Any],
-) -> Iterator[Trajectory]:
-    """Raw episodes, each checked and flattened as it comes; see `TrajectoryDataset.from_episodes`.
-
-    Raises:
-        UserError: what does not fit in the spaces or an episode, or no episodes.
-    """
-    _check_spaces(source, observation_space, action_space)
-    index = -1
-    for index, raw in enumerate(episodes):
-        where = f"{source}: episode {index}"
-        yield _checked_episode(where, raw, observation_space, action_space)
-    if index < 0:
-        raise UserError(f"{source}: no episodes; a dataset needs at least one")
-
-
-def _check_spaces(
-    source: str, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
-) -> None:
-    """Raise UserError unless agents can work with these spaces."""
-    with _named(f"{source}: observations"):
-        flat_size(observation_space)
-    if isinstance(action_space, spaces.Box):
-        return
-    if isinstance(action_space, spaces.Discrete) and action_space.start == 0:
-        return
-    raise UserError(f"{source}: action space {action_space}: Box, or Discrete from 0, expected")
-
-
-def _checked_episode(
-    where: str,
-    raw: Trajectory,
-    observation_space: spaces.Space[Any],
-    action_space: spaces.Space[Any],
-) -> Trajectory:
-    """The episode flattened, with T observations, T actions and T rewards; `where` names it."""
-    with _named(f"{where}: rewards"):
-        rewards = _one_a_step(raw.rewards).astype(np.float64)
-    with _named(f"{where}: observations"):
-        observations = flatten_batch(observation_space, raw.observations)
-    with _named(f"{where}: actions"):
-        actions = _flat_actions(action_space, raw.actions)
-    steps = len(rewards)
-    if steps == 0:
-        raise UserError(f"{where}: no steps; an episode needs at least one")
-    if len(actions) != steps:
-        raise UserError(f"{where}: {len(actions)} actions for {steps} rewards; {steps} expected")
-    if len(observations) not in (steps, steps + 1):
-        raise UserError(
-            f"{where}: {len(observations)} observations for {steps} rewards; "
-            f"{steps} or {steps + 1} expected"
-        )
-    fields: dict[str, NDArray[Any]]
-    fields = {"observations": observations, "actions": actions, "rewards": rewards}
-    for field, values in fields.items():
-        with _named(f"{where}: {field}"):
-            _check_finite(values)
-    return Trajectory(
-        observations=observations[:steps],
-        actions=actions,
-        rewards=rewards,
-        terminated=bool(raw.terminated),
-        truncated=bool(raw.truncated),
+def recording_checker(recording: Recording, known: Known | None) -> Checker:
+    """The checks for a recording, with the environment's spaces where they are known."""
+    return Checker(
+        recording.where,
+        recording.observation_space,
+        recording.action_space,
+        known=known,
+        trusted=recording.env_spec is not None,
     )
-
-
-@contextmanager
-def _named(where: str) -> Iterator[None]:
-    """Put the place in front of what is wrong there."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-
-
-def _one_a_step(values: Any) -> NDArray[Any]:
-    """Numbers of shape `[T]` or `[T, 1]` as `[T]`."""
-    array = numbers(values)
-    if array.ndim == 0 or array.size != len(array):
-        raise UserError(f"shape {list(array.shape)}; one value a step expected")
-    return array.reshape(-1)
-
-
-def _flat_actions(space: spaces.Space[Any], actions: Any) -> NDArray[Any]:
-    """Actions as float32 `[T, action_size]` (Box) or int64 `[T]` (Discrete from 0)."""
-    if not isinstance(space, spaces.Discrete):
-        return flatten_batch(space, actions)
-    values = _one_a_step(actions)
-    if not np.isin(values, np.arange(space.n)).all():
-        raise UserError(f"integers from 0 to {int(space.n) - 1} expected")
-    return values.astype(np.int64)
-
-
-def _check_finite(values: NDArray[Any]) -> None:
-    """Raise UserError that names the first row with a NaN or an infinity, if there is one."""
-    if not np.isfinite(values).all():
-        row = int(np.argwhere(~np.isfinite(values))[0][0])
-        raise UserError(f"NaN or infinity at step {row}; finite numbers expected")

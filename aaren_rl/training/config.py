@@ -28,7 +28,8 @@ class TrainSettings:
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "data": (
-            *("data_on", "data_cache", "keep_unfinished_episode", "top_percent", "held_out"),
+            *("data_on", "data_cache", "keep_unfinished_episode", "episode_length"),
+            *("top_percent", "held_out"),
             *("normalize_observations", "standardize_returns", "returns_scale"),
         ),
         "training": (
@@ -40,9 +41,9 @@ class TrainSettings:
     }
     """Boxes of options in the help, below those that are needed most often."""
     dataset: str = "aaren-rl/hopper-small-v0"
-    """Minari id (local, or downloaded), D4RL name such as hopper-medium-v2, or path of an HDF5 file
-    in D4RL's layout or of a Minari dataset's folder; `mask-velocity:` before it hides the
-    velocities."""
+    """Minari id (local, or downloaded), D4RL name such as hopper-medium-v2, or path of a Minari
+    dataset's folder, of an HDF5 file of D4RL or d3rlpy, or of a .npz or .json file of one's own;
+    `mask-velocity:` before it hides the velocities."""
     preset: Literal["control", "memory", "chen2021"] | None = None
     """Start from other settings than the defaults; flags that are given still count. `control`:
     Aaren's heads forget at several rates (docs/control.md); `memory`: something must be kept for
@@ -56,6 +57,9 @@ class TrainSettings:
     keep_unfinished_episode: bool = False
     """Train on the last episode of D4RL data too when the recording stopped inside it, though its
     returns-to-go are too low. By default it is left out."""
+    episode_length: int | None = None
+    """Cut episodes of flat arrays (D4RL, .npz, JSON) after so many steps too, for files that do not
+    mark where an episode was cut short."""
     updates: int = 3_000
     """Gradient updates."""
     sampling: Literal["windows", "episodes", "streams"] = "windows"

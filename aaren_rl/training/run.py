@@ -20,11 +20,12 @@ from aaren_rl.data import (
     StreamSampler,
     TrajectoryDataset,
     WindowSampler,
-    load_trajectories,
+    load_dataset,
 )
 from aaren_rl.data.prefetch import prefetched
 from aaren_rl.envs import check_environment, environment_of, make_vector_env, target_return
 from aaren_rl.envs.tasks import robot_of
+from aaren_rl.envs.vector import environment_spec, make_env
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.rollout import check_length
 from aaren_rl.files import (
@@ -113,12 +114,18 @@ def _train(config: TrainConfig) -> dict[str, Any]:
 
 
 def load_data(config: TrainSettings) -> TrajectoryDataset:
-    """The data that the settings name, where they say; all episodes."""
-    return load_trajectories(
+    """The data that the settings name, where they say; all episodes.
+
+    The environment's spaces win over the file's, where `--environment` names one.
+    """
+    name, length = config.environment, config.episode_length
+    return load_dataset(
         config.dataset,
+        env=None if name in (None, "none") else lambda: make_env(environment_spec(str(name))),
         on=config.data_on,
         cache=config.data_cache,
         keep_unfinished_episode=config.keep_unfinished_episode,
+        **({} if length is None else {"episode_length": length}),
     )
 
 

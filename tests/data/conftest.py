@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 
 from aaren_rl.data import TrajectoryDataset, load_trajectories
-from aaren_rl.data.excerpt import make_excerpt
-from aaren_rl.data.sources.load import SHIPPED_ROOT
+from aaren_rl.data.sources.minari import SHIPPED_ROOT, open_minari
+from aaren_rl.data.to_minari import write_minari
 
 SHIPPED_ID = "aaren-rl/hopper-small-v0"
 
@@ -37,12 +38,14 @@ def shipped() -> TrajectoryDataset:
 def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Minari root with one dataset, `test/hopper-v3`: the first few episodes."""
     root = tmp_path_factory.mktemp("minari")
-    make_excerpt(
-        SHIPPED_ROOT / SHIPPED_ID,
-        root,
+    source = open_minari(SHIPPED_ROOT / SHIPPED_ID)
+    write_minari(
         "test/hopper-v3",
-        environment_id="Hopper-v5",
-        max_bytes=200_000,
+        islice(source.episodes(), 6),
+        observation_space=source.observation_space,
+        action_space=source.action_space,
+        env_spec=source.env_spec,
+        root=root,
         metadata={"author": {"tests"}, "description": "a few episodes"},
     )
     return root

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +15,14 @@ import pytest
 from gymnasium import spaces
 
 from aaren_rl.data import TrajectoryDataset, load_trajectories
-from aaren_rl.data.sources.d4rl import is_d4rl_name, read_d4rl
+from aaren_rl.data.sources.d4rl import is_d4rl_name
 from aaren_rl.errors import UserError
 
 ADDRESS = "http://127.0.0.1:9/offline_rl/gym_mujoco_v2/hopper_medium-v2.hdf5"  # nobody answers
 
 
 def test_every_step_round_trips(d4rl_file: Any, shipped: TrajectoryDataset) -> None:
-    data = read_d4rl(d4rl_file.path)
+    data = load_trajectories(d4rl_file.path)
     steps = int(shipped.offsets[d4rl_file.episodes]) + d4rl_file.unfinished_steps
     assert data.num_steps == steps
     assert data.lengths.tolist() == [
@@ -36,14 +38,14 @@ def test_every_step_round_trips(d4rl_file: Any, shipped: TrajectoryDataset) -> N
 
 
 def test_ends_of_episodes(d4rl_file: Any, shipped: TrajectoryDataset) -> None:
-    data = read_d4rl(d4rl_file.path)
+    data = load_trajectories(d4rl_file.path)
     assert data.terminated.tolist() == [*shipped.terminated[: d4rl_file.episodes].tolist(), False]
     assert data.truncated.tolist() == [*shipped.truncated[: d4rl_file.episodes].tolist(), True]
     assert set(shipped.terminated[: d4rl_file.episodes].tolist()) == {True, False}
 
 
 def test_spaces_scores_and_name(d4rl_file: Any) -> None:
-    data = read_d4rl(d4rl_file.path)
+    data = load_trajectories(d4rl_file.path)
     assert data.name == "hopper_medium-v2"
     assert data.observation_space == spaces.Box(-np.inf, np.inf, (11,), np.float32)
     assert data.action_space == spaces.Box(-1, 1, (3,), np.float32)
@@ -64,10 +66,10 @@ def own_file(d4rl_file: Any, tmp_path: Path) -> Path:
 
 
 def test_columns_of_rewards_and_ends(own_file: Path) -> None:
-    flat = read_d4rl(own_file)
+    flat = load_trajectories(own_file)
     for field in ("rewards", "terminals", "timeouts"):
         change(own_file, field, lambda values: values[:, None])
-    columns = read_d4rl(own_file)
+    columns = load_trajectories(own_file)
     np.testing.assert_array_equal(columns.rewards, flat.rewards)
     np.testing.assert_array_equal(columns.offsets, flat.offsets)
 
@@ -75,7 +77,7 @@ def test_columns_of_rewards_and_ends(own_file: Path) -> None:
 def test_float64_and_finished_files(own_file: Path, d4rl_file: Any) -> None:
     change(own_file, "observations", lambda values: values.astype(np.float64))
     change(own_file, "timeouts", lambda values: np.append(values[:-1], True))
-    data = read_d4rl(own_file)
+    data = load_trajectories(own_file)
     assert data.observations.dtype == np.float32
     assert data.num_episodes == d4rl_file.episodes + 1
     assert data.truncated[-1]
@@ -83,7 +85,7 @@ def test_float64_and_finished_files(own_file: Path, d4rl_file: Any) -> None:
 
 def test_integer_actions_are_discrete(own_file: Path) -> None:
     change(own_file, "actions", lambda values: np.arange(len(values)) % 4)
-    data = read_d4rl(own_file)
+    data = load_trajectories(own_file)
     assert data.action_space == spaces.Discrete(4)
     assert data.actions.dtype == np.int64
 
@@ -94,7 +96,10 @@ def poison(values: np.ndarray) -> np.ndarray:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
-    "missing array": (lambda p: delete(p, "timeouts"), ["'timeouts' missing", "terminals"]),
+    "missing array": (
+        lambda p: delete(p, "actions"),
+        ["'actions' missing", "a D4RL file has", "this one has infos"],
+    ),
     "lengths": (
         lambda p: change(p, "observations", lambda v: v[:-1]),
         ["rows of observations", "actions"],
@@ -144,7 +149,7 @@ def test_what_is_broken_is_named_in_one_line(own_file: Path, case: str) -> None:
     break_it, fragments = BROKEN[case]
     break_it(own_file)
     with pytest.raises(UserError) as caught:
-        read_d4rl(own_file)
+        load_trajectories(own_file)
     message = str(caught.value)
     assert "\n" not in message
     for fragment in [str(own_file), *fragments]:
@@ -154,7 +159,7 @@ def test_what_is_broken_is_named_in_one_line(own_file: Path, case: str) -> None:
 def test_minaris_file_alone_is_told_from_d4rls(tmp_path: Path, small_root: Path) -> None:
     source = small_root / "test" / "hopper-v3" / "data" / "main_data.hdf5"
     with pytest.raises(UserError, match=r"Minari's layout; give the folder"):
-        read_d4rl(Path(shutil.copy(source, tmp_path / "copy.hdf5")))
+        load_trajectories(Path(shutil.copy(source, tmp_path / "copy.hdf5")))
 
 
 @pytest.mark.parametrize(
@@ -284,3 +289,54 @@ def test_a_name_that_the_package_does_not_know(install: Callable[[str], None]) -
     install(ADDRESS)
     with pytest.raises(UserError, match=r"'hopper-medum-v2'.*hopper-medium-v2"):
         load_trajectories("hopper-medum-v2")
+
+
+def test_ends_at_terminals_where_there_are_no_timeouts(own_file: Path, d4rl_file: Any) -> None:
+    whole = load_trajectories(own_file)
+    delete(own_file, "timeouts")
+    data = load_trajectories(own_file)
+    ends = (np.flatnonzero(whole.terminated) + 1).tolist()
+    wanted = whole.offsets[[0, *ends, -1]]
+    np.testing.assert_array_equal(data.offsets, np.unique(wanted))
+    assert data.terminated.tolist() == [True] * len(ends) + [False]
+    cut = load_trajectories(own_file, episode_length=250)
+    assert cut.max_episode_length == 250
+    np.testing.assert_array_equal(cut.terminated.sum(), data.terminated.sum())
+    with pytest.raises(UserError, match="episode length 0: at least 1 expected"):
+        load_trajectories(own_file, episode_length=0)
+    delete(own_file, "terminals")
+    assert load_trajectories(own_file).num_episodes == 1
+
+
+def test_a_file_that_another_process_writes(own_file: Path) -> None:
+    """It is not called corrupt."""
+    code = (
+        "import h5py, sys; file = h5py.File(sys.argv[1], 'r+'); print('open', flush=True); "
+        "sys.stdin.read()"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code, str(own_file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert writer.stdin is not None
+    assert writer.stdout is not None
+    try:
+        writer.stdout.readline()
+        with pytest.raises(UserError, match="in use: another process is writing") as caught:
+            load_trajectories(own_file)
+        assert "corrupt" not in str(caught.value)
+    finally:
+        writer.communicate()
+    load_trajectories(own_file)
+
+
+def test_a_file_without_permission(own_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() == 0:  # root may read everything: h5py's answer is played
+        error = PermissionError(13, "Unable to synchronously open file")
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(h5py, "File", refuse)
+    own_file.chmod(0)
+    with pytest.raises(UserError, match="cannot be read: no permission"):
+        load_trajectories(own_file)

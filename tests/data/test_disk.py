@@ -20,7 +20,6 @@ from aaren_rl.data import (
     StreamSampler,
     TrajectoryDataset,
     WindowSampler,
-    disk_rows,
     load_trajectories,
 )
 from aaren_rl.data.disk import default_cache
@@ -60,15 +59,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture(params=["fits", "large"])
-def both(
-    source: str, cache: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> tuple[TrajectoryDataset, TrajectoryDataset]:
-    """In memory and on the disk; `large` is read as what memory cannot hold."""
-    if request.param == "large":
-        monkeypatch.setattr(disk_rows, "memory_bytes", lambda: 1)
-        monkeypatch.setattr(disk_rows, "READS_BETWEEN_RELEASES", 3)
-        monkeypatch.setattr(disk_rows, "MOST_ROWS_AT_ONCE", 100)
+@pytest.fixture
+def both(source: str, cache: Path) -> tuple[TrajectoryDataset, TrajectoryDataset]:
+    """In memory and on the disk."""
     return load_trajectories(source), load_trajectories(source, on="disk", cache=cache)
 
 
@@ -206,8 +199,8 @@ def test_broken_entries_and_places(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     cache = tmp_path / "cache"
     load_trajectories(SHIPPED_ID, on="disk", cache=cache)
     [entry] = entries(cache)
-    content = (entry / "rewards.bin").read_bytes()
-    (entry / "rewards.bin").write_bytes(content[:-8])
+    content = (entry / "steps.bin").read_bytes()
+    (entry / "steps.bin").write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=r"broken .*remove it to have it made anew"):
         load_trajectories(SHIPPED_ID, on="disk", cache=cache)
     (tmp_path / "file").touch()

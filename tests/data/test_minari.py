@@ -14,8 +14,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeAwareObservation
 from minari.data_collector.episode_buffer import EpisodeBuffer
 
-from aaren_rl.data import TrajectoryDataset, flatten_batch
-from aaren_rl.data.sources.minari import read_minari
+from aaren_rl.data import TrajectoryDataset, flatten_batch, load_trajectories
 from aaren_rl.errors import UserError
 
 NAME = "test/hopper-v3"
@@ -30,7 +29,7 @@ def folder(small_root: Path, tmp_path: Path) -> Path:
 def test_reads_what_minari_reads(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(small_root))
     theirs = minari.load_dataset(NAME)
-    ours = read_minari(small_root / NAME)
+    ours = load_trajectories(small_root / NAME)
     assert ours.name == NAME
     assert ours.num_episodes == theirs.total_episodes >= 3
     assert ours.num_steps == theirs.total_steps
@@ -63,22 +62,22 @@ def test_actions_follow_their_observations(shipped: TrajectoryDataset) -> None:
 
 
 def test_reference_scores_by_name_where_minari_has_none(folder: Path) -> None:
-    assert read_minari(folder).reference_scores == (-20.272305, 3234.3)
+    assert load_trajectories(folder).reference_scores == (-20.272305, 3234.3)
     edit_metadata(folder, ref_min_score=1.0, ref_max_score=2.0)
-    assert read_minari(folder).reference_scores == (1.0, 2.0)
+    assert load_trajectories(folder).reference_scores == (1.0, 2.0)
 
 
 def test_an_environment_for_evaluation_comes_first(folder: Path) -> None:
-    assert read_minari(folder).env_spec.id == "Hopper-v5"
+    assert load_trajectories(folder).env_spec.id == "Hopper-v5"
     edit_metadata(folder, eval_env_spec=gymnasium.spec("Hopper-v4").to_json())
-    assert read_minari(folder).env_spec.id == "Hopper-v4"
+    assert load_trajectories(folder).env_spec.id == "Hopper-v4"
 
 
 def test_a_recording_cut_short_is_truncated(folder: Path) -> None:
     with h5py.File(folder / "data" / "main_data.hdf5", "r+") as file:
         for field in ("terminations", "truncations"):
             file["episode_1"][field][-1] = False
-    data = read_minari(folder)
+    data = load_trajectories(folder)
     assert not data.terminated[1]
     assert data.truncated[1]
 
@@ -150,7 +149,7 @@ def test_spaces_and_formats(
     make, size = ENVIRONMENTS[kind]
     env = make()
     buffers = make_dataset(env, f"test/{kind}-v0", tmp_path, monkeypatch, data_format=storage)
-    data = read_minari(tmp_path / "test" / f"{kind}-v0")
+    data = load_trajectories(tmp_path / "test" / f"{kind}-v0")
     assert data.observations.shape[1] == size
     assert data.actions.dtype == np.int64
     assert data.lengths.tolist() == [len(buffer.rewards) for buffer in buffers]
@@ -182,7 +181,7 @@ def test_images_come_through_minaris_own_decoder(
         observation_space=spaces.Box(0, 255, (32, 32, 3), np.uint8),
         action_space=spaces.Box(-1, 1, (1,)),
     )
-    data = read_minari(tmp_path / "test" / "images-v0")
+    data = load_trajectories(tmp_path / "test" / "images-v0")
     assert data.observations.shape == (2, 32 * 32 * 3)
     np.testing.assert_allclose(data.observations.mean(axis=1), [0, 200], atol=2)
 
@@ -328,7 +327,7 @@ def test_what_is_broken_is_named_in_one_line(folder: Path, case: str) -> None:
     break_it, fragments = BROKEN[case]
     break_it(folder)
     with pytest.raises(UserError) as caught:
-        read_minari(folder)
+        load_trajectories(folder)
     message = str(caught.value)
     assert "\n" not in message
     for fragment in [str(folder), *fragments]:
@@ -339,4 +338,4 @@ def test_dictionary_space_over_plain_arrays_is_named(folder: Path) -> None:
     space = {"type": "Dict", "subspaces": {"a": {"type": "Discrete", "n": 2, "start": 0}}}
     edit_metadata(folder, observation_space=json.dumps(space))
     with pytest.raises(UserError, match=r"episode 0: /episode_0/observations is an array"):
-        read_minari(folder)
+        load_trajectories(folder)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from aaren_rl.data import TrajectoryDataset, load_trajectories
-from aaren_rl.data.excerpt import make_excerpt
 from aaren_rl.data.sources.load import SHIPPED_ROOT
 from aaren_rl.errors import UserError
 
@@ -59,30 +58,6 @@ def test_the_shipped_dataset_is_small_and_plausible(shipped: TrajectoryDataset) 
     assert 45 < score.mean() < 65
     assert 0 < shipped.terminated.mean() < 1
     np.testing.assert_array_equal(shipped.terminated, ~shipped.truncated)
-
-
-def test_an_excerpt_is_as_large_as_fits(small_root: Path, tmp_path: Path) -> None:
-    limit = 200_000
-    files = [file for file in (small_root / "test" / "hopper-v3").rglob("*") if file.is_file()]
-    size = sum(file.stat().st_size for file in files)
-    episodes = load_trajectories(small_root / "test" / "hopper-v3").num_episodes
-    assert size < limit < size * (episodes + 2) / episodes
-
-    def again(limit: int, name: str) -> Path:
-        return make_excerpt(
-            SHIPPED_ROOT / SHIPPED_ID,
-            tmp_path,
-            name,
-            environment_id="Hopper-v5",
-            max_bytes=limit,
-            metadata={},
-        )
-
-    with pytest.raises(UserError, match="no episode"):
-        again(10_000, "a/b-v0")
-    again(100_000, "a/b-v0")
-    with pytest.raises(UserError, match="there already"):
-        again(100_000, "a/b-v0")
 
 
 def test_paths(small_root: Path, d4rl_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:

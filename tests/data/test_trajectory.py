@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aaren_rl.data import Trajectory, TrajectoryDataset
-from aaren_rl.data.trajectory import returns_to_go
+from aaren_rl.data.statistics import returns_to_go
 from aaren_rl.errors import UserError
 
 BOX = spaces.Box(-np.inf, np.inf, (2,), np.float64)
@@ -99,7 +99,7 @@ NOISE = np.random.default_rng(0).normal(size=STEPS)
         np.full(STEPS, -123456.789),
         np.full(STEPS, 3e30),
         np.where(NOISE > 0, 1e6, np.nextafter(np.float32(1e6), np.float32(2e6))),
-        1e6 * (1 + 1e-7 * NOISE),
+        (1e6 * (1 + 1e-7 * NOISE)).astype(np.float32),
         1e-12 * NOISE,
     ],
 )
@@ -164,7 +164,7 @@ WRONG = {
     ),
     "too many observations": ([episode(3, spare=2)], ["episode 0", "5 observations"]),
     "actions": ([episode(3, actions=np.zeros((2, 1)))], ["episode 0", "2 actions", "3 expected"]),
-    "observation size": ([episode(2, observations=np.zeros((3, 5)))], ["observations", "[3, 5]"]),
+    "observation size": ([episode(2, observations=np.zeros((3, 5)))], ["observations", "[2, 5]"]),
     "action size": ([episode(2, actions=np.zeros((2, 4)))], ["actions", "[2, 4]", "[1]"]),
     "reward shape": ([episode(2, rewards=np.zeros((2, 2)))], ["rewards", "[2, 2]"]),
     "NaN observation": (

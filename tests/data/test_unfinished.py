@@ -16,7 +16,9 @@ import pytest
 
 from aaren_rl.data import TrajectoryDataset, load_trajectories
 from aaren_rl.data.trajectory import STEP_FIELDS
+from aaren_rl.errors import UserError
 from aaren_rl.training import train
+from aaren_rl.training.run import load_data
 
 
 @pytest.fixture(params=["memory", "disk"])
@@ -111,3 +113,18 @@ def test_one_line_on_stderr(d4rl_file: Any) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.startswith(f"{d4rl_file.path}: the last episode is unfinished")
     assert done.stderr.count("\n") == 1
+
+
+def test_the_command_cuts_where_the_file_does_not(
+    tiny: Callable[..., Any], d4rl_file: Any, tmp_path: Path
+) -> None:
+    file = Path(shutil.copy(d4rl_file.path, tmp_path / "hopper_medium-v2.hdf5"))
+    with h5py.File(file, "r+") as content:
+        del content["timeouts"]
+        content["terminals"][:] = False
+    config = tiny(
+        tmp_path / "run", dataset=str(file), environment="none", episode_length=50, held_out=0.0
+    )
+    assert load_data(config).max_episode_length == 50
+    with pytest.raises(UserError, match="data source minari has no option 'episode_length'"):
+        load_data(tiny(tmp_path / "run", episode_length=50))

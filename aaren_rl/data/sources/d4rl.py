@@ -13,17 +13,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import h5py
-import numpy as np
-from gymnasium import spaces
-from numpy.typing import NDArray
 
+from aaren_rl.data.episode import Recording, Trajectory
+from aaren_rl.data.flat import FlatOptions, flat_arrays, flat_episodes
 from aaren_rl.data.reference_scores import reference_scores, robot_of
 from aaren_rl.data.sources.download import download
-from aaren_rl.data.sources.hdf5 import open_hdf5, read_array
-from aaren_rl.data.trajectory import Builder, Trajectory, TrajectoryDataset
+from aaren_rl.data.sources.hdf5 import open_hdf5
 from aaren_rl.errors import UserError, one_line
 
 NAME = re.compile(
@@ -31,134 +29,78 @@ NAME = re.compile(
     r"|relocate|walker2d)-[a-z0-9-]+-v\d+"
 )
 QUALITIES = ("random", "medium", "expert", "medium-replay", "full-replay", "medium-expert")
-FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
-BLOCK = 1 << 14  # steps read at a time
 
 
-def read_d4rl(
+def d4rl_source(name: str, options: FlatOptions | None = None) -> Recording | None:
+    """An HDF5 file in D4RL's layout, or the name of a D4RL dataset in D4RL's cache or to download.
+
+    A file of any other layout is refused here: this is the last source that is asked for a file.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return open_d4rl(path, options=options)
+    if is_d4rl_name(name):
+        file, scores = find_d4rl(name)
+        return open_d4rl(file, name=name, scores=scores, options=options)
+    return None
+
+
+def open_d4rl(
     path: Path,
     *,
     name: str | None = None,
     scores: tuple[float, float] | None = None,
-    build: Builder = TrajectoryDataset.from_episodes,
-) -> TrajectoryDataset:
-    """Read a file in D4RL's layout.
+    options: FlatOptions | None = None,
+) -> Recording:
+    """Open a file in D4RL's layout.
 
-    Episodes end where `terminals` or `timeouts` is set; steps after the last such end are read as
-    a truncated episode (which `load_trajectories` leaves out by default).
+    Episodes end where `terminals` or `timeouts` is set; a file may lack either. Steps after the
+    last such end are an unfinished episode.
 
     Args:
         path: the file.
         name: the dataset's name; the file's if left out.
         scores: reference (minimum, maximum) returns; D4RL's by the name if left out.
-        build: makes the dataset of the episodes, with the arguments of
-            `TrajectoryDataset.from_episodes`.
+        options: where to cut episodes besides.
 
     Raises:
-        UserError: not a whole HDF5 file, a missing array, arrays of different lengths, no steps,
-            NaN or infinity.
+        UserError: not a whole HDF5 file, a missing array, or arrays of different lengths.
     """
     name = name or path.stem
     with open_hdf5(path) as file:
         check_d4rl(path, file)
-        observation_shape = file["observations"].shape[1:]
-        action_space = d4rl_action_space(f"{path}: actions", file["actions"])
-    return build(
-        _episodes(path),
+
+    def episodes(last_observation: bool = False) -> Iterator[Trajectory]:
+        with open_hdf5(path) as file:
+            arrays = check_d4rl(path, file)
+            yield from flat_episodes(str(path), arrays, options, last_observation=last_observation)
+
+    return Recording(
         name=name,
-        observation_space=spaces.Box(-np.inf, np.inf, observation_shape, np.float32),
-        action_space=action_space,
+        episodes=episodes,
+        kind="a D4RL file",
+        where=str(path),
         reference_scores=scores or reference_scores(name),
-        source=str(path),
+        files=[path],
+        to_the_end=lambda: episodes(last_observation=True),
     )
 
 
-def check_d4rl(path: Path, file: h5py.File) -> int:
-    """Check that a file has the arrays that make episodes, with as many rows; gives the number.
+def check_d4rl(path: Path, file: h5py.File) -> dict[str, Any]:
+    """The arrays of a file that make episodes, by our names (see `flat_arrays`).
 
     Raises:
-        UserError: otherwise.
+        UserError: they are missing or do not fit together.
     """
     if "episode_0" in file:
         raise UserError(f"{path}: Minari's layout; give the folder with its metadata.json")
-    for field in FIELDS:
-        if not isinstance(file.get(field), h5py.Dataset):
-            raise UserError(f"{path}: array {field!r} missing; a D4RL file has {', '.join(FIELDS)}")
-        if not file[field].shape:
-            raise UserError(f"{path}: {field}: a single value; an array expected")
-    steps = len(file["actions"])
-    for field in FIELDS:
-        if len(file[field]) != steps:
-            raise UserError(
-                f"{path}: {len(file[field])} rows of {field} for {steps} actions; "
-                "equal numbers expected"
-            )
-    for field in ("rewards", "terminals", "timeouts"):
-        if file[field].size != steps:
-            shape = list(file[field].shape)
-            raise UserError(f"{path}: {field} of shape {shape}; one value a step expected")
-    return steps
-
-
-def unfinished_d4rl(path: Path) -> Literal["last", "only"] | None:
-    """Whether a D4RL file's last episode has no end, and then whether it is the only one.
-
-    Raises:
-        UserError: as `read_d4rl`.
-    """
-    with open_hdf5(path) as file:
-        steps = check_d4rl(path, file)
-        ends = np.zeros(steps, dtype=bool)
-        for field in ("terminals", "timeouts"):
-            ends |= read_array(f"{path}: {field}", file[field]).reshape(-1).astype(bool)
-    if steps == 0 or ends[-1]:
-        return None
-    return "last" if ends.any() else "only"
-
-
-def _episodes(path: Path) -> Iterator[Trajectory]:
-    """Read block by block, and cut after each terminal or timeout."""
-    begun: list[dict[str, NDArray[Any]]] = []  # parts of an episode that goes on
-    with open_hdf5(path) as file:
-        for start in range(0, len(file["actions"]), BLOCK):
-            rows = slice(start, start + BLOCK)
-            block = {name: read_array(f"{path}: {name}", file[name], rows) for name in FIELDS}
-            for field in ("terminals", "timeouts"):
-                block[field] = block[field].reshape(-1).astype(bool)
-            low = 0
-            for high in (np.flatnonzero(block["terminals"] | block["timeouts"]) + 1).tolist():
-                yield _episode([*begun, {name: block[name][low:high] for name in FIELDS}])
-                begun, low = [], high
-            if low < len(block["actions"]):
-                begun.append({name: block[name][low:] for name in FIELDS})
-    if begun:
-        yield _episode(begun)
-
-
-def _episode(parts: list[dict[str, NDArray[Any]]]) -> Trajectory:
-    """One episode of its parts."""
-    whole = parts[0]
-    if len(parts) > 1:
-        whole = {name: np.concatenate([part[name] for part in parts]) for name in FIELDS}
-    terminated = bool(whole["terminals"][-1])
-    return Trajectory(
-        observations=whole["observations"],
-        actions=whole["actions"],
-        rewards=whole["rewards"],
-        terminated=terminated,
-        truncated=bool(whole["timeouts"][-1]) or not terminated,
-    )
-
-
-def d4rl_action_space(where: str, actions: h5py.Dataset) -> spaces.Space[Any]:
-    """Discrete for one integer a step, else a Box from -1 to 1, as D4RL's robots have."""
-    if not (np.issubdtype(actions.dtype, np.integer) and actions.size == len(actions)):
-        return spaces.Box(-1.0, 1.0, actions.shape[1:], np.float32)
-    highest = 0
-    for start in range(0, len(actions), BLOCK):
-        block = read_array(where, actions, slice(start, start + BLOCK))
-        highest = max(highest, int(block.max(initial=0)))
-    return spaces.Discrete(highest + 1)
+    try:
+        return flat_arrays(str(path), "a D4RL file", file)
+    except UserError as error:
+        if "missing" not in str(error):
+            raise
+        there = ", ".join(sorted(file)[:8]) or "nothing"
+        raise UserError(f"{error}, this one has {there}") from None
 
 
 def is_d4rl_name(source: str) -> bool:

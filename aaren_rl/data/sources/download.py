@@ -2,116 +2,89 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from aaren_rl.files import sync_folder
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 16  # at most so much of what arrived is lost where a connection breaks
 TIMEOUT_SECONDS = 30.0
 
 
-def download(address: str, target: Path) -> None:
+def download(address: str, target: Path, checksum: str | None = None) -> None:
     """Download `address` to `target`, going on from `target.part` where an earlier try ended.
 
     A broken connection is taken up again as long as each try brings something. The file takes its
-    final name only when it is whole and on the disk. Processes that want the same file wait for
-    the first one.
+    final name only when it is whole. Processes that want the same file wait for the first one.
+
+    Args:
+        address: http or https.
+        target: the file; left alone where it is there.
+        checksum: of the file, as `sha256:...`, where it is known.
 
     Raises:
         OSError: the server cannot be reached, refuses, or stops answering; `target.part` stays.
+        ValueError: the file does not have this checksum; it is removed.
     """
+    import pooch  # only here: it takes a while to import
+
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
+    pooch.get_logger().setLevel("WARNING")
     with FileLock(target.with_name(target.name + ".lock")):
-        if target.exists():
-            return
-        with _progress() as progress:
-            task = progress.add_task(target.name, total=None, visible=False)
-            while True:
-                before = _size(part)
-                try:
-                    for done, total in _fetch(address, part):
-                        progress.update(task, completed=done, total=total, visible=True)
-                    break
-                except urllib.error.HTTPError as error:
-                    raise OSError(f"HTTP {error.code} {error.reason}") from error
-                except (OSError, HTTPException) as error:
-                    if _size(part) <= before:
-                        raise OSError(str(getattr(error, "reason", error))) from error
-        os.replace(part, target)
-        sync_folder(target.parent)
+        if not target.exists():
+            downloader = functools.partial(_resume, part)
+            pooch.retrieve(address, checksum, target.name, target.parent, downloader=downloader)
+            sync_folder(target.parent)
 
 
-def _fetch(address: str, part: Path) -> Iterator[tuple[int, int | None]]:
-    """Append what is missing to `part`; gives (bytes there, bytes in all) as it goes.
+def _resume(part: Path, address: str, output: str, _: Any) -> None:
+    """Fetch what is missing of `part`, and move it to `output`: a downloader for pooch."""
+    import requests
 
-    Raises:
-        OSError: the connection broke or the sizes do not agree.
-    """
+    while True:
+        before = _size(part)
+        try:
+            _append(address, part)
+            break
+        except requests.RequestException:
+            if _size(part) <= before:
+                raise
+    os.replace(part, output)
+
+
+def _append(address: str, part: Path) -> None:
+    """Append to `part` what the server has behind it; the whole file where it cannot do that."""
+    import requests
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
+
     done = _size(part)
-    request = urllib.request.Request(address)
-    if done:
-        request.add_header("Range", f"bytes={done}-")
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{done}":
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
+    with requests.get(address, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
+        if answer.status_code == 416 and answer.headers.get("Content-Range") == f"bytes */{done}":
             return  # everything was there already
-        raise
-    with response, open(part, "ab") as file:
-        if not _continues(response, done):
-            file.truncate(0)
-            done = 0
-        length = response.headers.get("Content-Length")
-        total = done + int(length) if length is not None else None
-        yield done, total
-        while chunk := response.read(CHUNK_BYTES):
-            file.write(chunk)
-            done += len(chunk)
-            yield done, total
-        file.flush()
-        os.fsync(file.fileno())
-    if total is not None and done != total:
-        raise OSError(f"the connection ended after {done} of {total} bytes")
-
-
-def _continues(response: HTTPResponse, done: int) -> bool:
-    """Whether the response goes on after `done` bytes; False: it is the whole file."""
-    if response.status != 206:
-        return False
-    if not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
-        raise OSError(f"asked for bytes from {done}, got {response.headers.get('Content-Range')}")
-    return True
+        answer.raise_for_status()
+        goes_on = answer.status_code == 206
+        size = answer.headers.get("Content-Length")
+        total = None if size is None else int(size) + done * goes_on
+        columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TimeRemainingColumn())
+        with (
+            open(part, "ab" if goes_on else "wb") as file,
+            Progress(*columns, console=Console(stderr=True)) as progress,
+        ):
+            task = progress.add_task(part.stem, total=total, completed=done * goes_on)
+            for chunk in answer.iter_content(CHUNK_BYTES):
+                file.write(chunk)
+                progress.advance(task, len(chunk))
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _size(path: Path) -> int:
     """Bytes in a file, 0 if there is none."""
     return path.stat().st_size if path.exists() else 0
-
-
-def _progress() -> Progress:
-    """A progress bar on standard error: name, share, bytes, speed, time left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )

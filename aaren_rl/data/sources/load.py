@@ -1,163 +1,195 @@
-"""What a dataset's name can mean, decided in one place."""
+"""`load_dataset`: what a dataset's name can mean, decided in one place."""
 
 from __future__ import annotations
 
-import functools
-import logging
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from aaren_rl.data.checking import known_environment
 from aaren_rl.data.disk import cached, default_cache
+from aaren_rl.data.episode import Recording, Trajectory, warn_once
+from aaren_rl.data.flat import FlatOptions
 from aaren_rl.data.mask_velocity import PREFIX, mask_velocity
-from aaren_rl.data.sources.d4rl import find_d4rl, is_d4rl_name, read_d4rl, unfinished_d4rl
-from aaren_rl.data.sources.minari import (
-    HDF5_FILE,
-    download_minari,
-    is_minari_folder,
-    is_minari_id,
-    local_ids,
-    local_root,
-    read_minari,
-    unfinished_minari,
-)
-from aaren_rl.data.trajectory import Builder, TrajectoryDataset, without_last
+from aaren_rl.data.sources.arrays import json_source, npz_source
+from aaren_rl.data.sources.d3rlpy import d3rlpy_source
+from aaren_rl.data.sources.d4rl import d4rl_source
+from aaren_rl.data.sources.minari import SHIPPED_ROOT, minari_download, minari_source
+from aaren_rl.data.sources.registry import SOURCES, register_source
+from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.errors import UserError
 
-SHIPPED_ROOT = Path(__file__).parent.parent / "datasets"  # laid out as a Minari root
+__all__ = ["SHIPPED_ROOT", "load_dataset", "load_trajectories", "open_recording"]
+
+# Asked in this order; those that others register come before.
+register_source("npz", npz_source, FlatOptions)
+register_source("json", json_source, FlatOptions)
+register_source("minari", minari_source)
+register_source("d3rlpy", d3rlpy_source)
+register_source("d4rl", d4rl_source, FlatOptions)
+register_source("minari-download", minari_download)
+OURS = tuple(SOURCES)
 
 
-@dataclass(frozen=True)
-class Source:
-    """A dataset that is on this machine.
-
-    Attributes:
-        path: a file in D4RL's layout, or the folder of a Minari dataset.
-        name: D4RL's name of the file.
-        scores: D4RL's reference scores.
-    """
-
-    path: Path
-    name: str | None = None
-    scores: tuple[float, float] | None = None
-
-    def read(self, build: Builder = TrajectoryDataset.from_episodes) -> TrajectoryDataset:
-        """Read it, and make a dataset of its episodes."""
-        if self.path.is_dir():
-            return read_minari(self.path, build=build)
-        return read_d4rl(self.path, name=self.name, scores=self.scores, build=build)
-
-    def unfinished(self) -> Literal["last", "only"] | None:
-        """Whether D4RL's recording stopped inside the last episode, and whether it has no other."""
-        if self.path.is_dir():
-            return unfinished_minari(self.path)
-        return unfinished_d4rl(self.path)
-
-    def identity(self) -> list[Any]:
-        """What changes when the files change, as JSON: names, sizes, times."""
-        files = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path]
-        stats = [(str(file), file.stat()) for file in files if file.is_file()]
-        return [
-            self.name,
-            self.scores and list(self.scores),
-            str(self.path.resolve()),
-            [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
-        ]
-
-
-def load_trajectories(
-    source: str | Path,
+def load_dataset(
+    name_or_path: str | Path,
     *,
+    env: Any = None,
+    source: str | None = None,
     on: Literal["memory", "disk"] = "memory",
     cache: Path | None = None,
     keep_unfinished_episode: bool = True,
+    **options: Any,
 ) -> TrajectoryDataset:
     """Read a dataset from wherever it is.
 
-    `source` is taken for, in this order,
+        >>> data = load_dataset("aaren-rl/hopper-small-v0")
+        >>> data.num_episodes, data.observations.shape
+        (79, (52925, 11))
 
-    1. the path of an HDF5 file in D4RL's layout, or of a Minari dataset's folder;
-    2. the id of a dataset inside this package, `aaren-rl/hopper-small-v0`;
-    3. the id of a Minari dataset on this machine, in `MINARI_DATASETS_PATH` or its default;
-    4. the name of a D4RL dataset, `hopper-medium-v2`, in D4RL's cache or else downloaded;
-    5. the id of a Minari dataset to download.
+    `name_or_path` is taken for, in this order,
+
+    1. what a registered source says is its own (`register_source`);
+    2. the path of a `.npz` or JSON file with own episodes, of a Minari dataset's folder, of an
+       HDF5 file of d3rlpy, or of one in D4RL's layout;
+    3. the id of a dataset inside this package, `aaren-rl/hopper-small-v0`;
+    4. the id of a Minari dataset on this machine, in `MINARI_DATASETS_PATH` or its default;
+    5. the name of a D4RL dataset, `hopper-medium-v2`, in D4RL's cache or else downloaded;
+    6. the id of a Minari dataset to download.
 
     `mask-velocity:` in front of any of these takes the velocities out of a robot's observations:
     see `aaren_rl.data.mask_velocity`.
 
     Args:
-        source: what to read.
+        name_or_path: what to read.
+        env: the environment that the data come from, as in `TrajectoryDataset.from_episodes`; its
+            spaces win over those of the file.
+        source: ask only the source of this name.
         on: where the steps lie while one works with them; `disk` is for datasets that memory does
             not hold (see `aaren_rl.data.disk`).
         cache: folder of the files for `disk`; by default `disk.default_cache()`.
         keep_unfinished_episode: D4RL's recordings stop inside an episode, whose returns-to-go are
             then too low. It is read as it is; training leaves it out (`train` gives False here),
             which is logged as a warning once. A file's only episode is kept in any case.
+        **options: of the source, such as `episode_length=1000` for flat arrays without `timeouts`.
 
     Raises:
-        UserError: there is no such dataset, or it does not read; one line that says why.
+        UserError: there is no such dataset, or it does not read; one line that says why, and which
+            format it was taken for.
     """
-    name = str(source)
-    if name.startswith(PREFIX):
-        whole = load_trajectories(
-            name.removeprefix(PREFIX),
-            on=on,
-            cache=cache,
-            keep_unfinished_episode=keep_unfinished_episode,
+    name = str(name_or_path)
+    common: dict[str, Any] = {"source": source, "on": on, "cache": cache, **options}
+    if name.startswith(PREFIX):  # the environment, if given, has no velocities either
+        whole = load_dataset(
+            name.removeprefix(PREFIX), keep_unfinished_episode=keep_unfinished_episode, **common
         )
         return mask_velocity(whole)
-    found = find_source(name)
-    unfinished = None if keep_unfinished_episode else found.unfinished()
-    if unfinished is not None:
-        _warn_once(f"{found.path}: {UNFINISHED[unfinished]}")
-    drop = unfinished == "last"
-    if on == "memory":
-        return _read(found, drop, TrajectoryDataset.from_episodes)
-    identity = [*found.identity(), "without the unfinished episode"] if drop else found.identity()
-    return cached(lambda build: _read(found, drop, build), identity, cache or default_cache())
+    opened = _open(name, source, options)
+    known = None if env is None else known_environment(env)
+    if isinstance(opened, TrajectoryDataset):  # in memory already
+        if known is None:
+            return opened
+        opened, on = _recording_of(opened), "memory"
+    settings = [sorted(options.items()), keep_unfinished_episode]
+    if not keep_unfinished_episode:
+        opened = _without_unfinished(opened)
+    try:
+        if on == "memory":
+            return TrajectoryDataset.from_recording(opened, known)
+        return cached(opened, known, settings, cache or default_cache())
+    except UserError as error:
+        if str(error).startswith(opened.where):
+            raise UserError(f"{error} (read as {opened.kind})") from error
+        raise
 
 
-UNFINISHED = {
-    "last": "the last episode is unfinished, so that its returns-to-go would be too low: it is "
-    "left out (--keep-unfinished-episode keeps it)",
-    "only": "the only episode is unfinished, so that its returns-to-go are too low: it is kept, "
-    "since there is no other",
-}
-"""What is said of an unfinished episode."""
+load_trajectories = load_dataset
+"""The name of `load_dataset` in earlier versions."""
 
 
-def _read(source: Source, drop_last: bool, build: Builder) -> TrajectoryDataset:
-    """Read the source, with or without its last episode."""
-    if not drop_last:
-        return source.read(build)
-    return source.read(lambda episodes, **about: build(without_last(episodes), **about))
+def open_recording(name_or_path: str | Path, **options: Any) -> Recording:
+    """Open a dataset without reading its episodes; see `load_dataset`."""
+    opened = _open(str(name_or_path), None, options)
+    return _recording_of(opened) if isinstance(opened, TrajectoryDataset) else opened
 
 
-@functools.cache
-def _warn_once(message: str) -> None:
-    """Log a warning, which goes to stderr by default, once in a process."""
-    logging.getLogger(__name__).warning(message)
-
-
-def find_source(name: str) -> Source:
-    """Where a dataset is, after a download if need be; see `load_trajectories`."""
+def _open(name: str, source: str | None, options: dict[str, Any]) -> Recording | TrajectoryDataset:
+    """Ask the sources."""
+    theirs = [each for each in SOURCES if each not in OURS]
+    for each in [source] if source else [*theirs, *OURS]:
+        entry = SOURCES[each]
+        fields = dataclasses.fields(entry.options) if entry.options else ()
+        unknown = options.keys() - {field.name for field in fields}
+        if unknown and source is None and entry.make(name) is None:
+            continue  # not its own
+        if unknown:
+            raise UserError(
+                f"dataset {name!r}: data source {each} has no option {min(unknown)!r}; it has: "
+                f"{', '.join(field.name for field in fields) or 'none'}"
+            )
+        given = {"options": entry.options(**options)} if entry.options else {}
+        found = entry.make(name, **given)
+        if found is not None:
+            if not isinstance(found, (Recording, TrajectoryDataset)):
+                raise UserError(
+                    f"data source {each}: gave a {type(found).__name__}; a Recording, a "
+                    "TrajectoryDataset or None expected"
+                )
+            return found
     path = Path(name).expanduser()
-    if path.is_file():
-        return Source(path.parent if path.name == HDF5_FILE else path)
-    if path.is_dir() and is_minari_folder(path):
-        return Source(path)
-    if not is_minari_id(name):
-        expected = "a D4RL file, a Minari folder, a Minari id or a D4RL name"
-        raise UserError(f"dataset {name!r}: {_what_is_there(path)}; {expected} expected")
-    for root in (SHIPPED_ROOT, local_root()):
-        if is_minari_folder(root / name):
-            return Source(root / name)
-    if is_d4rl_name(name):
-        file, scores = find_d4rl(name)
-        return Source(file, name, scores)
-    return Source(download_minari(name, known=local_ids(SHIPPED_ROOT)))
+    there = "a folder without data/metadata.json" if path.is_dir() else "no such file or folder"
+    if source:
+        raise UserError(f"dataset {name!r}: not one of data source {source}")
+    raise UserError(
+        f"dataset {name!r}: {there}; a D4RL file, a Minari folder, a Minari id or a D4RL name, a "
+        "d3rlpy file, or a .npz or .json file expected"
+    )
 
 
-def _what_is_there(path: Path) -> str:
-    """Why a path is no dataset."""
-    return "a folder without data/metadata.json" if path.is_dir() else "no such file or folder"
+def _recording_of(data: TrajectoryDataset) -> Recording:
+    """A dataset in memory as a recording."""
+    return Recording(
+        name=data.name,
+        episodes=lambda: (data.episode(index) for index in range(data.num_episodes)),
+        kind="a dataset in memory",
+        where=data.name,
+        observation_space=data.observation_space,
+        action_space=data.action_space,
+        env_spec=data.env_spec,
+        reference_scores=data.reference_scores,
+    )
+
+
+def _without_unfinished(recording: Recording) -> Recording:
+    """The recording without its last episode, where that is unfinished and not the only one."""
+
+    def episodes() -> Iterator[Trajectory]:
+        return without_unfinished(recording.where, recording.episodes())
+
+    return dataclasses.replace(recording, episodes=episodes)
+
+
+def without_unfinished(where: str, episodes: Iterable[Trajectory]) -> Iterator[Trajectory]:
+    """All episodes but a last one that no flag ends; the only one is kept in any case."""
+    before: Trajectory | None = None
+    count = 0
+    for episode in episodes:
+        if before is not None:
+            yield before
+        before, count = episode, count + 1
+    if before is None:
+        return
+    if before.terminated or before.truncated:
+        yield before
+    elif count == 1:
+        warn_once(
+            f"{where}: the only episode is unfinished, so that its returns-to-go are too low: it "
+            "is kept, since there is no other (--episode-length cuts it)"
+        )
+        yield before
+    else:
+        warn_once(
+            f"{where}: the last episode is unfinished, so that its returns-to-go would be too "
+            "low: it is left out (--keep-unfinished-episode keeps it)"
+        )

@@ -13,8 +13,9 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import minari
@@ -23,14 +24,17 @@ from gymnasium import spaces
 from minari.dataset.minari_dataset import DATASET_ID_RE
 from minari.storage import remotes as minari_remotes
 
+from aaren_rl.data.episode import Recording, Trajectory
 from aaren_rl.data.reference_scores import reference_scores
-from aaren_rl.data.sources.hdf5 import open_hdf5, read_array
-from aaren_rl.data.trajectory import Builder, Trajectory, TrajectoryDataset
+from aaren_rl.data.sources.hdf5 import ArrayReader, group_name, open_hdf5
+from aaren_rl.data.spaces import named
 from aaren_rl.errors import UserError, one_line
 
 METADATA = "metadata.json"
 HDF5_FILE = "main_data.hdf5"
+FIELDS = ("observations", "actions", "rewards", "terminations", "truncations")
 CONNECTION_SECONDS = 10.0
+SHIPPED_ROOT = Path(__file__).parent.parent / "datasets"  # laid out as a Minari root
 
 
 def is_minari_folder(path: Path) -> bool:
@@ -38,23 +42,39 @@ def is_minari_folder(path: Path) -> bool:
     return (path / "data").is_dir() or (path / METADATA).is_file()
 
 
-def read_minari(
-    folder: Path, *, build: Builder = TrajectoryDataset.from_episodes
-) -> TrajectoryDataset:
-    """Read a Minari dataset from its folder (the one that holds `data`).
+def minari_source(name: str) -> Recording | None:
+    """A Minari dataset by its folder, or by its id in this package or in the local Minari root."""
+    path = Path(name).expanduser()
+    if path.is_file() and path.name == HDF5_FILE:
+        return open_minari(path.parent)
+    if path.is_dir() and is_minari_folder(path):
+        return open_minari(path)
+    if path.is_file() or not is_minari_id(name):
+        return None
+    for root in (SHIPPED_ROOT, local_root()):
+        if is_minari_folder(root / name):
+            return open_minari(root / name)
+    return None
 
-    Args:
-        folder: where it lies.
-        build: makes the dataset of the episodes, with the arguments of
-            `TrajectoryDataset.from_episodes`.
+
+def minari_download(name: str) -> Recording | None:
+    """A Minari dataset that is not on this machine: Minari downloads it."""
+    if not is_minari_id(name):
+        return None
+    return open_minari(download_minari(name, known=local_ids(SHIPPED_ROOT)))
+
+
+def open_minari(folder: Path) -> Recording:
+    """Open a Minari dataset in its folder (the one that holds `data`, or `data` itself).
 
     Raises:
-        UserError: metadata missing or broken, a format that Minari cannot read, or episodes that
-            do not fit together; the message names file, episode and field.
+        UserError: metadata missing or broken, or a format that Minari cannot read; reading the
+            episodes raises it where they do not fit together.
     """
     data = folder / "data" if (folder / "data").is_dir() else folder
     metadata = read_metadata(data / METADATA)
-    if metadata["data_format"] == "hdf5" and not (data / HDF5_FILE).is_file():
+    hdf5 = metadata["data_format"] == "hdf5"
+    if hdf5 and not (data / HDF5_FILE).is_file():
         raise UserError(f"{data / HDF5_FILE}: no such file; a Minari dataset in HDF5 has it")
     try:
         dataset = minari.MinariDataset(data)
@@ -62,35 +82,30 @@ def read_minari(
         env_spec = getattr(dataset, "_eval_env_spec", None) or dataset.env_spec
     except Exception as error:  # Minari raises whatever its parsers raise
         raise UserError(f"{data / METADATA}: Minari cannot read it: {one_line(error)}") from error
-    if metadata["data_format"] == "hdf5" and not _has_images(dataset.observation_space):
-        source = data / HDF5_FILE
-        episodes = _hdf5_episodes(source, dataset)
-    else:
-        source = data
-        episodes = _minari_episodes(source, dataset)
-    return build(
-        episodes,
+    straight = hdf5 and not has_images(dataset.observation_space)
+    where = data / HDF5_FILE if straight else data
+    form = metadata.get("d4rl")  # written by `aaren-rl convert`
+    unfinished = isinstance(form, dict) and bool(form.get("unfinished"))
+
+    def episodes() -> Iterator[Trajectory]:
+        read = _hdf5_episodes if straight else _minari_episodes
+        last = dataset.total_episodes - 1
+        for index, episode in enumerate(read(where, dataset)):
+            if index == last and unfinished and not episode.terminated:
+                episode = replace(episode, truncated=False)
+            yield episode
+
+    return Recording(
         name=dataset.id,
+        episodes=episodes,
+        kind="a Minari dataset",
+        where=str(where),
         observation_space=dataset.observation_space,
         action_space=dataset.action_space,
         env_spec=env_spec,
         reference_scores=_reference_scores(metadata),
-        source=str(source),
+        files=sorted(file for file in folder.rglob("*") if file.is_file()),
     )
-
-
-def unfinished_minari(folder: Path) -> Literal["last", "only"] | None:
-    """The same as `unfinished_d4rl`, for what `aaren-rl convert` has made of a D4RL file.
-
-    Raises:
-        UserError: metadata missing or broken.
-    """
-    data = folder / "data" if (folder / "data").is_dir() else folder
-    metadata = read_metadata(data / METADATA)
-    form = metadata.get("d4rl")
-    if not (isinstance(form, dict) and form.get("unfinished")):
-        return None
-    return "only" if metadata["total_episodes"] == 1 else "last"
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -99,7 +114,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
         metadata = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; a Minari dataset has one") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
         raise UserError(f"{path}: JSON expected: {one_line(error)}") from error
     missing = [
         key
@@ -121,74 +138,63 @@ def _reference_scores(metadata: dict[str, Any]) -> tuple[float, float] | None:
 
 def _hdf5_episodes(path: Path, dataset: minari.MinariDataset) -> Iterator[Trajectory]:
     """The episodes of a Minari HDF5 file, in order, read straight and without their infos."""
+    spaces_of = {"observations": dataset.observation_space, "actions": dataset.action_space}
     with open_hdf5(path) as file:
+        reader = ArrayReader(file)
         for index in range(dataset.total_episodes):
-            yield _hdf5_episode(path, file, index, dataset)
+            try:
+                group = reader.group(f"episode_{index}")
+                if group is None:
+                    raise UserError(
+                        f"no group 'episode_{index}'; {dataset.total_episodes} episodes expected"
+                    )
+                yield _trajectory(
+                    {
+                        field: _read_values(reader, group, field, spaces_of.get(field))
+                        for field in FIELDS
+                    }
+                )
+            except UserError as error:
+                raise UserError(f"{path}: episode {index}: {error}") from None
 
 
-def _hdf5_episode(
-    path: Path, file: h5py.File, index: int, dataset: minari.MinariDataset
-) -> Trajectory:
-    """One episode group as it was recorded."""
-    where = f"{path}: episode {index}"
-    group = file.get(f"episode_{index}")
-    if not isinstance(group, h5py.Group):
-        raise UserError(
-            f"{where}: no group 'episode_{index}'; {dataset.total_episodes} episodes expected"
-        )
-    values = {
-        "observations": _read_values(where, group, "observations", dataset.observation_space),
-        "actions": _read_values(where, group, "actions", dataset.action_space),
-        **{
-            field: _read_values(where, group, field, None)
-            for field in ("rewards", "terminations", "truncations")
-        },
-    }
-    return _trajectory(where, values)
-
-
-def _read_values(where: str, group: h5py.Group, field: str, space: spaces.Space[Any] | None) -> Any:
+def _read_values(
+    reader: ArrayReader, group: h5py.h5g.GroupID, field: str, space: spaces.Space[Any] | None
+) -> Any:
     """An array; for a Dict or Tuple space, Minari's group of arrays as a dict or tuple."""
-    if field not in group:
-        raise UserError(f"{where}: field {field!r} missing in {group.name}")
-    node = group[field]
-    if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        if not isinstance(node, h5py.Group):
-            raise UserError(f"{where}: {node.name} is an array; a group expected for {space}")
-        if isinstance(space, spaces.Dict):
-            return {key: _read_values(where, node, key, part) for key, part in space.items()}
-        return tuple(_read_values(where, node, f"_index_{i}", part) for i, part in enumerate(space))
-    if not isinstance(node, h5py.Dataset):
-        raise UserError(f"{where}: {node.name} is a group; an array expected")
-    return read_array(f"{where}: {field}", node)
+    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
+        return reader.array(group, field)
+    path = f"{group_name(group)}/{field}"
+    parts = reader.group(path)
+    if parts is None:
+        what = "is an array" if field.encode() in group else "is missing"
+        raise UserError(f"{path} {what}; a group expected for {space}")
+    if isinstance(space, spaces.Dict):
+        return {key: _read_values(reader, parts, key, part) for key, part in space.items()}
+    return tuple(_read_values(reader, parts, f"_index_{i}", part) for i, part in enumerate(space))
 
 
 def _minari_episodes(data: Path, dataset: minari.MinariDataset) -> Iterator[Trajectory]:
     """Episodes by way of Minari: Arrow and Parquet files, and compressed images."""
     try:
         for index, episode in enumerate(dataset.iterate_episodes()):
-            fields = ("observations", "actions", "rewards", "terminations", "truncations")
-            values = {field: getattr(episode, field) for field in fields}
-            yield _trajectory(f"{data}: episode {index}", values)
+            with named(f"{data}: episode {index}"):
+                yield _trajectory({field: getattr(episode, field) for field in FIELDS})
     except UserError:
         raise
     except Exception as error:  # Minari raises whatever its formats' libraries raise
         raise UserError(f"{data}: Minari cannot read it: {one_line(error)}") from error
 
 
-def _trajectory(where: str, values: dict[str, Any]) -> Trajectory:
+def _trajectory(values: dict[str, Any]) -> Trajectory:
     """Check what is Minari's alone: one observation more than actions, and the final flags."""
     steps = len(values["actions"])
     rows = _first_length(values["observations"])
     if rows != steps + 1:
-        raise UserError(
-            f"{where}: {rows} observations for {steps} actions; Minari stores {steps + 1}"
-        )
+        raise UserError(f"{rows} observations for {steps} actions; Minari stores {steps + 1}")
     for field in ("terminations", "truncations"):
         if len(values[field]) != steps:
-            raise UserError(
-                f"{where}: {len(values[field])} {field} for {steps} actions; {steps} expected"
-            )
+            raise UserError(f"{len(values[field])} {field} for {steps} actions; {steps} expected")
     terminated = bool(steps and values["terminations"][-1])
     return Trajectory(
         observations=values["observations"],
@@ -207,12 +213,12 @@ def _first_length(values: Any) -> int:
     return len(values)
 
 
-def _has_images(space: spaces.Space[Any]) -> bool:
+def has_images(space: spaces.Space[Any]) -> bool:
     """Whether Minari may have stored parts of this space as compressed images."""
     if isinstance(space, spaces.Dict):
-        return any(_has_images(part) for part in space.values())
+        return any(has_images(part) for part in space.values())
     if isinstance(space, spaces.Tuple):
-        return any(_has_images(part) for part in space)
+        return any(has_images(part) for part in space)
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) > 1
 
 

@@ -1,0 +1,141 @@
+"""The command that writes any dataset as a Minari dataset, an episode at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from gymnasium.envs.registration import EnvSpec
+
+from aaren_rl.data.checking import Known, known_environment
+from aaren_rl.data.episode import Recording, Trajectory
+from aaren_rl.data.sources.load import open_recording
+from aaren_rl.data.sources.minari import has_images, is_minari_id
+from aaren_rl.data.spaces import join_rows, map_arrays
+from aaren_rl.data.to_minari import check_new_dataset, write_minari
+from aaren_rl.data.trajectory import recording_checker
+from aaren_rl.envs.vector import environment_spec
+from aaren_rl.errors import UserError
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Write a dataset as a Minari dataset.
+
+    From any source that `train --dataset` takes, and of any size: one episode is in memory at a
+    time. Arrays keep their numbers and types; infos are not converted. Example:
+    aaren-rl convert hopper_medium-v2.hdf5 d4rl/hopper/medium-v2
+    """
+
+    source: Annotated[str, tyro.conf.Positional]
+    """D4RL, d3rlpy, .npz or JSON file, D4RL name, or Minari id or folder."""
+    target: Annotated[str, tyro.conf.Positional]
+    """Minari id of the new dataset."""
+    root: Path | None = None
+    """Minari root to write into. By default MINARI_DATASETS_PATH, else ~/.minari/datasets."""
+    environment: str | None = None
+    """Gymnasium id to note in the dataset; options go behind it, as in 'Hopper-v5?...'. Its spaces
+    become the dataset's. By default none, as no environment of today is quite D4RL's."""
+    compression: Literal["none", "gzip"] = "none"
+    """How arrays are stored: as they are (fast), or packed as in D4RL's own files."""
+
+
+def convert(config: ConvertConfig) -> Path:
+    """Convert; gives the new folder.
+
+    Raises:
+        UserError: a source that does not read, a target that is there or is no Minari id, or a
+            root that cannot be written.
+    """
+    if config.target.endswith((".hdf5", ".h5")):
+        raise UserError(
+            f"target {config.target!r}: D4RL files are read but no longer written; a Minari id "
+            "such as d4rl/hopper/medium-v2 expected"
+        )
+    if not is_minari_id(config.target):
+        raise UserError(
+            f"target {config.target!r}: a Minari id such as d4rl/hopper/medium-v2 expected"
+        )
+    spec = None if config.environment is None else environment_spec(config.environment)
+    recording = open_recording(config.source)
+    if config.root is not None:
+        check_new_dataset(config.target, config.root)
+    return convert_recording(
+        recording,
+        config.target,
+        root=config.root,
+        spec=spec,
+        compression=None if config.compression == "none" else config.compression,
+    )
+
+
+def convert_recording(
+    recording: Recording,
+    dataset_id: str,
+    *,
+    root: Path | None = None,
+    spec: EnvSpec | None = None,
+    compression: str | None = None,
+) -> Path:
+    """Write a recording as a Minari dataset; gives its folder.
+
+    It is read twice: spaces are known, and all episodes checked, only at its end.
+
+    Args:
+        recording: what to write.
+        dataset_id: of the new dataset.
+        root: the Minari root to write into; by default the local one.
+        spec: the environment to note, whose spaces are then the dataset's.
+        compression: `gzip`, or None.
+
+    Raises:
+        UserError: see `convert`.
+    """
+    known: Known | None = None if spec is None else known_environment(spec)
+    checker = recording_checker(recording, known)
+    try:
+        for _ in checker.blocks(recording.episodes()):
+            pass
+    except UserError as error:
+        raise UserError(f"{error} (read as {recording.kind})") from error
+    observation_space, action_space = checker.spaces()
+    if has_images(observation_space):
+        raise UserError(
+            f"{recording.where}: observations {observation_space}: pictures; not converted"
+        )
+    scores = recording.reference_scores
+    metadata: dict[str, Any] = {
+        "description": f"Converted from {Path(recording.where).name} by aaren-rl convert"
+    }
+    if scores is not None:
+        metadata |= {"ref_min_score": scores[0], "ref_max_score": scores[1]}
+        metadata["num_episodes_average_score"] = 100
+    return write_minari(
+        dataset_id,
+        with_last_observation((recording.to_the_end or recording.episodes)()),
+        observation_space=observation_space,
+        action_space=action_space,
+        env_spec=spec or recording.env_spec,
+        root=root,
+        metadata=metadata,
+        compression=compression,
+    )
+
+
+def with_last_observation(episodes: Iterator[Trajectory]) -> Iterator[Trajectory]:
+    """Episodes of T + 1 observations; the last is repeated where the source does not have it."""
+
+    def repeated(part: Any) -> Any:
+        return join_rows([part, part[-1:]])
+
+    for episode in episodes:
+        rows: list[int] = []
+        map_arrays(lambda part: rows.append(len(part)), episode.observations)  # noqa: B023
+        observations = map_arrays(np.asarray, episode.observations)
+        if rows[0] == len(episode.rewards):
+            observations = map_arrays(repeated, observations)
+        yield replace(episode, observations=observations)

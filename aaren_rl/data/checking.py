@@ -1,0 +1,314 @@
+"""Recorded episodes checked, flattened, and given spaces where the recording has none.
+
+Spaces come from the environment where one is known, else from what the recording declares, else
+from the data. A warning says so where the data do not fit them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from numpy.typing import NDArray
+
+from aaren_rl.data.actions import Actions
+from aaren_rl.data.episode import READ_STEPS, Trajectory, warn_once
+from aaren_rl.data.spaces import (
+    check_finite,
+    flat_size,
+    flatten_rows,
+    join_rows,
+    map_arrays,
+    named,
+    numbers,
+    one_a_step,
+)
+from aaren_rl.errors import UserError, one_line
+
+LOST_SHARE = 1e-4  # of a column's range; float32 may round by no more
+LEAST_RANGE = 1e-6  # columns that vary by less are noise, however they are rounded
+Space = spaces.Space[Any]
+
+
+class Known(NamedTuple):
+    """What an environment says.
+
+    Attributes:
+        observation_space: of one environment.
+        action_space: of one environment.
+        spec: how to make it, where it can be told.
+    """
+
+    observation_space: Space
+    action_space: Space
+    spec: EnvSpec | None
+
+
+def known_environment(env: Any) -> Known:
+    """The spaces of an environment, which is made and closed if need be.
+
+    Args:
+        env: a Gymnasium id, a spec, a function that makes an environment, an environment, or a
+            vector environment.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    made = None
+    if isinstance(env, (str, EnvSpec)) or not hasattr(env, "observation_space"):
+        make = env if callable(env) else lambda: gymnasium.make(env, disable_env_checker=True)
+        try:
+            env = made = make()
+        except UserError:
+            raise
+        except Exception as error:  # whatever the environment raises
+            raise UserError(f"environment {env}: cannot be made: {one_line(error)}") from error
+    single = "single_" if hasattr(env, "single_observation_space") else ""
+    known = Known(
+        getattr(env, f"{single}observation_space"),
+        getattr(env, f"{single}action_space"),
+        getattr(env, "spec", None),
+    )
+    if made is not None:
+        made.close()
+    return known
+
+
+class Block(NamedTuple):
+    """Some episodes, one after the other.
+
+    Attributes:
+        observations: float32 or float64 `[steps, observation_size]`; float64 where float32 rounds.
+        actions: float32 `[steps, action_size]` or int64 `[steps]`.
+        rewards: float64 `[steps]`.
+        lengths: int64 `[episodes]`.
+        terminated: bool `[episodes]`.
+        truncated: bool `[episodes]`.
+    """
+
+    observations: NDArray[Any]
+    actions: NDArray[Any]
+    rewards: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+
+
+class Checker:
+    """Checks and flattens episodes as they come, and then knows their spaces.
+
+    Args:
+        where: the file or dataset, which errors and warnings name.
+        observation_space: declared by the recording, or None.
+        action_space: declared by the recording, or None.
+        known: the environment's own; these win.
+        trusted: the declared spaces are the environment's.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        observation_space: Space | None = None,
+        action_space: Space | None = None,
+        *,
+        known: Known | None = None,
+        trusted: bool = False,
+    ) -> None:
+        self._where, self._known = where, known
+        self._observations = _Observations(where, observation_space, known)
+        theirs = None if known is None else known.action_space
+        self._actions = Actions(where, action_space, theirs, trusted)
+
+    def blocks(self, episodes: Iterable[Trajectory]) -> Iterator[Block]:
+        """The episodes, about `READ_STEPS` steps together.
+
+        Raises:
+            UserError: no episodes, an empty one, lengths or shapes that do not fit, NaN or
+                infinity; the message names file, episode and field.
+        """
+        count = 0
+        for group in _groups(episodes):
+            try:
+                block = self._block(group)
+            except UserError as error:
+                for index, episode in enumerate(group, start=count):
+                    with named(f"{self._where}: episode {index}"):
+                        self._block([episode])
+                raise UserError(f"{self._where}: {error}") from None
+            yield block
+            count += len(group)
+        if count == 0:
+            raise UserError(f"{self._where}: no episodes; a dataset needs at least one")
+
+    def spaces(self) -> tuple[Space, Space]:
+        """The spaces of observations and actions, after the last block; warns if need be."""
+        return self._observations.space, self._actions.final_space()
+
+    def observation_offset(self) -> NDArray[np.float64] | None:
+        """What to take from observations before they are stored as float32; None for nothing.
+
+        Float32 holds 7 digits: Unix seconds, 1.7e9, are all the same number in it. Where a column
+        loses its differences so, the middle of its range is taken from it.
+        """
+        return self._observations.offset()
+
+    def _block(self, episodes: Sequence[Trajectory]) -> Block:
+        with named("rewards"):
+            rewards = [one_a_step(episode.rewards) for episode in episodes]
+            lengths = [len(values) for values in rewards]
+            if 0 in lengths:
+                raise UserError("no steps; an episode needs at least one")
+            all_rewards = np.concatenate(rewards, dtype=np.float64, casting="unsafe")
+            check_finite(all_rewards)
+        with named("observations"):
+            parts = [
+                _first_rows(episode.observations, steps)
+                for episode, steps in zip(episodes, lengths, strict=True)
+            ]
+            observations = self._observations.flat(join_rows(parts))
+        with named("actions"):
+            arrays = [np.atleast_1d(numbers(episode.actions)) for episode in episodes]
+            for array, steps in zip(arrays, lengths, strict=True):
+                if len(array) != steps:
+                    raise UserError(f"{len(array)} actions for {steps} rewards; {steps} expected")
+            actions = self._actions.flat(join_rows(arrays))
+        terminated = np.array([bool(episode.terminated) for episode in episodes])
+        # a recording that stops with neither flag was cut short
+        truncated = np.array([bool(episode.truncated) for episode in episodes]) | ~terminated
+        return Block(
+            observations, actions, all_rewards, np.array(lengths, np.int64), terminated, truncated
+        )
+
+
+class _Observations:
+    """Flattens observations, and watches what float32 would round away."""
+
+    def __init__(self, where: str, declared: Space | None, known: Known | None) -> None:
+        self._where, self._known = where, known
+        if declared is not None:
+            with named(f"{where}: observations"):
+                flat_size(declared)
+        self._declared = declared
+        self._space: Space | None = None if known is not None else declared
+        self._seen: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None = None
+
+    @property
+    def space(self) -> Space:
+        assert self._space is not None
+        return self._space
+
+    def flat(self, values: Any) -> NDArray[Any]:
+        """Float32 `[steps, size]`; float64 where float32 would round."""
+        if self._space is None:
+            self._space = self._choose(values)
+        exact: list[bool] = []
+        map_arrays(lambda part: exact.append(_exact_in_float32(numbers(part).dtype)), values)
+        flat = flatten_rows(self._space, values, np.float32 if all(exact) else np.float64)
+        if flat.dtype == np.float32:
+            check_finite(flat)
+            return flat
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused
+            rounded = flat.astype(np.float32)
+        check_finite(rounded)
+        lost = np.abs(flat - rounded).max(axis=0)
+        seen = lost, flat.min(axis=0), flat.max(axis=0)
+        if self._seen is not None:
+            before = self._seen
+            seen = (
+                np.maximum(before[0], seen[0]),
+                np.minimum(before[1], seen[1]),
+                np.maximum(before[2], seen[2]),
+            )
+        self._seen = seen
+        return flat if lost.any() else rounded
+
+    def _choose(self, values: Any) -> Space:
+        """The environment's space where the data fit it, else the declared one, else a Box."""
+        own = _any_numbers(values) if self._declared is None else self._declared
+        if self._known is None:
+            return own
+        theirs = self._known.observation_space
+        if flat_size(theirs) != flat_size(own):
+            raise UserError(
+                f"the environment's {theirs} has {flat_size(theirs)} values, the data's {own} has "
+                f"{flat_size(own)}; equal numbers expected"
+            )
+        try:
+            flatten_rows(theirs, values, np.float64)
+            return theirs
+        except UserError as error:
+            warn_once(
+                f"{self._where}: observations do not have the form of the environment's {theirs} "
+                f"({error}); taken for {own}, the same number of values"
+            )
+            return own
+
+    def offset(self) -> NDArray[np.float64] | None:
+        if self._seen is None:
+            return None
+        lost, low, high = self._seen
+        columns = (lost > LOST_SHARE * (high - low)) & (high - low > LEAST_RANGE)
+        if not columns.any():
+            return None
+        middle = np.where(columns, (low + high) / 2, 0.0)
+        place = int(np.flatnonzero(columns)[0])
+        warn_once(
+            f"{self._where}: observations: float32 cannot tell the values of column {place} apart "
+            f"(near {middle[place]:.10g}); {int(columns.sum())} column(s) are stored less the "
+            "middle of their range, and agents must take the same from what they see"
+        )
+        return middle
+
+
+def _groups(episodes: Iterable[Trajectory]) -> Iterator[list[Trajectory]]:
+    """Neighbouring episodes, at most `READ_STEPS` steps together, or a single longer one."""
+    group: list[Trajectory] = []
+    steps = 0
+    for episode in episodes:
+        length = len(episode.rewards) if np.iterable(episode.rewards) else 1
+        if group and steps + length > READ_STEPS:
+            yield group
+            group, steps = [], 0
+        group.append(episode)
+        steps += length
+    if group:
+        yield group
+
+
+def _first_rows(observations: Any, steps: int) -> Any:
+    """The first T rows of T or T + 1 observations."""
+
+    def first(part: Any) -> NDArray[Any]:
+        array = numbers(part)
+        rows = len(array) if array.ndim else 0
+        if rows not in (steps, steps + 1):
+            raise UserError(
+                f"{rows} observations for {steps} rewards; {steps} or {steps + 1} expected"
+            )
+        if array.dtype.kind == "f" and rows > steps and not np.isfinite(array[steps]).all():
+            raise UserError(f"NaN or infinity at step {steps}; finite numbers expected")
+        return array[:steps]
+
+    return map_arrays(first, observations)
+
+
+def _exact_in_float32(dtype: np.dtype[Any]) -> bool:
+    return bool(np.result_type(dtype, np.float32) == np.float32)
+
+
+def _any_numbers(values: Any) -> Space:
+    """A Box of any numbers, or a Dict or Tuple of them."""
+    if isinstance(values, dict):
+        return spaces.Dict({key: _any_numbers(part) for key, part in values.items()})
+    if isinstance(values, tuple):
+        return spaces.Tuple([_any_numbers(part) for part in values])
+    array = numbers(values)
+    kind, shape = array.dtype.type, array.shape[1:]
+    if array.dtype.kind in "iu":
+        limits = np.iinfo(kind)
+        return spaces.Box(limits.min, limits.max, shape, kind)
+    return spaces.Box(-np.inf, np.inf, shape, kind if array.dtype.kind == "f" else np.float32)

@@ -1,0 +1,216 @@
+"""Episodes cut out of flat arrays, which hold all steps of all episodes one after the other.
+
+D4RL's files, d3rlpy's first files, `.npz` files and arrays in memory are all laid out so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from aaren_rl.data.episode import BLOCK, READ_STEPS, Trajectory
+from aaren_rl.data.sources.hdf5 import read_array
+from aaren_rl.data.spaces import join_rows, map_arrays, named, numbers
+from aaren_rl.errors import UserError
+
+NAMES = {
+    "observations": ("observations",),
+    "actions": ("actions",),
+    "rewards": ("rewards",),
+    "terminals": ("terminals", "terminations", "terminated", "dones"),
+    "timeouts": ("timeouts", "truncations", "truncated"),
+    "next_observations": ("next_observations",),
+}
+"""Our name of each array, and the names under which files may have it."""
+NEEDED = ("observations", "actions", "rewards")
+ENDS = ("terminals", "timeouts")
+
+
+@dataclass(frozen=True)
+class FlatOptions:
+    """How flat arrays are cut into episodes."""
+
+    episode_length: int | None = None
+    """Cut an episode after so many steps, where the data mark no end: some D4RL files have no
+    `timeouts`. By default at marked ends only."""
+
+
+def flat_arrays(where: str, what: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays under our names, after a check of what can be seen without reading them.
+
+    Args:
+        where: the file, which errors name.
+        what: the format it was taken for.
+        given: arrays or HDF5 datasets by any of the names in `NAMES`; others are left alone.
+            Observations may be dictionaries or tuples of arrays.
+
+    Raises:
+        UserError: a missing array, arrays of different lengths, or several values a step where
+            one is expected.
+    """
+    found = {
+        name: next((given[each] for each in names if given.get(each) is not None), None)
+        for name, names in NAMES.items()
+    }
+    arrays = {name: values for name, values in found.items() if values is not None}
+    for name in NEEDED:
+        if name not in arrays:
+            raise UserError(f"{where}: array {name!r} missing; {what} has {', '.join(NEEDED)}")
+    for name, values in arrays.items():
+        for part in _leaves(values):
+            _check_array(f"{where}: {name}", part)
+    steps = len(arrays["actions"])
+    after = arrays.get("next_observations")
+    if after is not None and any(len(part) != steps for part in _leaves(after)):
+        del arrays["next_observations"]  # only converting asks for it
+    for name, values in arrays.items():
+        for rows in {len(part) for part in _leaves(values)}:
+            if rows != steps and not (name == "observations" and rows == steps + 1):
+                raise UserError(
+                    f"{where}: {rows} rows of {name} for {steps} actions; equal numbers expected"
+                )
+    for name in ("rewards", *ENDS):
+        if name in arrays and arrays[name].size != steps:
+            shape = list(arrays[name].shape)
+            raise UserError(f"{where}: {name} of shape {shape}; one value a step expected")
+    return arrays
+
+
+def _check_array(where: str, values: Any) -> None:
+    if not isinstance(values, (np.ndarray, h5py.Dataset)):
+        raise UserError(f"{where}: a {type(values).__name__.lower()}; an array expected")
+    if not values.shape:
+        raise UserError(f"{where}: a single value; an array expected")
+    if values.dtype.kind not in "biuf":
+        raise UserError(f"{where}: values of type {values.dtype}: numbers expected")
+
+
+def _leaves(values: Any) -> list[Any]:
+    """The arrays of a dictionary or tuple, or the array itself."""
+    found: list[Any] = []
+    map_arrays(found.append, values)
+    return found
+
+
+def flat_episodes(
+    where: str,
+    arrays: Mapping[str, Any],
+    options: FlatOptions | None = None,
+    *,
+    last_observation: bool = False,
+) -> Iterator[Trajectory]:
+    """The episodes, read about `READ_STEPS` steps at a time.
+
+    An episode ends where `terminals` or `timeouts` is set, or after `options.episode_length`
+    steps. Steps behind the last end are an episode with neither flag, an unfinished one.
+
+    Args:
+        where: the file, which errors name.
+        arrays: from `flat_arrays`.
+        options: where to cut besides.
+        last_observation: give the observation after the last action too, T + 1 in all, where
+            `next_observations` hold it.
+
+    Raises:
+        UserError: a length below 1, or a part of a file that does not read.
+    """
+    length = None if options is None else options.episode_length
+    if length is not None and length < 1:
+        raise UserError(f"episode length {length}: at least 1 expected")
+    offsets = _offsets(where, arrays, length)
+    names = [name for name in arrays if name != "next_observations" or last_observation]
+    first = 0
+    while first < len(offsets) - 1:
+        last = int(np.searchsorted(offsets, offsets[first] + READ_STEPS, side="right")) - 1
+        last = min(max(last, first + 1), len(offsets) - 1)
+        start = int(offsets[first])
+        rows = slice(start, int(offsets[last]))
+        block = {name: _read(f"{where}: {name}", arrays[name], rows) for name in names}
+        for low, high in zip(offsets[first:last], offsets[first + 1 : last + 1], strict=True):
+            yield _episode(block, int(low) - start, int(high) - start, length)
+        first = last
+
+
+def _offsets(where: str, arrays: Mapping[str, Any], length: int | None) -> NDArray[np.int64]:
+    """Where episodes begin and end, int64 `[episodes + 1]`."""
+    steps, ends = len(arrays["actions"]), [np.zeros(1, np.int64)]
+    for start in range(0, steps, BLOCK):
+        rows = slice(start, start + BLOCK)
+        marks = np.zeros(min(BLOCK, steps - start), bool)
+        for name in set(ENDS) & arrays.keys():
+            marks |= _flags(_read(f"{where}: {name}", arrays[name], rows))
+        ends.append(np.flatnonzero(marks) + start + 1)
+    ends.append(np.array([steps]))
+    offsets = np.unique(np.concatenate(ends))
+    if length is None:
+        return offsets
+    cuts = [np.arange(low, high, length) for low, high in pairwise(offsets)]
+    return np.concatenate([*cuts, offsets[-1:]])
+
+
+def _flags(values: NDArray[Any]) -> NDArray[np.bool_]:
+    return values.reshape(-1).astype(bool)
+
+
+def _read(where: str, values: Any, rows: slice) -> Any:
+    """Rows of an array, of an HDF5 dataset, or of each array in a dictionary or tuple."""
+
+    def part(array: Any) -> Any:
+        return read_array(where, array, rows) if isinstance(array, h5py.Dataset) else array[rows]
+
+    return map_arrays(part, values)
+
+
+def _episode(block: dict[str, Any], low: int, high: int, length: int | None) -> Trajectory:
+    """Rows `low` to `high` of a block."""
+    observations = map_arrays(lambda part: part[low:high], block["observations"])
+    if "next_observations" in block:
+        after = map_arrays(lambda part: part[high - 1 : high], block["next_observations"])
+        observations = join_rows([observations, after])
+    ends = {name: bool(block[name].reshape(-1)[high - 1]) for name in ENDS if name in block}
+    return Trajectory(
+        observations=observations,
+        actions=block["actions"][low:high],
+        rewards=block["rewards"][low:high],
+        terminated=ends.get("terminals", False),
+        truncated=ends.get("timeouts", False)
+        or (high - low == length and not ends.get("terminals", False)),
+    )
+
+
+def as_trajectory(where: str, episode: Mapping[str, Any]) -> Trajectory:
+    """An episode in a dictionary, see `TrajectoryDataset.from_episodes`.
+
+    Raises:
+        UserError: not a dictionary, a field missing, or an end before the last step.
+    """
+    if not isinstance(episode, Mapping):
+        raise UserError(f"{where}: a {type(episode).__name__}; a dictionary of arrays expected")
+    for field in ("observations", "actions", "rewards"):
+        if field not in episode:
+            raise UserError(f"{where}: {field!r} missing")
+    values = {}
+    for field in ("actions", "rewards"):
+        with named(f"{where}: {field}"):
+            values[field] = numbers(episode[field])
+    ends = {}
+    for field in ENDS:
+        given = next((episode[each] for each in NAMES[field] if each in episode), False)
+        with named(f"{where}: {field}"):
+            flags = numbers(False if given is None else given).reshape(-1).astype(bool)
+        if flags[:-1].any():
+            raise UserError(f"{where}: {field} before the last step; give one episode each")
+        ends[field] = bool(flags.size and flags[-1])
+    return Trajectory(
+        observations=episode["observations"],
+        actions=values["actions"],
+        rewards=values["rewards"],
+        terminated=ends["terminals"],
+        truncated=ends["timeouts"],
+    )

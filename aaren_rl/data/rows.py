@@ -1,0 +1,85 @@
+"""Chosen rows of an array that stays on the disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Rows:
+    """Runs of rows of a memory-mapped array, read as one array is; what is read is a copy.
+
+    A numpy array of chosen rows would be a copy in memory. This keeps only where each run begins.
+
+    Args:
+        array: `[rows of the file, ...]`, usually a field of a `np.memmap`.
+        first: int64 `[runs]`, the row of the file where each run begins.
+        lengths: int64 `[runs]`, the rows of each run; one run follows the other.
+    """
+
+    def __init__(
+        self, array: NDArray[Any], first: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> None:
+        self._array = array
+        self._starts = np.cumsum(lengths) - lengths  # of each run among the chosen rows
+        self._shift = first - self._starts
+        self.dtype = array.dtype
+        self.shape: tuple[int, ...] = (int(lengths.sum()), *array.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        """Rows by number, slice or array of numbers; `[:, columns]` is a `Rows` again."""
+        if isinstance(key, tuple):
+            if isinstance(key[0], slice) and key[0] == slice(None):
+                return self._of(self._array[key])
+            return self[key[0]][(..., *key[1:])]
+        if isinstance(key, slice):
+            key = np.arange(*key.indices(len(self)))
+        return self.take(np.asarray(key))
+
+    def take(self, indices: NDArray[np.integer], axis: int = 0) -> NDArray[Any]:
+        """Rows by number, `[*indices.shape, ...]`, as numpy's `take` along axis 0.
+
+        Raises:
+            IndexError: a number that is no row.
+        """
+        return np.asarray(self._array[self._in_file(indices)])
+
+    def _in_file(self, indices: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Rows of the file for rows of the choice."""
+        size = len(self)
+        if indices.size and not -size <= indices.min() <= indices.max() < size:
+            raise IndexError(f"rows {indices.min()} to {indices.max()} of {size}")
+        rows = np.where(indices < 0, indices + size, indices)
+        return rows + self._shift[np.searchsorted(self._starts, rows, side="right") - 1]
+
+    def _of(self, array: NDArray[Any]) -> Rows:
+        """The same rows of another array."""
+        other = object.__new__(Rows)
+        other.__dict__.update(self.__dict__)
+        other._array, other.dtype = array, array.dtype
+        other.shape = (self.shape[0], *array.shape[1:])
+        return other
+
+    def runs(self, first: NDArray[np.int64], lengths: NDArray[np.int64]) -> Rows:
+        """Runs of these rows, which must each be one run in the file as well.
+
+        Args:
+            first: int64 `[runs]`, the row among these where each begins.
+            lengths: int64 `[runs]`.
+        """
+        begin = self._in_file(first)
+        # Runs that are neighbours in the file as well are one run.
+        heads = np.flatnonzero(np.append(True, begin[1:] != begin[:-1] + lengths[:-1]))
+        return Rows(self._array, begin[heads], np.add.reduceat(lengths, heads))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype)
+
+    def copy(self) -> Rows:
+        """Itself, since it cannot be written to."""
+        return self

@@ -1,0 +1,85 @@
+"""Episodes of one's own in `.npz` and JSON files."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aaren_rl.data.episode import Recording, Trajectory
+from aaren_rl.data.flat import FlatOptions, as_trajectory, flat_arrays, flat_episodes
+from aaren_rl.errors import UserError, one_line
+
+
+def npz_source(name: str, options: FlatOptions | None = None) -> Recording | None:
+    """A file of NumPy's `savez`: flat arrays of all steps of all episodes.
+
+    `observations`, `actions`, `rewards`, and `terminals` and `timeouts` (or `terminations` and
+    `truncations`), with a row for each step.
+    """
+    path = Path(name).expanduser()
+    if path.suffix != ".npz" or not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            given = {key: file[key] for key in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise UserError(f"{path}: does not read as .npz: {one_line(error)}") from error
+    return _flat(path, "a .npz file", given, options)
+
+
+def json_source(name: str, options: FlatOptions | None = None) -> Recording | None:
+    """A JSON file: a list of episodes, or flat arrays as in `.npz`.
+
+    An episode is an object as in `TrajectoryDataset.from_episodes`; the list may stand under the
+    key `episodes`.
+    """
+    path = Path(name).expanduser()
+    if path.suffix != ".json" or not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: does not read as JSON: {one_line(error)}") from error
+    if isinstance(content, dict) and "episodes" in content:
+        content = content["episodes"]
+    if isinstance(content, dict):
+        given = {key: _array(f"{path}: {key}", values) for key, values in content.items()}
+        return _flat(path, "a JSON file of flat arrays", given, options)
+    if not isinstance(content, list):
+        raise UserError(f"{path}: a list of episodes or flat arrays expected in a JSON file")
+
+    def episodes() -> Iterator[Trajectory]:
+        for index, episode in enumerate(content):
+            yield as_trajectory(f"{path}: episode {index}", episode)
+
+    return Recording(path.stem, episodes, "a JSON file of episodes", str(path), files=[path])
+
+
+def _array(where: str, values: Any) -> Any:
+    """A JSON list as an array; an object of lists as a dictionary of arrays."""
+    if isinstance(values, dict):
+        return {key: _array(f"{where}: {key}", part) for key, part in values.items()}
+    try:
+        return np.asarray(values)
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"{where}: {one_line(error)}") from None
+
+
+def _flat(
+    path: Path, kind: str, given: Mapping[str, Any], options: FlatOptions | None
+) -> Recording:
+    arrays = flat_arrays(str(path), kind, given)
+    where = str(path)
+    return Recording(
+        name=path.stem,
+        episodes=lambda: flat_episodes(where, arrays, options),
+        kind=kind,
+        where=where,
+        files=[path],
+        to_the_end=lambda: flat_episodes(where, arrays, options, last_observation=True),
+    )

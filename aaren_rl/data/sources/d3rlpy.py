@@ -1,0 +1,124 @@
+"""d3rlpy's HDF5 files, of its first and of its second version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from aaren_rl.data.episode import BLOCK, Recording, Trajectory, warn_once
+from aaren_rl.data.flat import flat_arrays, flat_episodes
+from aaren_rl.data.sources.hdf5 import open_hdf5, read_array
+from aaren_rl.errors import UserError
+
+
+def d3rlpy_source(name: str) -> Recording | None:
+    """An HDF5 file that d3rlpy wrote: with `episode_terminals` (v1) or `columns` (v2)."""
+    path = Path(name).expanduser()
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return None
+    with open_hdf5(path) as file:
+        if "episode_terminals" in file:
+            return _version_1(path, file)
+        if "columns" in file and "version" in file:
+            return _version_2(path, file)
+    return None
+
+
+def _version_1(path: Path, file: h5py.File) -> Recording:
+    """Flat arrays, cut at `episode_terminals`.
+
+    In files of its first releases a row's reward is what was earned on the way to its observation:
+    the first of an episode is 0, and the last row's action was never taken. Such files are known by
+    those zeros, and are read as T + 1 observations with the reward of the action before.
+    """
+    _v1_arrays(path, file)
+    arriving = _rewards_of_arriving(path, file)
+    if arriving:
+        warn_once(
+            f"{path}: the first reward of every episode is 0, so each is taken for the reward of "
+            "the action before it, as in d3rlpy's first files"
+        )
+
+    def episodes() -> Iterator[Trajectory]:
+        with open_hdf5(path) as file:
+            arrays = _v1_arrays(path, file)
+            discrete = bool(np.any(file["discrete_action"][()])) if _has_flag(file) else False
+            for episode in flat_episodes(str(path), arrays):
+                actions = episode.actions
+                if discrete and (actions == np.floor(actions)).all():
+                    actions = actions.astype(np.int64)
+                rewards, steps = episode.rewards, len(episode.rewards)
+                if arriving:
+                    steps -= 1
+                    actions, rewards = actions[:-1], rewards[1:]
+                if steps:
+                    terminated = episode.terminated
+                    truncated = episode.truncated and not terminated
+                    yield Trajectory(episode.observations, actions, rewards, terminated, truncated)
+
+    kind = "a d3rlpy file (v1)"
+    return Recording(path.stem, episodes, kind, str(path), files=[path])
+
+
+def _has_flag(file: h5py.File) -> bool:
+    return isinstance(file.get("discrete_action"), h5py.Dataset)
+
+
+def _v1_arrays(path: Path, file: h5py.File) -> dict[str, Any]:
+    given = {**dict(file), "timeouts": file["episode_terminals"]}  # of both kinds of ends
+    return flat_arrays(str(path), "a d3rlpy file (v1)", given)
+
+
+def _rewards_of_arriving(path: Path, file: h5py.File) -> bool:
+    """Whether every episode begins with a reward of 0, and few other rewards are 0."""
+    zeros = 0
+    rewards = file["rewards"]
+    for start in range(0, len(rewards), BLOCK):
+        rows = slice(start, start + BLOCK)
+        zeros += int((read_array(f"{path}: rewards", rewards, rows) == 0).sum())
+    episodes = 0
+    for episode in flat_episodes(str(path), _v1_arrays(path, file)):
+        if np.ravel(episode.rewards)[0] != 0:
+            return False
+        episodes += 1
+    return episodes > 0 and 2 * (zeros - episodes) < len(rewards) - episodes
+
+
+def _version_2(path: Path, file: h5py.File) -> Recording:
+    """One array a field and episode: `observations_0`, `actions_0`, ..."""
+    where = f"{path}: num_episodes"
+    if not isinstance(file.get("num_episodes"), h5py.Dataset):
+        raise UserError(f"{where}: missing; d3rlpy files have it from version 2.1 on")
+    count = int(read_array(where, file["num_episodes"])[0])
+
+    def episodes() -> Iterator[Trajectory]:
+        with open_hdf5(path) as file:
+            for index in range(count):
+                terminated = bool(_field(path, file, "terminated", index)[0])
+                yield Trajectory(
+                    _field(path, file, "observations", index),
+                    _field(path, file, "actions", index),
+                    _field(path, file, "rewards", index),
+                    terminated,
+                    not terminated,
+                )
+
+    return Recording(path.stem, episodes, "a d3rlpy file (v2)", str(path), files=[path])
+
+
+def _field(path: Path, file: h5py.File, field: str, index: int) -> Any:
+    """An array of an episode, or a tuple of arrays (`observations_0_0`, `observations_0_1`)."""
+    name = f"{field}_{index}"
+    if isinstance(file.get(name), h5py.Dataset):
+        return read_array(f"{path}: {name}", file[name])
+    parts: list[Any] = []
+    while isinstance(file.get(f"{name}_{len(parts)}"), h5py.Dataset):
+        part = f"{name}_{len(parts)}"
+        parts.append(read_array(f"{path}: {part}", file[part]))
+    if not parts:
+        raise UserError(f"{path}: episode {index}: array {name!r} missing")
+    return tuple(parts)

@@ -1,0 +1,41 @@
+"""Data sources by name: each says whether a dataset's name is its own, and opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aaren_rl.registry import Registry
+
+Reader = Callable[..., Any]
+"""A function of a name or path (`str`), and of its options where it has some (`options=`).
+
+It gives a `Recording`, or a `TrajectoryDataset` that it has read, or None where the name is not
+its own. It raises `UserError` where the name is its own and cannot be opened.
+"""
+
+SOURCES: Registry[Reader] = Registry("data source")
+
+
+def register_source(name: str, reader: Reader, options: type | None = None) -> Reader:
+    """Add a data source, which `load_dataset` then asks before those that are there already.
+
+        >>> def read_mine(name: str) -> TrajectoryDataset | None:
+        ...     if not name.endswith(".mine"):
+        ...         return None
+        ...     return TrajectoryDataset.from_episodes(parse(name), name=name)
+        >>> register_source("mine", read_mine)
+
+    Args:
+        name: how errors and `load_dataset(..., source=)` call it, in lower case with hyphens.
+        reader: see `Reader`.
+        options: a dataclass of its settings, each with a default; `load_dataset` takes its fields
+            as keywords.
+
+    Returns:
+        The reader.
+
+    Raises:
+        UserError: the name belongs to another source.
+    """
+    return SOURCES.register(name, reader, options=options)

@@ -1,0 +1,64 @@
+"""What is computed of all steps: means and deviations, returns-to-go, timesteps."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aaren_rl.data.episode import BLOCK
+
+CONSTANT_STD = 1e-8  # a column counts as constant up to this standard deviation,
+CONSTANT_ROUNDINGS = 4 * float(np.finfo(np.float32).eps)  # or up to this share of its mean
+
+
+def column_statistics(rows: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation of each column, to standardise by.
+
+    A column counts as constant, and gets a deviation of 1, when its deviation is at most 1e-8, or
+    at most four float32 roundings of its mean: that is the noise of a simulator or of float32, not
+    information, and dividing by it would make any other value enormous.
+
+    Args:
+        rows: float32 `[steps, columns]` or `[steps]`, an array or a `Rows`.
+
+    Returns:
+        Mean and deviation, float32 `[columns]` or `[]` each.
+    """
+    starts, steps = range(0, len(rows), BLOCK), len(rows)
+    # Deviations from the first row, in float64: they are exactly 0 where a column is constant, and
+    # a large mean costs no digits of the deviation.
+    first = np.asarray(rows[0:1], dtype=np.float64)[0]
+    away = sum((rows[start : start + BLOCK] - first).sum(axis=0) for start in starts) / steps
+    mean = first + away
+    square = sum(
+        ((rows[start : start + BLOCK] - first - away) ** 2).sum(axis=0) for start in starts
+    )
+    std = np.sqrt(square / steps)
+    constant = std <= np.maximum(CONSTANT_STD, CONSTANT_ROUNDINGS * np.abs(mean))
+    return mean.astype(np.float32), np.where(constant, 1.0, std).astype(np.float32)
+
+
+def returns_to_go(rewards: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Undiscounted rewards from each step to its episode's end.
+
+    Args:
+        rewards: float64 `[steps]`.
+        offsets: int64 `[episodes + 1]`, where episodes begin and end.
+
+    Returns:
+        float64 `[steps]`.
+    """
+    # Each episode is summed on its own: the difference of two running sums over the whole dataset
+    # would cost digits that grow with the dataset.
+    result = np.empty_like(rewards)
+    for start, stop in pairwise(offsets.tolist()):
+        result[start:stop] = np.cumsum(rewards[start:stop][::-1])[::-1]
+    return result
+
+
+def timesteps(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each step's number within its episode, from 0, int64 `[steps]`."""
+    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)

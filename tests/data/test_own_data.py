@@ -1,0 +1,339 @@
+"""Arrays, lists of episodes and files of one's own, and the spaces that are found for them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from aaren_rl.data import Recording, Trajectory, TrajectoryDataset, load_dataset, register_source
+from aaren_rl.data.sources.registry import SOURCES
+from aaren_rl.errors import UserError
+
+RNG = np.random.default_rng(0)
+OBSERVATIONS = RNG.normal(size=(7, 3)).astype(np.float32)
+ACTIONS = RNG.uniform(-1, 1, (7, 2)).astype(np.float32)
+REWARDS = np.arange(7.0)
+ENDS = [False, False, True, False, False, False, True]
+LATER = [False, False, False, False, True, False, False]
+
+
+@pytest.fixture(autouse=True)
+def _every_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Warnings are logged once in a process: forget those of other tests."""
+    from aaren_rl.data.episode import warn_once
+
+    warn_once.cache_clear()
+    caplog.set_level(logging.WARNING, "aaren_rl.data")
+
+
+def test_flat_arrays() -> None:
+    data = TrajectoryDataset.from_arrays(OBSERVATIONS, ACTIONS, REWARDS, ENDS, LATER)
+    assert data.lengths.tolist() == [3, 2, 2]
+    assert data.terminated.tolist() == [True, False, True]
+    assert data.truncated.tolist() == [False, True, False]
+    assert data.returns_to_go.tolist() == [3, 3, 2, 7, 4, 11, 6]
+    np.testing.assert_array_equal(data.observations, OBSERVATIONS)
+    assert data.observation_space == spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    assert data.action_space == spaces.Box(-1, 1, (2,), np.float32)
+    assert (data.name, data.env_spec, data.reference_scores) == ("data", None, None)
+
+
+def test_episodes_of_every_form() -> None:
+    """Gymnasium's names, D4RL's and single flags; T or T + 1 observations; lists and arrays."""
+    episodes: list[Any] = [
+        {
+            "observations": OBSERVATIONS[:4],
+            "actions": ACTIONS[:3],
+            "rewards": REWARDS[:3],
+            "terminations": [False, False, True],
+            "truncations": [False] * 3,
+        },
+        {
+            "observations": OBSERVATIONS[3:5].tolist(),
+            "actions": ACTIONS[3:5].tolist(),
+            "rewards": [3, 4],
+            "terminals": [0, 0],
+            "timeouts": [0, 1],
+        },
+        Trajectory(OBSERVATIONS[5:], ACTIONS[5:], REWARDS[5:], terminated=True, truncated=False),
+    ]
+    data = TrajectoryDataset.from_episodes(episodes)
+    same = TrajectoryDataset.from_arrays(OBSERVATIONS, ACTIONS, REWARDS, ENDS, LATER)
+    for field in ("observations", "actions", "rewards", "offsets", "terminated", "truncated"):
+        np.testing.assert_array_equal(getattr(data, field), getattr(same, field))
+    no_flag = {"observations": [[1.0]], "actions": [0], "rewards": [1.0]}
+    assert TrajectoryDataset.from_episodes([no_flag]).truncated.tolist() == [True]
+
+
+def test_choices() -> None:
+    for values in (np.array([0, 2, 1, 0, 1, 0, 3]), np.array([[0], [2], [1], [0], [1], [0], [3]])):
+        data = TrajectoryDataset.from_arrays(OBSERVATIONS, values, REWARDS, ENDS)
+        assert data.action_space == spaces.Discrete(4)
+        assert data.actions.tolist() == [0, 2, 1, 0, 1, 0, 3]
+    flags = np.array(ENDS)
+    assert TrajectoryDataset.from_arrays(
+        OBSERVATIONS, flags, REWARDS, ENDS
+    ).action_space == spaces.Discrete(2)
+    with pytest.raises(UserError, match="episode 0: actions: integers from 0 expected"):
+        TrajectoryDataset.from_arrays(OBSERVATIONS, values - 1, REWARDS, ENDS)
+
+
+def test_the_environment_knows_an_action_that_the_data_never_take(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    choices = np.zeros(7, int)
+    for env in (
+        "CartPole-v1",
+        gymnasium.spec("CartPole-v1"),
+        lambda: gymnasium.make("CartPole-v1"),
+    ):
+        data = TrajectoryDataset.from_arrays(
+            np.zeros((7, 4)), choices, REWARDS, ENDS, env=env, name="poles"
+        )
+        assert data.action_space == spaces.Discrete(2)
+        assert data.observation_space == gymnasium.make("CartPole-v1").observation_space
+        assert data.env_spec is not None
+        assert data.env_spec.id == "CartPole-v1"
+    assert not caplog.records
+    vector = gymnasium.make_vec("CartPole-v1", num_envs=2)
+    data = TrajectoryDataset.from_arrays(np.zeros((7, 4)), choices, REWARDS, ENDS, env=vector)
+    assert data.action_space == spaces.Discrete(2)
+    with pytest.raises(UserError, match=r"poles: episode 0: observations: the environment's .* 4"):
+        TrajectoryDataset.from_arrays(
+            OBSERVATIONS, choices, REWARDS, ENDS, env="CartPole-v1", name="poles"
+        )
+    with pytest.raises(UserError, match="actions: the environment takes Discrete"):
+        TrajectoryDataset.from_arrays(
+            np.zeros((7, 4)), ACTIONS, REWARDS, ENDS, env="CartPole-v1", name="poles"
+        )
+    with pytest.raises(UserError, match="environment No-v1: cannot be made"):
+        TrajectoryDataset.from_arrays(OBSERVATIONS, choices, REWARDS, ENDS, env="No-v1")
+
+
+class Plain(gymnasium.Env[Any, Any]):
+    observation_space = spaces.Box(-9, 9, (3,), np.float32)
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+
+class Table(gymnasium.Env[Any, Any]):
+    observation_space = spaces.Box(-np.inf, np.inf, (2, 3), np.float32)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+
+def test_flat_rows_of_a_two_dimensional_environment() -> None:
+    rows = RNG.normal(size=(7, 6)).astype(np.float32)
+    data = TrajectoryDataset.from_arrays(rows, ACTIONS[:, 0], REWARDS, ENDS, env=Table())
+    np.testing.assert_array_equal(data.observations, rows)
+    assert data.observation_space == Table.observation_space
+    assert data.actions.shape == (7, 1)
+
+
+def test_bounds_found_in_the_data(caplog: pytest.LogCaptureFixture) -> None:
+    """-1 to 1, or where a column goes beyond that, its largest magnitude."""
+    wide = ACTIONS.copy()
+    wide[4, 1] = -14
+    data = TrajectoryDataset.from_arrays(OBSERVATIONS, wide, REWARDS, ENDS)
+    assert data.action_space == spaces.Box(
+        np.array([-1, -14], np.float32), np.array([1, 14], np.float32)
+    )
+    np.testing.assert_array_equal(data.actions, wide)
+    assert "actions reach 14; the bounds are taken from the data" in caplog.text
+    whole = np.array([[0, 3]] * 7)
+    data = TrajectoryDataset.from_arrays(OBSERVATIONS, whole, REWARDS, ENDS)
+    assert data.action_space == spaces.Box(np.array([0, 0]), np.array([1, 3]), dtype=np.int64)
+
+
+def test_declared_bounds_that_the_data_go_beyond(caplog: pytest.LogCaptureFixture) -> None:
+    """No environment says which is right: both fit in."""
+    declared = spaces.Box(-0.5, 2, (2,), np.float32)
+    data = TrajectoryDataset.from_arrays(
+        OBSERVATIONS, ACTIONS, REWARDS, ENDS, action_space=declared
+    )
+    space = data.action_space
+    assert isinstance(space, spaces.Box)
+    np.testing.assert_array_equal(space.low, np.minimum(ACTIONS.min(axis=0), -0.5))
+    np.testing.assert_array_equal(space.high, [2, 2])
+    assert "beyond the declared bounds" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["env", "env_spec"])
+def test_bounds_of_the_environment_hold(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As in the environment itself, which clips; the data's rounding is no offence."""
+    actions = np.array([[3.0], [-2.00001], [1.0]])
+    episode = Trajectory(OBSERVATIONS[:3], actions, REWARDS[:3], True, False)
+    told: dict[str, Any] = {
+        "env": {"env": "Pendulum-v1"},
+        "env_spec": {
+            "env_spec": gymnasium.spec("Pendulum-v1"),
+            "action_space": spaces.Box(-2, 2, (1,), np.float32),
+        },
+    }[how]
+    data = TrajectoryDataset.from_episodes([episode], **told)
+    assert data.actions.tolist() == [[2], [-2], [1]]
+    assert data.action_space == spaces.Box(-2, 2, (1,), np.float32)
+    [record] = caplog.records
+    assert "actions of 1 steps lie beyond the environment's bounds" in record.getMessage()
+
+
+def test_seconds_since_1970(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Float32 cannot hold them: they are stored less the middle of their range."""
+    steps = 400
+    seconds = 1.7e9 + np.arange(steps)
+    observations = np.stack([seconds, RNG.normal(size=steps)], axis=1)
+    file = tmp_path / "plant.npz"
+    arrays = {
+        "observations": observations,
+        "actions": np.zeros((steps, 1), np.float32),
+        "rewards": np.ones(steps),
+        "terminals": np.arange(steps) % 10 == 9,
+    }
+    np.savez(file, **arrays)
+    for on in ("memory", "disk"):
+        data = load_dataset(file, on=on, cache=tmp_path / "cache")
+        offset = data.observation_offset
+        assert offset is not None
+        assert offset.tolist() == [1.7e9 + 199.5, 0]
+        np.testing.assert_array_equal(np.asarray(data.observations)[:, 0], np.arange(400) - 199.5)
+        _, std = data.observation_statistics()
+        np.testing.assert_allclose(std, observations.std(axis=0), rtol=1e-6)
+        assert data.subset([1]).observation_offset is offset
+    assert "float32 cannot tell the values of column 0 apart" in caplog.text
+    exact = {**arrays, "observations": observations.astype(np.float32).astype(np.float64)}
+    flat = [exact[key] for key in ("observations", "actions", "rewards", "terminals")]
+    assert TrajectoryDataset.from_arrays(*flat).observation_offset is None
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "ragged rewards": (
+        {"observations": [[1.0]] * 2, "actions": [0, 1], "rewards": [1, [2]]},
+        "episode 0: rewards: rows of different lengths",
+    ),
+    "a word for an end": (
+        {"observations": [[1.0]], "actions": [0], "rewards": [1], "terminated": "yes"},
+        "episode 0: terminals: values of type",
+    ),
+    "no field": ({"observations": [[1.0]], "rewards": [1]}, "episode 0: 'actions' missing"),
+    "no dictionary": ([1, 2], "episode 0: a list; a dictionary of arrays expected"),
+    "an end inside": (
+        {"observations": [[1.0]] * 2, "actions": [0, 1], "rewards": [1, 1], "terminals": [1, 0]},
+        "episode 0: terminals before the last step",
+    ),
+    "ragged": (
+        {"observations": [[1.0], [1.0, 2.0]], "actions": [0, 1], "rewards": [1, 1]},
+        "episode 0: observations: rows of different lengths",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_episodes(case: str, tmp_path: Path) -> None:
+    episode, message = WRONG[case]
+    with pytest.raises(UserError, match=f"data: {message}"):
+        TrajectoryDataset.from_episodes([episode])
+    file = tmp_path / "own.json"
+    file.write_text(json.dumps({"episodes": [episode]}))
+    with pytest.raises(UserError, match=rf"own.json: {message}.* \(read as a JSON file of ep"):
+        load_dataset(file)
+
+
+def test_npz_and_json_files(tmp_path: Path) -> None:
+    same = TrajectoryDataset.from_arrays(OBSERVATIONS, ACTIONS, REWARDS, ENDS, LATER)
+    arrays = {"observations": OBSERVATIONS, "actions": ACTIONS, "rewards": REWARDS}
+    np.savez(tmp_path / "own.npz", **arrays, terminations=ENDS, truncations=LATER)
+    lists = {key: values.tolist() for key, values in arrays.items()}
+    flat = {**lists, "terminals": ENDS, "timeouts": LATER}
+    (tmp_path / "flat.json").write_text(json.dumps(flat))
+    for name in ("own.npz", "flat.json"):
+        data = load_dataset(tmp_path / name)
+        assert data.name == name.partition(".")[0]
+        for field in ("observations", "actions", "rewards", "offsets", "terminated", "truncated"):
+            np.testing.assert_array_equal(getattr(data, field), getattr(same, field))
+    cut = load_dataset(tmp_path / "own.npz", episode_length=2)
+    assert cut.lengths.tolist() == [2, 1, 2, 2]
+    assert cut.truncated.tolist() == [True, False, True, False]
+
+
+def bytes_inside(file: Path) -> None:
+    np.savez(file, actions=ACTIONS, rewards=REWARDS)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("observations", b"nothing")
+
+
+BROKEN = {
+    "pickles.npz": (
+        lambda file: np.savez(file, observations=np.array([{}], dtype=object)),
+        "does not read as .npz",
+    ),
+    "words.npz": (lambda file: file.write_text("no zip"), "does not read as .npz"),
+    "text.npz": (
+        lambda file: np.savez(
+            file, observations=OBSERVATIONS, actions=ACTIONS, rewards=np.array(["a"] * 7)
+        ),
+        "rewards: values of type <U1: numbers expected",
+    ),
+    "bytes.npz": (lambda file: bytes_inside(file), "observations: a bytes; an array expected"),
+    "empty.npz": (lambda file: np.savez(file), "array 'observations' missing; a .npz file has"),
+    "short.json": (lambda file: file.write_text('{"observations": [['), "does not read as JSON"),
+    "number.json": (lambda file: file.write_text("7"), "a list of episodes or flat arrays"),
+    "none.json": (lambda file: file.write_text("[]"), "no episodes"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_files_are_named_with_their_format(name: str, tmp_path: Path) -> None:
+    make, message = BROKEN[name]
+    make(tmp_path / name)
+    with pytest.raises(UserError) as caught:
+        load_dataset(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_source_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes before ours, may be lazy, and can be asked alone."""
+    monkeypatch.setattr(SOURCES, "_entries", dict(SOURCES._entries))
+
+    files = [tmp_path / "some.rows"]
+    files[0].touch()
+
+    def read_rows(name: str) -> Recording | None:
+        if not name.endswith(".rows"):
+            return None
+
+        def episodes() -> Iterator[Trajectory]:
+            for _ in range(2):
+                yield Trajectory(OBSERVATIONS[:3], ACTIONS[:3], REWARDS[:3], True, False)
+
+        return Recording("mine", episodes, "a file of rows", name, files=files)
+
+    register_source("rows", read_rows)
+    register_source("broken", lambda name: 7 if name == "seven" else None)
+    for on in ("memory", "disk"):
+        data = load_dataset("some.rows", on=on, cache=tmp_path)
+        assert (data.name, data.num_episodes) == ("mine", 2)
+    assert load_dataset("some.rows", source="rows").num_steps == 6
+    files.clear()
+    with pytest.raises(UserError, match="does not say which files it is made of"):
+        load_dataset("some.rows", on="disk", cache=tmp_path)
+    whole = TrajectoryDataset.from_arrays(OBSERVATIONS, ACTIONS, REWARDS, ENDS)
+    register_source("whole", lambda name: whole if name == "whole" else None)
+    assert load_dataset("whole", on="disk", cache=tmp_path) is whole
+    assert load_dataset("whole", env=lambda: Plain()).env_spec is None
+    with pytest.raises(UserError, match="not one of data source d3rlpy"):
+        load_dataset("some.rows", source="d3rlpy")
+    with pytest.raises(UserError, match=r"unknown data source 'row'; did you mean rows\?"):
+        load_dataset("some.rows", source="row")
+    with pytest.raises(UserError, match="data source rows has no option 'length'"):
+        load_dataset("some.rows", length=3)
+    with pytest.raises(UserError, match="data source broken: gave a int"):
+        load_dataset("seven")
