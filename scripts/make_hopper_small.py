@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 from aaren_rl.data.excerpt import make_excerpt
-from aaren_rl.data.reference_scores import REFERENCE_SCORES
 from aaren_rl.data.sources.load import SHIPPED_ROOT, load_trajectories
+from aaren_rl.robots import ROBOTS
 
-LOWEST, HIGHEST = REFERENCE_SCORES["hopper"]
+LOWEST, HIGHEST = ROBOTS["hopper"].reference_scores
 METADATA = {
     "author": {"aaren-rl"},
     "algorithm_name": "SB3 zoo policies",

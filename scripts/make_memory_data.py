@@ -7,7 +7,7 @@ import sys
 import tyro
 
 from aaren_rl.data.sources.minari import METADATA
-from aaren_rl.envs.memory_data import MemoryDataConfig, make_memory_data
+from aaren_rl.envs.memory.command import MemoryDataConfig, make_memory_data
 from aaren_rl.errors import UserError
 from aaren_rl.files import read_json
 

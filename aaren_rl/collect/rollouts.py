@@ -16,7 +16,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from aaren_rl.data.trajectory import Trajectory
-from aaren_rl.envs.vector import make_vector_env
+from aaren_rl.envs.make import make_vector_env
 
 if TYPE_CHECKING:
     from stable_baselines3.common.policies import BasePolicy

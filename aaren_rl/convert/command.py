@@ -13,7 +13,7 @@ from aaren_rl.convert.to_d4rl import to_d4rl
 from aaren_rl.convert.to_minari import to_minari
 from aaren_rl.data.sources.load import find_source
 from aaren_rl.data.sources.minari import is_minari_id, local_root
-from aaren_rl.envs.vector import environment_spec
+from aaren_rl.envs.make import environment_spec
 from aaren_rl.errors import UserError
 
 

@@ -19,13 +19,13 @@ from gymnasium.envs.registration import EnvSpec
 from minari.serialization import deserialize_space
 
 from aaren_rl.convert.blocks import Compression, Reader, arrays_below, write_rows
-from aaren_rl.data.reference_scores import reference_scores
 from aaren_rl.data.sources.d4rl import FIELDS, check_d4rl, d4rl_action_space
 from aaren_rl.data.sources.hdf5 import open_hdf5
 from aaren_rl.data.sources.minari import HDF5_FILE
 from aaren_rl.data.to_minari import new_minari
 from aaren_rl.errors import UserError
 from aaren_rl.files import sync_file
+from aaren_rl.robots import reference_scores
 
 ORIGIN = "metadata/minari"  # group of a D4RL file that was a Minari dataset before
 REST_FILE = Path("d4rl") / "rest.hdf5"

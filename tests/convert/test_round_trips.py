@@ -200,7 +200,7 @@ def test_minari_to_d4rl_and_back(tmp_path: Path, shipped: bool) -> None:
 
 def test_discrete_actions(tmp_path: Path) -> None:
     from aaren_rl.data.to_minari import write_minari
-    from aaren_rl.envs.expert_data import record_expert
+    from aaren_rl.envs.memory.experts import record_expert
 
     record = record_expert("aaren/PassiveTMaze-v0?length=[3,9]", 12)
     assert isinstance(record.action_space, spaces.Discrete)

@@ -20,11 +20,12 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from aaren_rl.data.reference_scores import reference_scores, robot_of
 from aaren_rl.data.sources.download import download
 from aaren_rl.data.sources.hdf5 import open_hdf5, read_array
+from aaren_rl.data.spaces import flat_size
 from aaren_rl.data.trajectory import Builder, Trajectory, TrajectoryDataset
 from aaren_rl.errors import UserError, one_line
+from aaren_rl.robots import Robot, reference_scores, robot_named
 
 NAME = re.compile(
     r"(bullet-)?(ant|antmaze|carla|door|flow|halfcheetah|hammer|hopper|kitchen|maze2d|minigrid|pen"
@@ -63,12 +64,13 @@ def read_d4rl(
         check_d4rl(path, file)
         observation_shape = file["observations"].shape[1:]
         action_space = d4rl_action_space(f"{path}: actions", file["actions"])
+    sizes = int(np.prod(observation_shape)), flat_size(action_space)
     return build(
         _episodes(path),
         name=name,
         observation_space=spaces.Box(-np.inf, np.inf, observation_shape, np.float32),
         action_space=action_space,
-        reference_scores=scores or reference_scores(name),
+        reference_scores=scores or reference_scores(name, sizes=sizes),
         source=str(path),
     )
 
@@ -215,7 +217,7 @@ def _file_names(name: str, infos: ModuleType | None) -> list[str]:
     Raises:
         UserError: D4RL has no dataset of this name.
     """
-    known = infos.DATASET_URLS if infos else _robot_datasets(robot_of(name))
+    known = infos.DATASET_URLS if infos else _robot_datasets(robot_named(name))
     if known and name not in known:
         near = difflib.get_close_matches(name, known, n=3)
         raise UserError(
@@ -230,10 +232,11 @@ def _file_names(name: str, infos: ModuleType | None) -> list[str]:
     return [f"{stem.replace('-', '_')}-{version}.hdf5", f"{name}.hdf5"]
 
 
-def _robot_datasets(robot: str | None) -> list[str]:
+def _robot_datasets(robot: Robot | None) -> list[str]:
     """The names of D4RL's datasets of a robot; none for other tasks."""
     versions = ("v0", "v1", "v2")
-    return [f"{robot}-{quality}-{v}" for quality in QUALITIES for v in versions if robot]
+    names = (f"{robot.name}-{quality}" for quality in QUALITIES) if robot else ()
+    return [f"{name}-{version}" for name in names for version in versions]
 
 
 def _infos_scores(name: str, infos: ModuleType | None) -> tuple[float, float] | None:

@@ -17,7 +17,7 @@ from evaluation_cases import agent_for, play_alone
 from aaren_rl.agents import load_agent
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import EvaluateConfig, evaluate
-from aaren_rl.evaluation.evaluate import environment_of_agent
+from aaren_rl.evaluation.evaluating import environment_of_agent
 
 FIELDS = {
     "agent",
@@ -178,7 +178,7 @@ def test_json_files_that_cannot_be_written_are_refused_before_acting(
     def act(*_: Any, **__: Any) -> None:
         raise AssertionError("the agent acts")
 
-    monkeypatch.setattr(sys.modules["aaren_rl.evaluation.evaluate"], "rollout", act)
+    monkeypatch.setattr(sys.modules["aaren_rl.evaluation.evaluating"], "rollout", act)
     run = hopper_runs["decision-aaren"]
     refused(run, "--json .*scores.json: no folder", json=tmp_path / "nowhere" / "scores.json")
     below_a_file = tmp_path / "file"

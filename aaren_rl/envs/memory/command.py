@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from gymnasium.envs.registration import EnvSpec
 
-from aaren_rl.envs.expert_data import write_expert_dataset
-from aaren_rl.envs.minigrid_memory import MINIGRID_MEMORY
-from aaren_rl.envs.passive_tmaze import PASSIVE_TMAZE
-from aaren_rl.envs.recall import RECALL
-from aaren_rl.envs.vector import environment_spec
+from aaren_rl.envs.memory.experts import write_expert_dataset
+from aaren_rl.envs.memory.minigrid import MINIGRID_MEMORY
+from aaren_rl.envs.memory.tmaze import PASSIVE_TMAZE
+from aaren_rl.envs.memory.recall import RECALL
+from aaren_rl.envs.make import environment_spec
 from aaren_rl.errors import UserError
 
 ENVIRONMENTS = {

@@ -18,7 +18,7 @@ from aaren_rl.envs import (
     make_vector_env,
     write_expert_dataset,
 )
-from aaren_rl.envs.memory_data import MemoryDataConfig, make_memory_data
+from aaren_rl.envs.memory.command import MemoryDataConfig, make_memory_data
 from aaren_rl.errors import UserError
 
 TASKS = {
@@ -151,7 +151,7 @@ def test_flags_that_do_not_fit(flags: dict[str, Any], named: str, tmp_path: Path
 def test_the_script(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = Path(__file__).parents[2] / "scripts" / "make_memory_data.py"
+    script = Path(__file__).parents[3] / "scripts" / "make_memory_data.py"
     command = f"{script} --task recall --episodes 3 --length 9 --pairs 2 --root {tmp_path}"
     monkeypatch.setattr(sys, "argv", command.split())
     for code, said in ((0, "3 episodes, 27 steps"), (2, "there already")):
