@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
@@ -90,11 +91,27 @@ def check_environment(
             f"observations: the environment's {seen} has {ours} values, the data's "
             f"{observation_space} has {theirs}; equal numbers expected"
         )
+    if isinstance(seen, spaces.Box) and seen.shape != observation_space.shape:
+        raise UserError(
+            f"observations: the environment's have shape {seen.shape}, the data's "
+            f"{observation_space.shape}; the same shape expected"
+        )
     if _action_kind(taken) != _action_kind(action_space):
         raise UserError(
             f"actions: the environment takes {taken}, the data hold {action_space}; "
             "the same kind and size expected"
         )
+
+
+def agent_space(space: spaces.Space[Any]) -> spaces.Box:
+    """The space of the observations that an agent sees: a Box as it is, all others flattened.
+
+    Raises:
+        UserError: the space has no flat form.
+    """
+    if isinstance(space, spaces.Box):
+        return space
+    return spaces.Box(-np.inf, np.inf, (flat_size(space),), np.float32)
 
 
 def single_spaces(
@@ -106,10 +123,10 @@ def single_spaces(
     return env.observation_space, env.action_space
 
 
-def _action_kind(space: spaces.Space[Any]) -> tuple[str, int, int]:
+def _action_kind(space: spaces.Space[Any]) -> tuple[Any, ...]:
     """What has to agree between two action spaces; the bounds of a Box may differ."""
     start = int(space.start) if isinstance(space, spaces.Discrete) else 0
-    return type(space).__name__, flat_size(space), start
+    return type(space).__name__, space.shape, flat_size(space), start
 
 
 def _is_d4rl_ant(dataset: TrajectoryDataset) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -111,8 +112,8 @@ def play(
         lengths = np.where(restarting, 0, lengths + 1)
         if limit is not None:
             over = (lengths >= limit) & (episode >= 0) & ~terminated & ~truncated
-            if over.any() and not queue.by_hand:
-                raise UserError(f"environment {describe(vector)}: no end after {limit} steps")
+            if over.any():
+                _say_cut(describe(vector), limit, queue.by_hand)
             truncated = truncated | over
         ended = terminated | truncated
         starts, restarting = ended | restarting, ended & (mode is AutoresetMode.NEXT_STEP)
@@ -229,6 +230,17 @@ def _step(
         raise _failed(vector, f"a step in one of the episodes {played}", error) from error
     flags = np.asarray(terminated, dtype=bool), np.asarray(truncated, dtype=bool)
     return after, np.asarray(rewards, dtype=np.float64), *flags, infos
+
+
+def _say_cut(name: str, limit: int, by_hand: bool) -> None:
+    """Warn that an episode is cut; environments that restart by themselves cannot be cut."""
+    if not by_hand:
+        raise UserError(f"environment {name}: no end after {limit} steps")
+    warnings.warn(
+        f"environment {name}: episodes are cut after {limit} steps, since it names no time limit; "
+        f"give it one: 'ID?max_episode_steps={limit}'",
+        stacklevel=3,
+    )
 
 
 def _failed(vector: VectorEnv[Any, Any, Any], what: str, error: Exception) -> UserError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -89,7 +88,8 @@ def rollout(
     with closing(_steps(agent, env, *how)) as played:
         for step in played:
             live = step.episodes >= 0
-            returns[step.episodes[live]] += step.rewards[live]
+            with np.errstate(over="ignore"):  # refused below
+                returns[step.episodes[live]] += step.rewards[live]
             lengths[step.episodes[live]] += 1
             policy_seconds += step.policy_seconds
             environment_seconds += step.environment_seconds
@@ -154,22 +154,11 @@ def _steps(
         check_environment(vector, agent.spec.observation_space, agent.spec.action_space)
         check_length(agent, vector)
         policy = (make_policy or agent.policy)(vector.num_envs, target_return, mode)
-        actor = fitted(policy, agent, vector)
+        actor = fitted(policy, vector)
         limit = LONGEST_EPISODE if time_limit(vector) is None else None
-        for step in play(actor, vector, episodes=episodes, seed=seed, limit=limit):
-            yield step
-            if limit is not None and step.truncations.any():
-                _warn_of_cut(describe(vector), limit)
+        yield from play(actor, vector, episodes=episodes, seed=seed, limit=limit)
     finally:
         vector.close()
-
-
-def _warn_of_cut(name: str, limit: int) -> None:
-    warnings.warn(
-        f"environment {name}: it names no time limit; episodes are cut after {limit} steps "
-        f"(give it one: 'ID?max_episode_steps={limit}')",
-        stacklevel=4,
-    )
 
 
 def check_length(agent: Agent, env: Env | VectorEnv[Any, Any, Any]) -> None:
@@ -179,39 +168,23 @@ def check_length(agent: Agent, env: Env | VectorEnv[Any, Any, Any]) -> None:
         agent.check_horizon(limit, f"an episode of {describe(env)}")
 
 
-def fitted(policy: Policy, agent: Agent, env: Env | VectorEnv[Any, Any, Any]) -> Actor:
-    """The policy, between the environment's shapes and those of the agent's data.
+def fitted(policy: Policy, env: Env | VectorEnv[Any, Any, Any]) -> Actor:
+    """The policy, which is shown flattened what the environment gives in parts or as a choice.
 
-    Data may hold flattened what the environment shows as a table or in parts, and the other way
-    round for actions.
+    Data hold such observations flattened, in the order of `gymnasium.spaces.flatten`.
     """
-    seen, taken = single_spaces(env)
-    known = agent.spec.observation_space
-    same = type(seen) is type(known) and seen.shape == known.shape
-    if same and taken.shape == agent.spec.action_space.shape:
-        return policy
-    return _Fitted(policy, None if same else seen, known.shape or (), taken.shape or ())
+    space, _ = single_spaces(env)
+    return policy if isinstance(space, spaces.Box) else _Flattened(policy, space)
 
 
-class _Fitted:
-    """See `fitted`; `space` is the environment's where observations must be flattened."""
+class _Flattened:
+    """See `fitted`; `space` is that of one environment's observations."""
 
-    def __init__(
-        self,
-        policy: Policy,
-        space: spaces.Space[Any] | None,
-        observation_shape: tuple[int, ...],
-        action_shape: tuple[int, ...],
-    ) -> None:
+    def __init__(self, policy: Policy, space: spaces.Space[Any]) -> None:
         self.policy, self.space = policy, space
-        self.observation_shape, self.action_shape = observation_shape, action_shape
 
     def act(
         self, observations: Any, rewards: np.ndarray | None = None, dones: np.ndarray | None = None
     ) -> np.ndarray:
         """See `Policy.act`."""
-        if self.space is not None:
-            flat = flatten_batch(self.space, observations)
-            observations = flat.reshape(len(flat), *self.observation_shape)
-        actions = self.policy.act(observations, rewards, dones)
-        return actions.reshape(len(actions), *self.action_shape)
+        return self.policy.act(flatten_batch(self.space, observations), rewards, dones)

@@ -24,6 +24,7 @@ from aaren_rl.data import (
 from aaren_rl.data.prefetch import prefetched
 from aaren_rl.envs import (
     EnvLike,
+    agent_space,
     environment_of,
     limit_episodes,
     reference_scores_of,
@@ -270,7 +271,7 @@ def build_agent(
     robot = robot_of_dataset(dataset, environment)
     shift, scale = _returns_scale(config, dataset, robot)
     spec = AgentSpec(
-        observation_space=dataset.observation_space,  # type: ignore[arg-type]
+        observation_space=agent_space(dataset.observation_space),
         action_space=dataset.action_space,  # type: ignore[arg-type]
         returns_scale=scale,
         returns_shift=shift,

@@ -73,7 +73,8 @@ def test_recording_without_end() -> None:
 
 def test_episodes_are_cut_at_the_limit() -> None:
     vector = make_vector_env(Endless, 2)
-    steps = list(play(Actor(2), vector, episodes=3, seed=0, limit=5))
+    with pytest.warns(UserWarning, match="environment Endless: episodes are cut after 5 steps"):
+        steps = list(play(Actor(2), vector, episodes=3, seed=0, limit=5))
     assert lengths_and_returns(steps, 3)[0] == [5, 5, 5]
     assert steps[4].truncations.all()
     assert not steps[4].terminations.any()
