@@ -192,7 +192,7 @@ def make_vector_env(
 
     try:
         if spec is not None and _has_vector_form(spec) and not asynchronous:
-            mode = {"autoreset_mode": AutoresetMode.DISABLED.value}
+            mode: Any = {"autoreset_mode": AutoresetMode.DISABLED.value}
             kind = "vector_entry_point"
             return gymnasium.make_vec(spec, num_envs=count, vectorization_mode=kind, **mode)
         how = AsyncVectorEnv if asynchronous else SyncVectorEnv
@@ -256,7 +256,7 @@ def limit_episodes(env: EnvLike, steps: int) -> EnvLike:
     return functools.partial(_with_limit, env, steps)
 
 
-def _with_limit(env: Callable[[], Env], steps: int) -> Env:
+def _with_limit(env: EnvLike, steps: int) -> Env:
     return TimeLimit(make_env(env), steps)
 
 

@@ -140,9 +140,10 @@ def evaluate(
     """
     if isinstance(run, EvaluateConfig):
         return _evaluate_config(run, policies)
-    folder = isinstance(run, (str, Path))
-    agent = load_agent(checkpoint_folder(Path(run), "last")) if folder else run
-    agent = getattr(agent, "agent", agent)
+    about = {}
+    agent: Agent = getattr(run, "agent", run)
+    if isinstance(run, (str, Path)):
+        agent, about = load_agent(checkpoint_folder(Path(run), "last")), {"run": str(run)}
     _at_least_one(episodes=episodes, num_envs=num_envs)
     rows = score_rows(
         agent,
@@ -154,7 +155,7 @@ def evaluate(
         num_envs=num_envs,
         asynchronous=asynchronous,
     )
-    return Evaluation(rows, {"run": str(run)} if folder else {})
+    return Evaluation(rows, about)
 
 
 def _evaluate_config(config: EvaluateConfig, policies: Runtime | None) -> Evaluation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -146,7 +146,7 @@ def _steps(
     num_envs: int | None,
     asynchronous: bool,
     make_policy: PolicyMaker | None,
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
     """The steps of `rollout`; closes the environments at the end."""
     size = min(episodes, num_envs or LARGEST_BATCH)
     vector = make_vector_env(env, size, asynchronous=asynchronous)

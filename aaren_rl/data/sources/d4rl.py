@@ -25,7 +25,7 @@ from aaren_rl.data.sources.hdf5 import open_hdf5, read_array
 from aaren_rl.data.spaces import flat_size
 from aaren_rl.data.trajectory import Builder, Trajectory, TrajectoryDataset
 from aaren_rl.errors import UserError, one_line
-from aaren_rl.robots import Robot, reference_scores, robot_named
+from aaren_rl.robots import ROBOTS, Robot, reference_scores, words
 
 NAME = re.compile(
     r"(bullet-)?(ant|antmaze|carla|door|flow|halfcheetah|hammer|hopper|kitchen|maze2d|minigrid|pen"
@@ -217,7 +217,7 @@ def _file_names(name: str, infos: ModuleType | None) -> list[str]:
     Raises:
         UserError: D4RL has no dataset of this name.
     """
-    known = infos.DATASET_URLS if infos else _robot_datasets(robot_named(name))
+    known = infos.DATASET_URLS if infos else _robot_datasets(ROBOTS.get(words(name)[0]))
     if known and name not in known:
         near = difflib.get_close_matches(name, known, n=3)
         raise UserError(

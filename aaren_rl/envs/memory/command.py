@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -69,23 +70,17 @@ class MemoryDataConfig:
         Raises:
             UserError: for a flag that does not belong to the task.
         """
-        given: dict[str, Any] = {
-            "length": list(self.length) if len(self.length) != 1 else self.length[0],
-            "log_uniform": self.log_uniform,
-            "noise": self.noise,
-            "cues": self.cues,
-            "pairs": self.pairs,
-            "values": self.values,
-            "size": self.size,
-            "random_length": self.random_length,
-        }
-        given = {name: value for name, value in given.items() if value not in (None, False, [])}
-        for name in given:
+        spec = environment_spec(ENVIRONMENTS[self.task])
+        for name in dict.fromkeys(itertools.chain(*OPTIONS.values())):
+            value: Any = getattr(self, name)
+            if value in (None, False, ()):
+                continue
             if name not in OPTIONS[self.task]:
                 flag = "--" + name.replace("_", "-")
                 raise UserError(f"{flag}: not an option of --task {self.task}")
-        spec = environment_spec(ENVIRONMENTS[self.task])
-        spec.kwargs.update(given)
+            if isinstance(value, tuple):
+                value = value[0] if len(value) == 1 else list(value)
+            spec.kwargs[name] = value
         return spec
 
 
