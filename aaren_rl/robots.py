@@ -6,7 +6,9 @@ The table counts for data whose name *and* environment are a robot's. A name alo
 
 from __future__ import annotations
 
+import math
 import re
+import warnings
 from dataclasses import dataclass
 
 from gymnasium.envs.registration import EnvSpec
@@ -129,3 +131,18 @@ def reference_scores(
     """D4RL's returns for 0 and 100 on this dataset, or None; see `robot_of`."""
     robot = robot_of(name, environment, sizes)
     return None if robot is None else robot.reference_scores
+
+
+def usable_reference(reference: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Reference scores, or None, with a warning, when no score can be normalised by them."""
+    if reference is None:
+        return None
+    low, high = reference
+    if math.isfinite(low) and math.isfinite(high) and low != high:
+        return reference
+    warnings.warn(
+        f"reference scores {low} and {high} are not two different finite numbers: scores are "
+        "plain returns",
+        stacklevel=2,
+    )
+    return None

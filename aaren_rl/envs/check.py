@@ -15,7 +15,7 @@ from aaren_rl.data.trajectory import BLOCK, TrajectoryDataset
 from aaren_rl.envs.d4rl_ant import BODY_SIZE, D4RL_ANT, OBSERVATION_SIZE
 from aaren_rl.envs.make import Env, EnvLike, spec_of
 from aaren_rl.errors import UserError
-from aaren_rl.robots import Robot, robot_named, robot_of
+from aaren_rl.robots import Robot, robot_named, robot_of, usable_reference
 
 
 def environment_of(dataset: TrajectoryDataset) -> EnvSpec | str:
@@ -66,7 +66,7 @@ def reference_scores_of(
         env: as for `robot_of_dataset`.
     """
     named, robot = robot_named(dataset.name), robot_of_dataset(dataset, env)
-    own = dataset.reference_scores
+    own = usable_reference(dataset.reference_scores)
     if robot is None:
         return None if named is not None and own == named.reference_scores else own
     return own or robot.reference_scores

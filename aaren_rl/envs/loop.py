@@ -6,8 +6,7 @@ import copy
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -32,8 +31,7 @@ class Actor(Protocol):
         """Actions `[num_envs, ...]`; see `aaren_rl.acting.Policy.act`."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One step of all environments.
 
     Attributes:
@@ -96,9 +94,10 @@ def play(
         UserError: when an environment fails, or gives a reward that is not finite.
     """
     mode, size = autoreset_mode(vector), vector.num_envs
+    next_step = mode is AutoresetMode.NEXT_STEP
     queue = _Queue(size, episodes, by_hand=mode is AutoresetMode.DISABLED)
     lengths = np.zeros(size, np.int64)
-    restarting = np.zeros(size, bool)  # in NEXT_STEP mode the coming step is their reset
+    ended = np.zeros(size, bool)
     starts = np.ones(size, bool)
     rewards: NDArray[np.float64] | None = None
     observations = _reset(vector, seed, queue, starts, options)
@@ -107,16 +106,18 @@ def play(
         actions = actor.act(observations, rewards, starts)
         between = time.perf_counter()
         after, rewards, terminated, truncated, infos = _step(vector, actions, queue.running)
-        episode = np.where(restarting, -1, queue.running)
-        _check_rewards(vector, rewards, episode, seed)
-        lengths = np.where(restarting, 0, lengths + 1)
+        resting = ended if next_step else None  # used this step to restart
+        episode = queue.played(resting)
+        if not np.isfinite(rewards).all():
+            _check_rewards(vector, rewards, episode, seed)
         if limit is not None:
-            over = (lengths >= limit) & (episode >= 0) & ~terminated & ~truncated
+            lengths = np.where(episode < 0, 0, lengths + 1)
+            over = (lengths >= limit) & ~terminated & ~truncated
             if over.any():
                 _say_cut(describe(vector), limit, queue.by_hand)
-            truncated = truncated | over
+                truncated = truncated | over
         ended = terminated | truncated
-        starts, restarting = ended | restarting, ended & (mode is AutoresetMode.NEXT_STEP)
+        starts = ended if resting is None else ended | resting
         final = after
         if ended.any():
             lengths[ended] = 0
@@ -140,20 +141,22 @@ class _Queue:
         self.following = size
         if episodes is not None:
             self.running[self.running >= episodes] = -1
+        self.busy = bool((self.running >= 0).any())
 
-    @property
-    def busy(self) -> bool:
-        """Whether an episode is still played."""
-        return bool((self.running >= 0).any())
+    def played(self, resting: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+        """The running episodes, but none where `resting` is true."""
+        return self.running if resting is None else np.where(resting, -1, self.running)
 
     def hand_out(self, ended: NDArray[np.bool_]) -> None:
         """Give the next episodes to the environments where `ended` is true."""
-        size = len(self.running)
+        self.running = self.running.copy()
         for index in np.flatnonzero(ended & (self.running >= 0)).tolist():
+            size = len(self.running)
             upcoming = self.following if self.by_hand else int(self.running[index]) + size
             more = self.episodes is None or upcoming < self.episodes
             self.running[index] = upcoming if more else -1
             self.following += int(more)
+        self.busy = bool((self.running >= 0).any())
 
 
 def recorded_episodes(

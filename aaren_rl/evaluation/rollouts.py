@@ -88,8 +88,7 @@ def rollout(
     with closing(_steps(agent, env, *how)) as played:
         for step in played:
             live = step.episodes >= 0
-            with np.errstate(over="ignore"):  # refused below
-                returns[step.episodes[live]] += step.rewards[live]
+            returns[step.episodes[live]] += step.rewards[live]
             lengths[step.episodes[live]] += 1
             policy_seconds += step.policy_seconds
             environment_seconds += step.environment_seconds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ import numpy as np
 
 from aaren_rl.agents import Agent
 from aaren_rl.evaluation.rollouts import Episodes
+from aaren_rl.robots import usable_reference
 
 
 @dataclass(frozen=True)
@@ -67,21 +67,6 @@ class Row(Score):
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return {"agent": self.agent, "mode": self.mode, **asdict(self)}
-
-
-def usable_reference(reference: tuple[float, float] | None) -> tuple[float, float] | None:
-    """Reference scores, or None, with a warning, when no score can be normalised by them."""
-    if reference is None:
-        return None
-    low, high = reference
-    if math.isfinite(low) and math.isfinite(high) and low != high:
-        return reference
-    warnings.warn(
-        f"reference scores {low} and {high} are not two different finite numbers: scores are "
-        "plain returns",
-        stacklevel=2,
-    )
-    return None
 
 
 def normalized_scores(returns: np.ndarray, reference: tuple[float, float] | None) -> np.ndarray:

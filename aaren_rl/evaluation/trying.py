@@ -65,7 +65,7 @@ def _try_step(env: Env, agent: Agent, seed: int, name: str) -> None:
     if np.ndim(reward) or not np.isfinite(value):
         raise UserError(f"{name}: step: reward {reward!r}: a finite number expected")
     for word, flag in zip(("terminated", "truncated"), flags, strict=True):
-        if np.ndim(flag) or not isinstance(flag, (bool, np.bool_, int)):
+        if np.ndim(flag) or np.asarray(flag).dtype.kind not in "biu":
             raise UserError(f"{name}: step: {word} {flag!r}: True or False expected")
 
 

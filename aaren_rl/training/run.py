@@ -32,7 +32,7 @@ from aaren_rl.envs import (
     saved_name,
 )
 from aaren_rl.errors import UserError
-from aaren_rl.evaluation import try_environment
+from aaren_rl.evaluation import normalized_scores, try_environment
 from aaren_rl.evaluation.scores import warn_of_far_targets
 from aaren_rl.files import (
     locked,
@@ -324,7 +324,7 @@ def finish(trainer: Trainer, dataset: TrajectoryDataset) -> dict[str, Any]:
             {
                 "agent": config.agent,
                 "dataset": dataset.name,
-                "dataset_score": _dataset_score(dataset),
+                "dataset_score": _dataset_score(dataset, trainer.agent.spec.reference_scores),
                 "seed": config.seed,
                 "mode": config.mode or trainer.agent.default_mode,
                 "parameters": trainer.agent.num_parameters,
@@ -334,7 +334,6 @@ def finish(trainer: Trainer, dataset: TrajectoryDataset) -> dict[str, Any]:
     return summary
 
 
-def _dataset_score(dataset: TrajectoryDataset) -> float:
+def _dataset_score(dataset: TrajectoryDataset, reference: tuple[float, float] | None) -> float:
     """Mean normalised score (or return) of the data's own episodes."""
-    scores = dataset.normalized_score(dataset.episode_returns)
-    return float(np.mean(dataset.episode_returns if scores is None else scores))
+    return float(normalized_scores(dataset.episode_returns, reference).mean())

@@ -355,6 +355,8 @@ def test_a_robots_table_counts_in_its_environment_alone(shipped: TrajectoryDatas
         assert robot_of_dataset(plain, env) is None
         assert reference_scores_of(plain, env) is None
         assert reference_scores_of(replace(plain, reference_scores=(0.0, 9.0)), env) == (0.0, 9.0)
+    with pytest.warns(UserWarning, match="not two different finite numbers"):
+        assert reference_scores_of(replace(plain, name="mine", reference_scores=(5.0, 5.0))) is None
     other = replace(plain, name="dmcontrol/hopper-hop-v0")
     with pytest.raises(UserError, match="give it with --env"):
         environment_of(other)

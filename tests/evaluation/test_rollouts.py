@@ -204,6 +204,7 @@ def test_a_recorder_gets_every_step() -> None:
     assert len(steps) == played.vector_steps
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
 def test_infinite_returns_are_refused() -> None:
     class Rich(Echo):
         def step(self, action):  # type: ignore[no-untyped-def]

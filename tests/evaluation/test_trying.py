@@ -50,7 +50,7 @@ SEEN = np.zeros(4, np.float32)
 @pytest.mark.parametrize("reward", [1, 1.0, np.float32(1), np.array(1.0), True])
 def test_what_is_good_enough(agent: Agent, reward: Any) -> None:
     agent.train()
-    for env in (Good, Good(), with_step(SEEN, reward, np.bool_(False), False, {}), "CartPole-v1"):
+    for env in (Good, Good(), with_step(SEEN, reward, np.array(False), False, {}), "CartPole-v1"):
         try_environment(env, agent)
     assert agent.training
     vector = gym.vector.SyncVectorEnv([Good])
