@@ -140,8 +140,9 @@ def evaluate(
     """
     if isinstance(run, EvaluateConfig):
         return _evaluate_config(run, policies)
-    about = {}
-    agent: Agent = getattr(run, "agent", run)
+    about: dict[str, str] = {}
+    given: Any = run
+    agent: Agent = getattr(given, "agent", given)
     if isinstance(run, (str, Path)):
         agent, about = load_agent(checkpoint_folder(Path(run), "last")), {"run": str(run)}
     _at_least_one(episodes=episodes, num_envs=num_envs)
