@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from aaren_rl.agents import Agent, Mode, Policy
 from aaren_rl.data.spaces import flatten_batch
 from aaren_rl.envs.check import check_environment, single_spaces
-from aaren_rl.envs.loop import Actor, Step, play
+from aaren_rl.envs.loop import Actor, Step, autoreset_mode, play
 from aaren_rl.envs.make import Env, EnvLike, describe, make_vector_env, time_limit
 from aaren_rl.errors import UserError
 
@@ -24,6 +24,8 @@ PolicyMaker = Callable[[int, float | None, Mode | None], Policy]
 LARGEST_BATCH = 16  # environments that step together unless the caller says otherwise
 LONGEST_EPISODE = 1000
 """Steps after which episodes are cut in an environment that names no time limit."""
+GIVE_UP = 100_000
+"""Steps after which that is an error in environments that restart by themselves."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,10 @@ def _steps(
         check_length(agent, vector)
         policy = (make_policy or agent.policy)(vector.num_envs, target_return, mode)
         actor = fitted(policy, vector)
-        limit = LONGEST_EPISODE if time_limit(vector) is None else None
+        limit = None
+        if time_limit(vector) is None:
+            by_hand = autoreset_mode(vector) is AutoresetMode.DISABLED
+            limit = LONGEST_EPISODE if by_hand else GIVE_UP
         yield from play(actor, vector, episodes=episodes, seed=seed, limit=limit)
     finally:
         vector.close()
