@@ -12,8 +12,16 @@ from aaren_rl.lazy import lazy_exports
 if TYPE_CHECKING:
     from aaren_rl.agents import load_agent
     from aaren_rl.data import TrajectoryDataset, load_dataset, register_source
+    from aaren_rl.evaluation import evaluate
     from aaren_rl.training import train
 
 __version__ = "0.1.0"
-__all__ = ["TrajectoryDataset", "load_agent", "load_dataset", "register_source", "train"]
+__all__ = [
+    "TrajectoryDataset",
+    "evaluate",
+    "load_agent",
+    "load_dataset",
+    "register_source",
+    "train",
+]
 __getattr__, __dir__ = lazy_exports(__name__, __all__)

@@ -194,12 +194,14 @@ def _train(config: TrainConfig) -> None:
 
 def _evaluate(config: EvaluateConfig) -> None:
     from aaren_rl.evaluation import evaluate
+    from aaren_rl.evaluation.exported import onnx_policies
 
-    result = evaluate(config)
+    result = evaluate(config, policies=onnx_policies)
     columns = ["agent", "mode", "target_return", "score_mean", "score_std", "return_mean"]
-    print_rows(str(config.run), result["rows"], [*columns, "length_mean", "episodes"])
-    if "video" in result:
-        print(f"video: {result['video']}")
+    rows = [row.to_json() for row in result.rows]
+    print_rows(str(config.run), rows, [*columns, "length_mean", "episodes"])
+    if result.video is not None:
+        print(f"video: {result.video}")
 
 
 def _compare(config: CompareConfig) -> None:
@@ -295,7 +297,7 @@ def _convert(config: ConvertConfig) -> None:
 
 COMMANDS: dict[str, Command] = {
     "train": Command("aaren_rl.training.config:TrainConfig", _train),
-    "evaluate": Command("aaren_rl.evaluation.evaluate:EvaluateConfig", _evaluate),
+    "evaluate": Command("aaren_rl.evaluation.evaluating:EvaluateConfig", _evaluate),
     "compare": Command("aaren_rl.experiments.config:CompareConfig", _compare),
     "quickstart": Command("aaren_rl.experiments.config:QuickstartConfig", _quickstart),
     "export": Command("aaren_rl.export.command:ExportConfig", _export),

@@ -18,7 +18,7 @@ from aaren_rl.data.sources.minari import has_images, is_minari_id
 from aaren_rl.data.spaces import join_rows, map_arrays
 from aaren_rl.data.to_minari import check_new_dataset, write_minari
 from aaren_rl.data.trajectory import recording_checker
-from aaren_rl.envs.vector import environment_spec
+from aaren_rl.envs.make import environment_spec
 from aaren_rl.errors import UserError
 
 

@@ -30,7 +30,7 @@ from rich.table import Table
 
 from aaren_rl.agents import Agent, load_agent
 from aaren_rl.evaluation import rollout
-from aaren_rl.evaluation.evaluate import checkpoint_folder
+from aaren_rl.evaluation.evaluating import checkpoint_folder
 from benchmarks.acting_contenders import (
     NAMES,
     NEEDS,

@@ -21,8 +21,8 @@ import gymnasium
 import numpy as np
 
 from aaren_rl.data import TrajectoryDataset, load_trajectories
-from aaren_rl.envs import environment_of, target_return
-from aaren_rl.envs.vector import environment_spec
+from aaren_rl.envs import environment_of, robot_of_dataset
+from aaren_rl.envs.make import environment_spec
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.scores import normalized_scores
 from aaren_rl.evaluation.seeds import first_episode_seed
@@ -231,8 +231,8 @@ def read_dataset(dataset: str) -> TrajectoryDataset:
 def published_target(dataset: str) -> float:
     """The return that rivals are asked for: the paper's for the task, else the data's best."""
     data = read_dataset(dataset)
-    usual = target_return(data.name)
-    return float(data.episode_returns.max()) if usual is None else usual
+    robot = robot_of_dataset(data)
+    return float(data.episode_returns.max()) if robot is None else robot.target_for(data.name)
 
 
 def write_episodes(dataset: str, file: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from aaren_rl.agents import Mode, TrajectoryAgent
 from aaren_rl.data.sampling import Batch
-from aaren_rl.envs.passive_tmaze import MOVE_ON, PASSIVE_TMAZE, VectorPassiveTMaze
+from aaren_rl.envs.memory.tmaze import MOVE_ON, PASSIVE_TMAZE, VectorPassiveTMaze
 from aaren_rl.layers import SequenceState
 from benchmarks.memory_agents import share_right
 

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from aaren_rl.agents import load_agent
-from aaren_rl.envs.expert_data import write_expert_dataset
-from aaren_rl.envs.recall import RECALL
+from aaren_rl.envs.memory.experts import write_expert_dataset
+from aaren_rl.envs.memory.recall import RECALL
 from aaren_rl.training.config import AgentName
 from aaren_rl.training.presets import PRESETS
 from benchmarks.memory_agents import share_right, train_to_remember

@@ -14,13 +14,13 @@ from pathlib import Path
 import gymnasium
 
 from aaren_rl.data import load_dataset
-from aaren_rl.data.reference_scores import REFERENCE_SCORES
 from aaren_rl.data.sources.minari import SHIPPED_ROOT, open_minari
 from aaren_rl.data.to_minari import write_minari
+from aaren_rl.robots import ROBOTS
 
 EPISODES = 79  # as many as fit in 3 MB
 
-LOWEST, HIGHEST = REFERENCE_SCORES["hopper"]
+LOWEST, HIGHEST = ROBOTS["hopper"].reference_scores
 METADATA = {
     "author": {"aaren-rl"},
     "algorithm_name": "SB3 zoo policies",

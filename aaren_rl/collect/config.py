@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from aaren_rl.data.sources.minari import is_minari_id, local_root
-from aaren_rl.envs.vector import environment_spec
+from aaren_rl.envs.make import environment_spec
 from aaren_rl.errors import UserError
 
 Quality = Literal["random", "medium", "medium-replay", "medium-expert", "expert"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aaren_rl.collect.config import CollectConfig
 from aaren_rl.collect.learner import load_policy_tensors, make_learner
-from aaren_rl.envs.vector import environment_spec, make_env
+from aaren_rl.envs.make import environment_spec, make_env
 from aaren_rl.errors import UserError
 from aaren_rl.files import read_json, read_tensors
 

@@ -26,7 +26,7 @@ from aaren_rl.data import load_trajectories
 from aaren_rl.data.sources.minari import METADATA, read_metadata
 from aaren_rl.data.to_minari import SCRATCH, check_new_dataset, write_minari
 from aaren_rl.data.trajectory import Trajectory
-from aaren_rl.envs.vector import environment_spec, make_env
+from aaren_rl.envs.make import environment_spec, make_env
 from aaren_rl.errors import UserError
 from aaren_rl.files import locked, probe_folder, read_json, read_tensors, write_json, write_tensors
 

@@ -1,4 +1,4 @@
-"""Episodes of a policy in an environment: who acts, and the loop that records."""
+"""Episodes of a policy in an environment: who acts, and what is recorded."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from aaren_rl.data.trajectory import Trajectory
-from aaren_rl.envs.vector import make_vector_env
+from aaren_rl.envs import make_vector_env, recorded_episodes
 
 if TYPE_CHECKING:
     from stable_baselines3.common.policies import BasePolicy
@@ -59,59 +58,24 @@ def random_actor(action_space: spaces.Space[Any], seed: int) -> Actor:
     return lambda observations: np.stack([own.sample() for _ in observations])
 
 
+class _Acting:
+    """An actor as the loop over vector environments asks it."""
+
+    def __init__(self, actor: Actor) -> None:
+        self.actor = actor
+
+    def act(self, observations: Any, rewards: Any = None, dones: Any = None) -> NDArray[Any]:
+        """Actions for these observations alone."""
+        return self.actor(observations)
+
+
 def play(
     actor: Actor, environment: EnvSpec | str, *, seed: int, episodes: int | None = None
 ) -> Iterator[Trajectory]:
-    """Whole episodes in the order of their seeds: `seed`, `seed + 1`, ...; `None`: without end.
-
-    Several environments step together. A finished episode waits until all before it are given
-    out: in the order in which episodes end, short ones would come first.
-    """
+    """Whole episodes in the order of their seeds: `seed`, `seed + 1`, ...; `None`: without end."""
     size = BATCH if episodes is None else min(BATCH, episodes)
-    numbers = list(range(size))  # of the episode in each environment
-    rows: list[list[tuple[Any, Any, float]]] = [[] for _ in numbers]
-    finished: dict[int, Trajectory] = {}
-    following = 0
     with contextlib.closing(make_vector_env(environment, size)) as vector:
-        observations = _restart(vector, [seed + n for n in numbers], np.ones(size, bool))
-        while following != episodes:
-            actions = actor(observations)
-            after, rewards, terminations, truncations, _ = vector.step(actions)
-            after = np.array(after)
-            for index in range(size):
-                rows[index].append((observations[index], actions[index], float(rewards[index])))
-            dones = np.asarray(terminations | truncations)
-            for index in np.flatnonzero(dones).tolist():
-                ended = _trajectory(rows[index], after[index], bool(terminations[index]))
-                finished[numbers[index]] = ended
-                numbers[index], rows[index] = max(numbers) + 1, []
-            while following in finished and following != episodes:
-                yield finished.pop(following)
-                following += 1
-            # All step together, so environments beyond the last episode play on, unread.
-            seeds = [seed + n for n in numbers]
-            observations = _restart(vector, seeds, dones) if dones.any() else after
-
-
-def _restart(
-    vector: VectorEnv[Any, Any, Any], seeds: list[int], mask: NDArray[np.bool_]
-) -> NDArray[Any]:
-    """Reset the environments where `mask` is True; a copy of all observations."""
-    observations, _ = vector.reset(seed=seeds, options={"reset_mask": mask})  # type: ignore[arg-type]
-    return np.array(observations)
-
-
-def _trajectory(
-    rows: list[tuple[Any, Any, float]], last: NDArray[Any], terminated: bool
-) -> Trajectory:
-    seen, taken, earned = zip(*rows, strict=True)
-    return Trajectory(
-        observations=np.stack([*seen, last]),
-        actions=np.stack(taken),
-        rewards=np.array(earned),
-        terminated=terminated,
-        truncated=not terminated,
-    )
+        yield from recorded_episodes(_Acting(actor), vector, episodes=episodes, seed=seed)
 
 
 def counted(episodes: Iterable[Trajectory], title: str) -> Iterator[Trajectory]:

@@ -8,12 +8,12 @@ import gymnasium
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 
-from aaren_rl.data.reference_scores import robot_of
 from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.errors import UserError
+from aaren_rl.robots import robot_named
 
 PREFIX = "mask-velocity:"
-WRAPPER = WrapperSpec("MaskVelocity", "aaren_rl.envs.mask_velocity:MaskVelocity", {})
+WRAPPER = WrapperSpec("MaskVelocity", "aaren_rl.envs.memory.mask_velocity:MaskVelocity", {})
 
 # Observations of Gymnasium's robots are positions, then velocities: qpos without the first entry
 # (the way travelled), then qvel; see `_get_obs` in gymnasium/envs/mujoco/*_v5.py. The way travelled
@@ -35,7 +35,8 @@ def mask_velocity(dataset: TrajectoryDataset) -> TrajectoryDataset:
     Raises:
         UserError: not data of Hopper, HalfCheetah or Walker2d, or not their observations.
     """
-    robot = robot_of(dataset.name if dataset.env_spec is None else dataset.env_spec.name)
+    known = robot_named(dataset.name if dataset.env_spec is None else dataset.env_spec.name)
+    robot = "" if known is None else known.name
     if robot not in POSITIONS:
         raise UserError(
             f"{PREFIX}{dataset.name}: data of {', '.join(POSITIONS)} expected; other robots' "

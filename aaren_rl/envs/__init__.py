@@ -1,38 +1,44 @@
-"""Evaluation environments, the paper's tasks, and tasks that need memory.
+"""Environments to act in: made from whatever names them, checked, and stepped by one loop.
 
 Importing this package registers its environments, `aaren/...`, with Gymnasium.
 """
 
-from aaren_rl.envs.expert_data import expert_dataset, write_expert_dataset
-from aaren_rl.envs.mask_velocity import MaskVelocity
-from aaren_rl.envs.minigrid_memory import FlatMiniGrid, MiniGridMemoryExpert
-from aaren_rl.envs.passive_tmaze import PassiveTMaze, PassiveTMazeExpert
-from aaren_rl.envs.recall import Recall, RecallExpert
-from aaren_rl.envs.tasks import PAPER_TASKS, Task, environment_id, reference_scores, target_return
-from aaren_rl.envs.vector import (
+from aaren_rl.envs.check import (
+    agent_space,
     check_environment,
     environment_of,
-    environment_spec,
-    make_vector_env,
+    reference_scores_of,
+    robot_of_dataset,
 )
+from aaren_rl.envs.loop import Actor, Step, play, recorded_episodes
+from aaren_rl.envs.make import (
+    EnvLike,
+    environment_spec,
+    limit_episodes,
+    make_env,
+    make_vector_env,
+    saved_name,
+    time_limit,
+)
+from aaren_rl.envs.memory import expert_dataset, write_expert_dataset
 
 __all__ = [
-    "PAPER_TASKS",
-    "FlatMiniGrid",
-    "MaskVelocity",
-    "MiniGridMemoryExpert",
-    "PassiveTMaze",
-    "PassiveTMazeExpert",
-    "Recall",
-    "RecallExpert",
-    "Task",
+    "Actor",
+    "EnvLike",
+    "agent_space",
+    "Step",
     "check_environment",
-    "environment_id",
     "environment_of",
     "environment_spec",
     "expert_dataset",
+    "limit_episodes",
+    "make_env",
     "make_vector_env",
-    "reference_scores",
-    "target_return",
+    "play",
+    "recorded_episodes",
+    "reference_scores_of",
+    "robot_of_dataset",
+    "saved_name",
+    "time_limit",
     "write_expert_dataset",
 ]

@@ -1,22 +1,32 @@
 """Acting in environments, and what came of it."""
 
-from aaren_rl.evaluation.cost import ActingCost, acting_cost
-from aaren_rl.evaluation.evaluate import EvaluateConfig, evaluate, evaluate_agent
-from aaren_rl.evaluation.rollout import Episodes, rollout
-from aaren_rl.evaluation.scores import Score, normalized_scores, score
-from aaren_rl.evaluation.statistics import Estimate, mean_interval
+from typing import TYPE_CHECKING
+
+from aaren_rl.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from aaren_rl.evaluation.cost import ActingCost, acting_cost
+    from aaren_rl.evaluation.evaluating import EvaluateConfig, Evaluation, evaluate, score_rows
+    from aaren_rl.evaluation.rollouts import Episodes, rollout
+    from aaren_rl.evaluation.scores import Row, Score, normalized_scores, score
+    from aaren_rl.evaluation.statistics import Estimate, mean_interval
+    from aaren_rl.evaluation.trying import try_environment
 
 __all__ = [
     "ActingCost",
     "Episodes",
     "Estimate",
     "EvaluateConfig",
+    "Evaluation",
+    "Row",
     "Score",
     "acting_cost",
     "evaluate",
-    "evaluate_agent",
     "mean_interval",
     "normalized_scores",
     "rollout",
     "score",
+    "score_rows",
+    "try_environment",
 ]
+__getattr__, __dir__ = lazy_exports(__name__, __all__)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from aaren_rl.acting import Policy
 from aaren_rl.agents import Agent, Mode
 from aaren_rl.errors import UserError
-from aaren_rl.evaluation.rollout import PolicyMaker
+from aaren_rl.evaluation.rollouts import PolicyMaker
 from aaren_rl.runtime.card import Card, read_card
 
 

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aaren_rl.agents import DecisionAaren
-from aaren_rl.agents.decision import TOKENS_PER_STEP
+from aaren_rl.agents import Agent
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.data.sampling import Batch, gather
 from aaren_rl.errors import UserError
@@ -53,7 +52,7 @@ def episode_batch(data: TrajectoryDataset, episode: int) -> Batch:
 
 
 @torch.no_grad()
-def token_scores(agent: DecisionAaren, batch: Batch) -> Tensor:
+def token_scores(agent: Agent, batch: Batch) -> Tensor:
     """Scores of all tokens of one episode, `[layers, heads, tokens]`.
 
     Args:
@@ -87,12 +86,12 @@ def _scores_at_the_end(layer: AarenAttention, x: Tensor) -> Tensor:
     return (scores if bias is None else scores + bias[0])[0].T
 
 
-def memory_horizon(agent: DecisionAaren, batch: Batch) -> MemoryHorizon:
+def memory_horizon(agent: Agent, batch: Batch) -> MemoryHorizon:
     """Margins and horizons of an agent for one episode (at least two tokens: always so)."""
     scores = token_scores(agent, batch).double().cpu()
     top = scores.topk(2, dim=-1)
     margin = top.values[..., 0] - top.values[..., 1]
-    held = scores.softmax(-1).unflatten(-1, (-1, TOKENS_PER_STEP)).sum(-1)
+    held = scores.softmax(-1).unflatten(-1, (-1, agent.tokens_per_step)).sum(-1)
     return MemoryHorizon(
         scores=scores.numpy(),
         best=top.indices[..., 0].numpy(),
@@ -107,6 +106,7 @@ def plot_memory(memory: MemoryHorizon, title: str = "") -> Figure:
     from matplotlib.figure import Figure
 
     layers, heads, steps = memory.held.shape
+    tokens = memory.scores.shape[-1] // steps
     figure = Figure(figsize=(9, 1.2 + 1.1 * layers * heads), layout="constrained")
     axes: Any = figure.subplots(layers * heads, 1, sharex=True, squeeze=False)[:, 0]
     for row, axis in enumerate(axes):
@@ -115,7 +115,7 @@ def plot_memory(memory: MemoryHorizon, title: str = "") -> Figure:
         edges = np.arange(steps + 1) - 0.5
         axis.stairs(memory.held[layer, head], edges, fill=True, color="tab:blue")
         margin, horizon = memory.margin[layer, head], memory.horizon[layer, head]
-        step = memory.best[layer, head] // TOKENS_PER_STEP
+        step = memory.best[layer, head] // tokens
         axis.set_title(
             f"layer {layer}, head {head}: best at step {step}, margin {margin:.1f}, "
             f"horizon {horizon:,.0f} tokens",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from aaren_rl.agents import Agent
-from aaren_rl.evaluation.rollout import Episodes
+from aaren_rl.evaluation.rollouts import Episodes
+from aaren_rl.robots import usable_reference
 
 
 @dataclass(frozen=True)
@@ -49,29 +52,85 @@ class Score:
         return {k: v for k, v in asdict(self).items() if k not in ("returns", "lengths")}
 
 
+@dataclass(frozen=True)
+class Row(Score):
+    """A score, and who acted how.
+
+    Attributes:
+        agent: the agent's name.
+        mode: how it acted, see `Agent.policy`.
+    """
+
+    agent: str
+    mode: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {"agent": self.agent, "mode": self.mode, **asdict(self)}
+
+
 def normalized_scores(returns: np.ndarray, reference: tuple[float, float] | None) -> np.ndarray:
     """D4RL's normalised score, 0 for the reference minimum and 100 for the maximum.
 
-    The returns themselves when there is no reference.
+    The returns themselves when there is no reference, or one that is of no use.
     """
-    if reference is None:
+    usable = usable_reference(reference)
+    if usable is None:
         return returns
-    low, high = reference
+    low, high = usable
     return 100 * (returns - low) / (high - low)
 
 
 def score(agent: Agent, episodes: Episodes, target_return: float | None) -> Score:
     """Summarise episodes by the agent's reference scores."""
-    scores = normalized_scores(episodes.returns, agent.spec.reference_scores)
+    reference = usable_reference(agent.spec.reference_scores)
+    score_mean, score_std = _mean_and_std(normalized_scores(episodes.returns, reference))
+    return_mean, return_std = _mean_and_std(episodes.returns)
     return Score(
         target_return=target_return,
-        score_mean=float(scores.mean()),
-        score_std=float(scores.std()),
-        normalized=agent.spec.reference_scores is not None,
-        return_mean=float(episodes.returns.mean()),
-        return_std=float(episodes.returns.std()),
+        score_mean=score_mean,
+        score_std=score_std,
+        normalized=reference is not None,
+        return_mean=return_mean,
+        return_std=return_std,
         length_mean=float(episodes.lengths.mean()),
         episodes=len(episodes.returns),
         returns=episodes.returns.tolist(),
         lengths=episodes.lengths.tolist(),
     )
+
+
+def _mean_and_std(values: np.ndarray) -> tuple[float, float]:
+    """Mean and population standard deviation, finite for all finite values.
+
+    Values whose squares float64 does not hold are scaled by the largest one first.
+    """
+    largest = float(np.abs(values).max())
+    if largest < 1e150:
+        return float(values.mean()), float(values.std())
+    scaled = values / largest
+    return float(scaled.mean() * largest), float(scaled.std() * largest)
+
+
+def target_labels(targets: Sequence[float | None]) -> list[str]:
+    """A short text for each target return, `3600`, different for different targets."""
+    short = ["" if target is None else f"{target:g}" for target in targets]
+    different = len(set(short)) == len(set(targets))
+    return short if different else ["" if t is None else repr(float(t)) for t in targets]
+
+
+def warn_of_far_targets(targets: Sequence[float | None], best: float | None) -> None:
+    """Warn of target returns that are far above the best return of the data.
+
+    Agents have seen nothing like them, and do not do better for being asked.
+
+    Args:
+        targets: returns to ask for.
+        best: the largest return in the data; `None` when it is not known.
+    """
+    for target in targets:
+        if best is not None and target is not None and target > best + abs(best):
+            warnings.warn(
+                f"target return {target:g} is far above the best return in the data, {best:g}",
+                stacklevel=2,
+            )

@@ -1,22 +1,20 @@
-"""One episode as a film."""
+"""One episode as a video."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import gymnasium as gym
-import numpy as np
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import RecordVideo
 
 from aaren_rl.agents import Agent, Mode
-from aaren_rl.errors import UserError
+from aaren_rl.envs.make import EnvLike, make_env
+from aaren_rl.errors import UserError, one_line
+from aaren_rl.evaluation.rollouts import rollout
 
 
 def record_video(
     agent: Agent,
-    environment: EnvSpec | str,
+    env: EnvLike,
     folder: Path,
     target_return: float | None = None,
     mode: Mode | None = None,
@@ -35,21 +33,17 @@ def record_video(
     except ImportError:
         raise UserError("--video needs moviepy: pip install 'aaren-rl[video]'") from None
     try:
-        plain = gym.make(environment, render_mode="rgb_array", disable_env_checker=True)
-        env: Any = RecordVideo(plain, str(folder), episode_trigger=lambda _: True)
-        observation, _ = env.reset(seed=seed)
+        plain = make_env(env, render_mode="rgb_array")
+        plain.reset(seed=seed)
+        plain.render()
+        video = RecordVideo(plain, str(folder), episode_trigger=lambda _: True)
     except Exception as error:  # OpenGL fails in many ways, all of them outside of our hands
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"--video: cannot draw the environment here ({reason}); "
+            f"--video: cannot draw the environment here ({one_line(error)}); "
             "on a machine without a screen try MUJOCO_GL=egl or MUJOCO_GL=osmesa"
         ) from None
-    policy = agent.policy(1, target_return, mode)
-    reward, done, over = None, None, False
-    while not over:
-        action = policy.act(np.asarray(observation)[None], reward, done)[0]
-        observation, value, terminated, truncated, _ = env.step(action)
-        reward, done = np.array([value]), np.zeros(1, dtype=bool)
-        over = terminated or truncated
-    env.close()
+    try:
+        rollout(agent, video, episodes=1, target_return=target_return, mode=mode, seed=seed)
+    finally:
+        video.close()
     return max(folder.glob("*.mp4"), key=lambda file: file.stat().st_mtime_ns)

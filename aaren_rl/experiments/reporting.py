@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from aaren_rl.agents import load_agent
-from aaren_rl.evaluation.evaluate import checkpoint_folder, environment_of_agent
+from aaren_rl.evaluation.evaluating import checkpoint_folder, environment_of_agent
 from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.evaluation.video import record_video
 from aaren_rl.experiments.config import ReportConfig

@@ -17,8 +17,8 @@ import torch
 
 from aaren_rl.agents import Agent, load_agent
 from aaren_rl.errors import UserError
-from aaren_rl.evaluation import acting_cost, evaluate_agent
-from aaren_rl.evaluation.evaluate import environment_of_agent
+from aaren_rl.evaluation import acting_cost, score_rows
+from aaren_rl.evaluation.evaluating import environment_of_agent
 from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.experiments.results import Cost, Row, read_record
 from aaren_rl.experiments.spec import BenchmarkSpec
@@ -244,16 +244,16 @@ def _row(
     kind: str,
 ) -> Row:
     def measure() -> Row:
-        [row] = evaluate_agent(
+        [row] = score_rows(
             agent,
             environment_of_agent(agent, unit.config.environment),
-            modes=(mode,) if agent.has_memory else (),
+            modes=(mode if agent.has_memory else None,),
             targets=() if target is None else (target,),
             episodes=episodes,
             seed=unit.first_episode,
         )
         own = {"agent": unit.agent, "mode": mode, "kind": kind, "update": update}
-        return Row(**{**row, **own}, reference_scores=agent.spec.reference_scores)
+        return Row(**{**vars(row), **own}, reference_scores=agent.spec.reference_scores)
 
     asked = "none" if target is None else f"{target:.10g}"
     name = f"{kind}-{update}-{mode}-{asked}-{episodes}-from-{unit.first_episode}"

@@ -14,7 +14,7 @@ from aaren_rl.agents import DecisionAaren
 from aaren_rl.agents.actions import ContinuousActions
 from aaren_rl.agents.policy import SteppingPolicy
 from aaren_rl.envs import check_environment, make_vector_env
-from aaren_rl.evaluation.rollout import check_length
+from aaren_rl.evaluation.rollouts import check_length
 from aaren_rl.export.interface import Exportable
 
 TOLERANCE = 1e-5

@@ -10,7 +10,7 @@ from typing import Any
 from aaren_rl.agents import TrajectoryAgent
 from aaren_rl.agents.base import WEIGHTS_FILE
 from aaren_rl.errors import UserError
-from aaren_rl.evaluation.evaluate import checkpoint_folder
+from aaren_rl.evaluation.evaluating import checkpoint_folder
 from aaren_rl.export.interface import Exportable, interface_of
 from aaren_rl.files import read_json
 from aaren_rl.runtime.card import Card, checksum

@@ -14,8 +14,8 @@ import tyro
 from aaren_rl.acting import Policy
 from aaren_rl.agents import Agent, load_agent
 from aaren_rl.errors import UserError
-from aaren_rl.evaluation.evaluate import checkpoint_folder, environment_of_agent
-from aaren_rl.evaluation.rollout import rollout
+from aaren_rl.evaluation.evaluating import checkpoint_folder, environment_of_agent
+from aaren_rl.evaluation.rollouts import rollout
 from aaren_rl.evaluation.scores import normalized_scores
 from aaren_rl.export.agreement import Agreement, measure_agreement
 from aaren_rl.export.card import make_card, provenance_of

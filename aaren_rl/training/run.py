@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.envs.registration import EnvSpec
 from lightning_fabric import Fabric
 
 from aaren_rl.agents import AGENTS, Agent, AgentSpec
@@ -23,11 +22,19 @@ from aaren_rl.data import (
     load_dataset,
 )
 from aaren_rl.data.prefetch import prefetched
-from aaren_rl.envs import check_environment, environment_of, make_vector_env, target_return
-from aaren_rl.envs.tasks import robot_of
-from aaren_rl.envs.vector import environment_spec, make_env
+from aaren_rl.envs import (
+    EnvLike,
+    agent_space,
+    environment_of,
+    limit_episodes,
+    make_env,
+    reference_scores_of,
+    robot_of_dataset,
+    saved_name,
+)
 from aaren_rl.errors import UserError
-from aaren_rl.evaluation.rollout import check_length
+from aaren_rl.evaluation import normalized_scores, try_environment
+from aaren_rl.evaluation.scores import warn_of_far_targets
 from aaren_rl.files import (
     locked,
     probe_folder,
@@ -36,6 +43,7 @@ from aaren_rl.files import (
     remove_leftovers,
     write_json,
 )
+from aaren_rl.robots import Robot
 from aaren_rl.training.allocator import keep_freed_memory
 from aaren_rl.training.config import TrainConfig, TrainSettings
 from aaren_rl.training.offline import split
@@ -88,8 +96,11 @@ def _train(config: TrainConfig) -> dict[str, Any]:
         training, held_out = split(dataset, config.held_out)
     torch.manual_seed(config.seed)  # the same first weights in every process
     agent = build_agent(config, training, environment)
+    if agent.asks_return:
+        warn_of_far_targets(agent.spec.target_returns, dataset.episode_returns.max())
     agent.check_horizon(dataset.max_episode_length, f"an episode of {dataset.name}")
-    check_task(agent, environment)
+    if environment is not None:
+        try_environment(environment, agent)
     fabric = make_fabric(config)
     fabric.seed_everything(config.seed + fabric.global_rank, verbose=False)
     sampler = prefetched(
@@ -119,13 +130,14 @@ def load_data(config: TrainSettings) -> TrajectoryDataset:
     The environment's spaces win over the file's, where `--environment` names one.
     """
     name, length = config.environment, config.episode_length
+    options: dict[str, Any] = {} if length is None else {"episode_length": length}
     return load_dataset(
         config.dataset,
-        env=None if name in (None, "none") else lambda: make_env(environment_spec(str(name))),
+        env=None if name in (None, "none") else lambda: make_env(str(name)),
         on=config.data_on,
         cache=config.data_cache,
         keep_unfinished_episode=config.keep_unfinished_episode,
-        **({} if length is None else {"episode_length": length}),
+        **options,
     )
 
 
@@ -252,28 +264,29 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-def evaluation_environment(config: TrainConfig, dataset: TrajectoryDataset) -> EnvSpec | str | None:
+def evaluation_environment(config: TrainConfig, dataset: TrajectoryDataset) -> EnvLike | None:
     """Where to evaluate; `None` when the user wants none."""
     if config.environment == "none":
         return None
-    return config.environment or environment_of(dataset)
+    environment = config.environment or environment_of(dataset)
+    return limit_episodes(environment, dataset.max_episode_length)
 
 
 def build_agent(
-    config: TrainConfig, dataset: TrajectoryDataset, environment: EnvSpec | str | None
+    config: TrainConfig, dataset: TrajectoryDataset, environment: EnvLike | None
 ) -> Agent:
     """A new agent for the dataset's task, with the dataset's statistics."""
-    name = environment.to_json() if isinstance(environment, EnvSpec) else environment
-    shift, scale = _returns_scale(config, dataset)
+    robot = robot_of_dataset(dataset, environment)
+    shift, scale = _returns_scale(config, dataset, robot)
     spec = AgentSpec(
-        observation_space=dataset.observation_space,  # type: ignore[arg-type]
+        observation_space=agent_space(dataset.observation_space),
         action_space=dataset.action_space,  # type: ignore[arg-type]
         returns_scale=scale,
         returns_shift=shift,
         largest_return=dataset.largest_return_to_go,
-        target_returns=config.target_return or (_target(dataset),),
-        reference_scores=dataset.reference_scores,
-        environment=name,
+        target_returns=config.target_return or (_target(dataset, robot),),
+        reference_scores=reference_scores_of(dataset, environment),
+        environment=saved_name(environment),
         dataset=dataset.name,
     )
     mean: np.ndarray | None = None
@@ -286,13 +299,16 @@ def build_agent(
     return agent
 
 
-def _target(dataset: TrajectoryDataset) -> float:
+def _target(dataset: TrajectoryDataset, robot: Robot | None) -> float:
     """The usual target of the task, else the best return in the data."""
-    usual = target_return(dataset.name)
-    return float(dataset.episode_returns.max()) if usual is None else usual
+    if robot is not None:
+        return robot.target_for(dataset.name)
+    return float(dataset.episode_returns.max())
 
 
-def _returns_scale(config: TrainConfig, dataset: TrajectoryDataset) -> tuple[float, float]:
+def _returns_scale(
+    config: TrainConfig, dataset: TrajectoryDataset, robot: Robot | None
+) -> tuple[float, float]:
     """What is taken from returns-to-go, and what the rest is divided by, before the embedding.
 
     Standardised returns-to-go lie around zero. Divided alone, those of a good episode are all far
@@ -302,21 +318,9 @@ def _returns_scale(config: TrainConfig, dataset: TrajectoryDataset) -> tuple[flo
         return 0.0, config.returns_scale
     if config.standardize_returns:
         return dataset.returns_to_go_statistics()
-    if robot_of(dataset.name) is not None:
+    if robot is not None:
         return 0.0, 1000.0
     return 0.0, float(np.abs(dataset.episode_returns).max()) or 1.0
-
-
-def check_task(agent: Agent, environment: EnvSpec | str | None) -> None:
-    """Make the environment once, to find out before training whether the agent fits it."""
-    if environment is None:
-        return
-    vector = make_vector_env(environment, 1)
-    try:
-        check_environment(vector, agent.spec.observation_space, agent.spec.action_space)
-        check_length(agent, vector)
-    finally:
-        vector.close()
 
 
 def finish(trainer: Trainer, dataset: TrajectoryDataset) -> dict[str, Any]:
@@ -328,7 +332,7 @@ def finish(trainer: Trainer, dataset: TrajectoryDataset) -> dict[str, Any]:
             {
                 "agent": config.agent,
                 "dataset": dataset.name,
-                "dataset_score": _dataset_score(dataset),
+                "dataset_score": _dataset_score(dataset, trainer.agent.spec.reference_scores),
                 "seed": config.seed,
                 "mode": config.mode or trainer.agent.default_mode,
                 "parameters": trainer.agent.num_parameters,
@@ -338,7 +342,6 @@ def finish(trainer: Trainer, dataset: TrajectoryDataset) -> dict[str, Any]:
     return summary
 
 
-def _dataset_score(dataset: TrajectoryDataset) -> float:
+def _dataset_score(dataset: TrajectoryDataset, reference: tuple[float, float] | None) -> float:
     """Mean normalised score (or return) of the data's own episodes."""
-    scores = dataset.normalized_score(dataset.episode_returns)
-    return float(np.mean(dataset.episode_returns if scores is None else scores))
+    return float(normalized_scores(dataset.episode_returns, reference).mean())

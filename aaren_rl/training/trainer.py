@@ -15,7 +15,7 @@ from aaren_rl.agents import Agent, Carry, TrajectoryAgent, load_agent
 from aaren_rl.data import Sampler, TrajectoryDataset
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Score, rollout, score
-from aaren_rl.evaluation.rollout import LARGEST_BATCH, seconds_per_step
+from aaren_rl.evaluation.rollouts import LARGEST_BATCH, seconds_per_step
 from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.files import write_json
 from aaren_rl.layers import SequenceState

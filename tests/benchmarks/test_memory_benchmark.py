@@ -13,8 +13,8 @@ from rich.console import Console
 
 from aaren_rl.agents import AGENTS, AgentConfig, AgentSpec, TrajectoryAgent
 from aaren_rl.data.episodes import pack
-from aaren_rl.envs.expert_data import expert_dataset
-from aaren_rl.envs.passive_tmaze import VectorPassiveTMaze
+from aaren_rl.envs.memory.experts import expert_dataset
+from aaren_rl.envs.memory.tmaze import VectorPassiveTMaze
 from benchmarks import memory
 from benchmarks.memory_corridor import (
     act_through,

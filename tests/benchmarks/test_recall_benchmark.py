@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from aaren_rl.envs.recall import VectorRecall
-from aaren_rl.envs.vector import make_vector_env
+from aaren_rl.envs.make import make_vector_env
+from aaren_rl.envs.memory.recall import VectorRecall
 from benchmarks import recall
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from aaren_rl.collect import collect, training
 from aaren_rl.collect.learner import FIELDS, Recorder, make_learner
 from aaren_rl.collect.rollouts import play
-from aaren_rl.envs.vector import environment_spec, make_env
+from aaren_rl.envs.make import environment_spec, make_env
 from aaren_rl.errors import UserError
 from aaren_rl.files import locked
 from aaren_rl.training.interrupt import Interrupted

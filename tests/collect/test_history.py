@@ -13,7 +13,7 @@ from gymnasium import spaces
 from aaren_rl.collect import training
 from aaren_rl.collect.learner import FIELDS, Recorder, make_learner
 from aaren_rl.collect.training import history_episodes
-from aaren_rl.envs.vector import environment_spec, make_env
+from aaren_rl.envs.make import environment_spec, make_env
 from aaren_rl.files import read_tensors
 
 

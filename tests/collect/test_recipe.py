@@ -13,7 +13,7 @@ from collect_cases import Collections
 from aaren_rl.collect.policies import load_policy
 from aaren_rl.collect.rollouts import actor_of, play
 from aaren_rl.data import TrajectoryDataset, load_trajectories
-from aaren_rl.envs.vector import make_env
+from aaren_rl.envs.make import make_env
 from aaren_rl.training import train
 
 NAMES = {"ppo": "cartpole", "dqn": "cartpole", "sac": "pendulum"}

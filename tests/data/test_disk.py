@@ -26,7 +26,7 @@ from aaren_rl.data.disk import default_cache
 from aaren_rl.data.sources.load import SHIPPED_ROOT
 from aaren_rl.data.to_minari import write_minari
 from aaren_rl.data.trajectory import STEP_FIELDS
-from aaren_rl.envs.expert_data import record_expert
+from aaren_rl.envs.memory.experts import record_expert
 from aaren_rl.errors import UserError
 from aaren_rl.training import train
 

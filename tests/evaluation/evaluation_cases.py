@@ -46,12 +46,17 @@ if ECHO not in gym.registry:
 
 
 def agent_for(
-    environment: str, name: str = "decision-aaren", *, seed: int = 0, **config: Any
+    environment: str,
+    name: str = "decision-aaren",
+    *,
+    seed: int = 0,
+    observation_space: Any = None,
+    **config: Any,
 ) -> Agent:
     """An untrained agent with large weights, so that what it does depends on what it sees."""
     env = gym.make(environment)
     spec = AgentSpec(
-        env.observation_space,  # type: ignore[arg-type]
+        observation_space or env.observation_space,
         env.action_space,  # type: ignore[arg-type]
         returns_scale=100.0,
         target_returns=(200.0,),

@@ -10,6 +10,7 @@ from exported_agents import exported, make_aaren, make_agent
 from aaren_rl.agents import Agent
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import EvaluateConfig, evaluate
+from aaren_rl.evaluation.exported import onnx_policies
 
 
 def saved(agent: Agent, folder: Path) -> Path:
@@ -28,13 +29,14 @@ def test_the_same_episodes_as_pytorch(tmp_path: Path, name: str) -> None:
     by_torch = evaluate(EvaluateConfig(**settings))  # type: ignore[arg-type]
     for own in (None, file):
         by_onnx = evaluate(
-            EvaluateConfig(**settings, runtime="onnx", exported=own)  # type: ignore[arg-type]
+            EvaluateConfig(**settings, runtime="onnx", exported=own),  # type: ignore[arg-type]
+            policies=onnx_policies,
         )
-        assert (by_torch["runtime"], by_onnx["runtime"]) == ("torch", "onnx")
-        ours, theirs = by_onnx["rows"][0], by_torch["rows"][0]
-        assert ours["lengths"] == theirs["lengths"]
-        assert ours["returns"] == pytest.approx(theirs["returns"], rel=1e-3)
-        assert ours["target_return"] == theirs["target_return"]
+        assert (by_torch.about["runtime"], by_onnx.about["runtime"]) == ("torch", "onnx")
+        ours, theirs = by_onnx.rows[0], by_torch.rows[0]
+        assert ours.lengths == theirs.lengths
+        assert ours.returns == pytest.approx(theirs.returns, rel=1e-3)
+        assert ours.target_return == theirs.target_return
 
 
 @pytest.mark.parametrize(
@@ -48,17 +50,20 @@ def test_the_same_episodes_as_pytorch(tmp_path: Path, name: str) -> None:
 def test_wrong_flags(tmp_path: Path, settings: dict[str, object], message: str) -> None:
     run = saved(make_aaren(), tmp_path)
     with pytest.raises(UserError, match=message):
-        evaluate(EvaluateConfig(run=run, episodes=1, **settings))  # type: ignore[arg-type]
+        evaluate(EvaluateConfig(run=run, episodes=1, **settings), policies=onnx_policies)  # type: ignore[arg-type]
 
 
 def test_the_file_of_another_agent(tmp_path: Path) -> None:
     run = saved(make_aaren(), tmp_path)
     file = exported(make_agent("behavior-cloning"), tmp_path)
     with pytest.raises(UserError, match=r"behavior-cloning .* the run's is decision-aaren"):
-        evaluate(EvaluateConfig(run=run, episodes=1, runtime="onnx", exported=file))
+        evaluate(
+            EvaluateConfig(run=run, episodes=1, runtime="onnx", exported=file),
+            policies=onnx_policies,
+        )
 
 
 def test_the_transformer_cannot(tmp_path: Path) -> None:
     run = saved(make_agent("decision-transformer"), tmp_path)
     with pytest.raises(UserError, match="decision-transformer cannot be exported"):
-        evaluate(EvaluateConfig(run=run, episodes=1, runtime="onnx"))
+        evaluate(EvaluateConfig(run=run, episodes=1, runtime="onnx"), policies=onnx_policies)

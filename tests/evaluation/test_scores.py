@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -20,6 +21,7 @@ from aaren_rl.evaluation import (
     normalized_scores,
     score,
 )
+from aaren_rl.evaluation.scores import target_labels, warn_of_far_targets
 
 HOPPER = (-20.272305, 3234.3)
 
@@ -63,6 +65,38 @@ def test_without_reference_scores_the_return_is_the_score() -> None:
     assert not row.normalized
     assert row.target_return is None
     assert (row.score_mean, row.score_std) == (row.return_mean, row.return_std) == (2.0, 1.0)
+
+
+@pytest.mark.parametrize("reference", [(5.0, 5.0), (0.0, np.inf), (np.nan, 1.0)])
+def test_reference_scores_of_no_use(reference: tuple[float, float]) -> None:
+    episodes = Episodes(np.array([1.0, 3.0]), np.array([1, 1]), 0.0, 0.0, 1)
+    with pytest.warns(UserWarning, match="not two different finite numbers"):
+        row = score(hopper_agent(reference), episodes, None)
+    assert (row.score_mean, row.normalized) == (2.0, False)
+
+
+def test_huge_returns_stay_numbers_that_json_holds() -> None:
+    returns = np.array([1e300, -1.5e308, 1.5e308, 1.5e308])
+    row = score(hopper_agent(None), Episodes(returns, np.ones(4, int), 0.0, 0.0, 1), -1e300)
+    assert row.return_mean == pytest.approx(1.5e308 / 4, rel=1e-6)
+    json.dumps(row.to_json(), allow_nan=False)
+
+
+def test_labels_of_targets_differ_as_the_targets_do() -> None:
+    assert target_labels([3600.0, -0.5, None]) == ["3600", "-0.5", ""]
+    assert target_labels([3600.0, 3600.0001]) == ["3600.0", "3600.0001"]
+    assert len(set(target_labels([1e7, 1e7 + 1, 1e7 + 2]))) == 3
+
+
+def test_targets_far_above_the_data() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_far_targets([3600.0, None], 3200.0)
+        warn_of_far_targets([0.0, -100.0], -200.0)  # all rewards are costs
+        warn_of_far_targets([1e9], None)
+    for target, best in ((3600.0, 10.0), (500.0, -200.0)):
+        with pytest.warns(UserWarning, match="far above the best return in the data"):
+            warn_of_far_targets([target], best)
 
 
 @pytest.mark.parametrize("runs", [5, 6])

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from sweep_cases import SPEC, spec, write_spec
 
-from aaren_rl.envs.tasks import PAPER_TASKS
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.experiments import read_spec, units
 from aaren_rl.experiments.spec import parse_spec
+from aaren_rl.robots import ROBOTS
 
 SPECS = Path(__file__).parents[2] / "benchmarks" / "specs"
 
@@ -51,7 +51,8 @@ def test_agents_of_a_seed_share_episodes_and_seeds_share_none(tmp_path: Path) ->
 
 def test_the_papers_table() -> None:
     paper = read_spec(SPECS / "paper-d4rl.yaml")
-    wanted = sorted(task.d4rl_name for task in PAPER_TASKS)
+    qualities = ("medium", "medium-replay", "medium-expert")
+    wanted = sorted(f"{robot}-{quality}-v2" for robot in ROBOTS for quality in qualities)
     assert sorted(task.dataset for task in paper.tasks.values()) == wanted
     assert len(wanted) == 12
     assert len(paper.seeds) == 5

@@ -333,7 +333,7 @@ def test_ctrl_c_in_an_evaluation(
     capfd: Capture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    module = sys.modules["aaren_rl.evaluation.evaluate"]
+    module = sys.modules["aaren_rl.evaluation.evaluating"]
     original = module.rollout
 
     def rollout(*args: Any, **settings: Any) -> Any:

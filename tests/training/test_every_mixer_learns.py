@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aaren_rl.agents import AGENTS, AgentConfig, DecisionAgent, load_agent
-from aaren_rl.envs.expert_data import write_expert_dataset
+from aaren_rl.envs.memory.experts import write_expert_dataset
 from aaren_rl.evaluation import rollout
 from aaren_rl.layers import MIXERS
 from aaren_rl.training import TrainConfig, from_preset, train

@@ -9,7 +9,7 @@ import pytest
 
 from aaren_rl.agents import AgentConfig
 from aaren_rl.cli import main, starting_point
-from aaren_rl.envs.expert_data import write_expert_dataset
+from aaren_rl.envs.memory.experts import write_expert_dataset
 from aaren_rl.errors import UserError
 from aaren_rl.experiments.comparison import CompareConfig
 from aaren_rl.training import TrainConfig, from_preset

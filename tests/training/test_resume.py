@@ -103,8 +103,8 @@ def test_with_predicted_returns(tiny: Callable[..., Any], tmp_path: Path) -> Non
     tags = scalars(tmp_path / "whole")
     assert [step for step, _ in tags["evaluation/score"]] == [15, 30]
     assert not [tag for tag in tags if "target" in tag]
-    [row] = evaluate(EvaluateConfig(tmp_path / "whole", episodes=1))["rows"]
-    assert row["target_return"] is None
+    [row] = evaluate(EvaluateConfig(tmp_path / "whole", episodes=1)).rows
+    assert row.target_return is None
     with pytest.raises(UserError, match="--target-return 3600: decision-aaren with --condition"):
         evaluate(EvaluateConfig(tmp_path / "whole", target_return=(3600.0,)))
 

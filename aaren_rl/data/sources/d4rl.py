@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -16,13 +17,14 @@ from types import ModuleType
 from typing import Any
 
 import h5py
+import numpy as np
 
 from aaren_rl.data.episode import Recording, Trajectory
 from aaren_rl.data.flat import FlatOptions, flat_arrays, flat_episodes
-from aaren_rl.data.reference_scores import reference_scores, robot_of
 from aaren_rl.data.sources.download import download
 from aaren_rl.data.sources.hdf5 import open_hdf5
 from aaren_rl.errors import UserError, one_line
+from aaren_rl.robots import ROBOTS, Robot, reference_scores, words
 
 NAME = re.compile(
     r"(bullet-)?(ant|antmaze|carla|door|flow|halfcheetah|hammer|hopper|kitchen|maze2d|minigrid|pen"
@@ -68,7 +70,8 @@ def open_d4rl(
     """
     name = name or path.stem
     with open_hdf5(path) as file:
-        check_d4rl(path, file)
+        arrays = check_d4rl(path, file)
+        observed, acted = (np.shape(arrays[name]) for name in ("observations", "actions"))
 
     def episodes(last_observation: bool = False) -> Iterator[Trajectory]:
         with open_hdf5(path) as file:
@@ -80,7 +83,8 @@ def open_d4rl(
         episodes=episodes,
         kind="a D4RL file",
         where=str(path),
-        reference_scores=scores or reference_scores(name),
+        reference_scores=scores
+        or reference_scores(name, sizes=(math.prod(observed[1:]), math.prod(acted[1:]))),
         files=[path],
         to_the_end=lambda: episodes(last_observation=True),
     )
@@ -157,7 +161,7 @@ def _file_names(name: str, infos: ModuleType | None) -> list[str]:
     Raises:
         UserError: D4RL has no dataset of this name.
     """
-    known = infos.DATASET_URLS if infos else _robot_datasets(robot_of(name))
+    known = infos.DATASET_URLS if infos else _robot_datasets(ROBOTS.get(words(name)[0]))
     if known and name not in known:
         near = difflib.get_close_matches(name, known, n=3)
         raise UserError(
@@ -172,10 +176,11 @@ def _file_names(name: str, infos: ModuleType | None) -> list[str]:
     return [f"{stem.replace('-', '_')}-{version}.hdf5", f"{name}.hdf5"]
 
 
-def _robot_datasets(robot: str | None) -> list[str]:
+def _robot_datasets(robot: Robot | None) -> list[str]:
     """The names of D4RL's datasets of a robot; none for other tasks."""
     versions = ("v0", "v1", "v2")
-    return [f"{robot}-{quality}-{v}" for quality in QUALITIES for v in versions if robot]
+    names = (f"{robot.name}-{quality}" for quality in QUALITIES) if robot else ()
+    return [f"{name}-{version}" for name in names for version in versions]
 
 
 def _infos_scores(name: str, infos: ModuleType | None) -> tuple[float, float] | None:

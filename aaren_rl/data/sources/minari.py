@@ -21,14 +21,15 @@ import h5py
 import minari
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from minari.dataset.minari_dataset import DATASET_ID_RE
 from minari.storage import remotes as minari_remotes
 
 from aaren_rl.data.episode import Recording, Trajectory
-from aaren_rl.data.reference_scores import reference_scores
 from aaren_rl.data.sources.hdf5 import ArrayReader, group_name, open_hdf5
-from aaren_rl.data.spaces import named
+from aaren_rl.data.spaces import flat_size, named
 from aaren_rl.errors import UserError, one_line
+from aaren_rl.robots import reference_scores
 
 METADATA = "metadata.json"
 HDF5_FILE = "main_data.hdf5"
@@ -103,7 +104,7 @@ def open_minari(folder: Path) -> Recording:
         observation_space=dataset.observation_space,
         action_space=dataset.action_space,
         env_spec=env_spec,
-        reference_scores=_reference_scores(metadata),
+        reference_scores=_reference_scores(metadata, dataset, env_spec),
         files=sorted(file for file in folder.rglob("*") if file.is_file()),
     )
 
@@ -128,11 +129,14 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return dict(metadata)
 
 
-def _reference_scores(metadata: dict[str, Any]) -> tuple[float, float] | None:
+def _reference_scores(
+    metadata: dict[str, Any], dataset: minari.MinariDataset, env_spec: EnvSpec | None
+) -> tuple[float, float] | None:
     """The dataset's own reference scores, else D4RL's by its id."""
     lowest, highest = metadata.get("ref_min_score"), metadata.get("ref_max_score")
     if lowest is None or highest is None:
-        return reference_scores(metadata["dataset_id"])
+        sizes = flat_size(dataset.observation_space), flat_size(dataset.action_space)
+        return reference_scores(metadata["dataset_id"], env_spec, sizes)
     return float(lowest), float(highest)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from aaren_rl.envs.memory_task import Lengths, MemoryTask, VectorMemoryTask
+from aaren_rl.envs.memory.task import Lengths, MemoryTask, VectorMemoryTask
 from aaren_rl.errors import UserError
 
 PASSIVE_TMAZE = "aaren/PassiveTMaze-v0"
@@ -130,6 +130,6 @@ class PassiveTMazeExpert:
 
 gymnasium.register(
     id=PASSIVE_TMAZE,
-    entry_point="aaren_rl.envs.passive_tmaze:PassiveTMaze",
-    vector_entry_point="aaren_rl.envs.passive_tmaze:VectorPassiveTMaze",
+    entry_point="aaren_rl.envs.memory.tmaze:PassiveTMaze",
+    vector_entry_point="aaren_rl.envs.memory.tmaze:VectorPassiveTMaze",
 )

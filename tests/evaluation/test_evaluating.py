@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -17,7 +18,7 @@ from evaluation_cases import agent_for, play_alone
 from aaren_rl.agents import load_agent
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import EvaluateConfig, evaluate
-from aaren_rl.evaluation.evaluate import environment_of_agent
+from aaren_rl.evaluation.evaluating import environment_of_agent
 
 FIELDS = {
     "agent",
@@ -50,23 +51,73 @@ def test_a_row_for_each_mode_and_target(
         json=file,
     )
     result = evaluate(config)
-    assert json.loads(file.read_text()) == result
-    assert result["run"] == str(hopper_runs[name])
-    assert result["checkpoint"] == "last"
-    rows = result["rows"]
-    assert [(row["mode"], row["target_return"]) for row in rows] == [
+    written = json.loads(file.read_text())
+    assert written == result.to_json()
+    assert written["run"] == str(hopper_runs[name])
+    assert written["checkpoint"] == "last"
+    rows = result.rows
+    assert [(row.mode, row.target_return) for row in rows] == [
         (mode, target) for mode in ("carry", "reset", "window") for target in (3600.0, 100.0)
     ]
     agent = load_agent(hopper_runs[name] / "last")
     for row in rows:
-        assert set(row) == FIELDS
-        returns, lengths = play_alone(agent, "Hopper-v5", [5, 6], row["target_return"], row["mode"])
-        assert row["agent"] == name
-        assert row["lengths"] == lengths
-        np.testing.assert_allclose(row["returns"], returns, rtol=1e-3)
-        scores = 100 * (np.array(row["returns"]) + 20.272305) / (3234.3 + 20.272305)
-        assert row["score_mean"] == pytest.approx(scores.mean())
-        assert row["score_std"] == pytest.approx(scores.std())
+        assert set(row.to_json()) == FIELDS
+        returns, lengths = play_alone(agent, "Hopper-v5", [5, 6], row.target_return, row.mode)
+        assert row.agent == name
+        assert row.lengths == lengths
+        np.testing.assert_allclose(row.returns, returns, rtol=1e-3)
+        scores = 100 * (np.array(row.returns) + 20.272305) / (3234.3 + 20.272305)
+        assert row.score_mean == pytest.approx(scores.mean())
+        assert row.score_std == pytest.approx(scores.std())
+
+
+class Line(gym.Env[Any, Any]):
+    """Ends by itself after 10 steps; has no time limit and no name."""
+
+    observation_space: Any = gym.spaces.Box(-np.inf, np.inf, (11,), np.float64)
+    action_space: Any = gym.spaces.Box(-1, 1, (3,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.t = 0
+        return self.np_random.normal(size=11), {}
+
+    def step(self, action: Any) -> Any:
+        self.t += 1
+        return self.np_random.normal(size=11), float(action.sum()), self.t == 10, False, {}
+
+
+def test_from_python(hopper_runs: dict[str, Path]) -> None:
+    run = hopper_runs["decision-aaren"]
+    agent = load_agent(run / "last")
+    by_folder = evaluate(str(run), episodes=2, seed=5)
+    assert evaluate(agent, episodes=2, seed=5).rows == by_folder.rows
+    assert evaluate(SimpleNamespace(agent=agent), episodes=2, seed=5).rows == by_folder.rows
+    assert evaluate(EvaluateConfig(run, episodes=2, seed=5)).rows == by_folder.rows
+    modes = evaluate(agent, "Hopper-v5", episodes=1, mode=["carry", "window"], target_return=99)
+    assert [(row.mode, row.target_return) for row in modes.rows] == [("carry", 99), ("window", 99)]
+    one = Line()
+    found = [
+        evaluate(agent, env, episodes=5, target_return=[5, 6, 5]).rows
+        for env in (Line, lambda: Line(), one, gym.wrappers.TimeLimit(one, 100))
+    ]
+    for rows in found:
+        assert [(row.target_return, row.lengths) for row in rows] == [(5, [10] * 5), (6, [10] * 5)]
+        np.testing.assert_allclose(rows[1].returns, found[0][1].returns, rtol=1e-3)
+    vector = gym.vector.SyncVectorEnv([Line] * 2)
+    assert evaluate(agent, vector, episodes=5, target_return=5).rows[0].lengths == [10] * 5
+    with pytest.raises(UserError, match="episodes must be at least 1, got 0"):
+        evaluate(agent, episodes=0)
+    with pytest.raises(UserError, match="--runtime onnx: nothing was given"):
+        evaluate(EvaluateConfig(run, runtime="onnx"))
+
+
+def test_targets_far_above_the_data_are_warned_of(hopper_runs: dict[str, Path]) -> None:
+    agent = load_agent(hopper_runs["decision-aaren"] / "last")
+    best = agent.spec.largest_return
+    assert best is not None
+    with pytest.warns(UserWarning, match=f"target return 1e.09 is far above .* data, {best:g}"):
+        evaluate(agent, Line, episodes=1, target_return=1e9)
 
 
 def test_defaults_are_the_agents_own(hopper_runs: dict[str, Path]) -> None:
@@ -75,16 +126,16 @@ def test_defaults_are_the_agents_own(hopper_runs: dict[str, Path]) -> None:
         ("decision-transformer", "window", 3600.0),
         ("behavior-cloning", "carry", None),
     ):
-        [row] = evaluate(EvaluateConfig(run=hopper_runs[name], episodes=1))["rows"]
-        assert (row["agent"], row["mode"], row["target_return"]) == (name, mode, target)
+        [row] = evaluate(EvaluateConfig(run=hopper_runs[name], episodes=1)).rows
+        assert (row.agent, row.mode, row.target_return) == (name, mode, target)
 
 
 def test_behavior_cloning_cannot_be_asked_for_a_return(hopper_runs: dict[str, Path]) -> None:
     run = hopper_runs["behavior-cloning"]
     refused(run, "--target-return 100 200: behavior-cloning", target_return=(100.0, 200.0))
     refused(run, "--mode window: behavior-cloning has no memory", mode=("window",))
-    [row] = evaluate(EvaluateConfig(run=run, episodes=1))["rows"]
-    assert row["target_return"] is None
+    [row] = evaluate(EvaluateConfig(run=run, episodes=1)).rows
+    assert row.target_return is None
 
 
 def test_best_and_last_and_a_checkpoints_own_folder(
@@ -98,12 +149,12 @@ def test_best_and_last_and_a_checkpoints_own_folder(
             parameter.mul_(1.5)
     best.save(run / "best")
     rows = {
-        checkpoint: evaluate(EvaluateConfig(run=run, checkpoint=checkpoint, episodes=2))["rows"]
+        checkpoint: evaluate(EvaluateConfig(run=run, checkpoint=checkpoint, episodes=2)).rows
         for checkpoint in ("last", "best")
     }
     assert rows["best"] != rows["last"]
     for checkpoint in ("last", "best"):
-        direct = evaluate(EvaluateConfig(run=run / checkpoint, episodes=2))["rows"]
+        direct = evaluate(EvaluateConfig(run=run / checkpoint, episodes=2)).rows
         assert direct == rows[checkpoint]
 
 
@@ -113,9 +164,9 @@ def test_a_run_that_crashed_while_saving_still_evaluates(
     """Between the two renames of a save the checkpoint is called `last.old`."""
     run = tmp_path / "run"
     shutil.copytree(hopper_runs["decision-aaren"], run)
-    wanted = evaluate(EvaluateConfig(run=run, episodes=1))["rows"]
+    wanted = evaluate(EvaluateConfig(run=run, episodes=1)).rows
     (run / "last").rename(run / "last.old")
-    assert evaluate(EvaluateConfig(run=run, episodes=1))["rows"] == wanted
+    assert evaluate(EvaluateConfig(run=run, episodes=1)).rows == wanted
 
 
 def test_the_environment_comes_from_the_user_or_from_the_agent(tmp_path: Path) -> None:
@@ -124,9 +175,9 @@ def test_the_environment_comes_from_the_user_or_from_the_agent(tmp_path: Path) -
     assert environment_of_agent(agent, "Walker2d-v5") == "Walker2d-v5"
     spec = gym.spec("Hopper-v5")
     object.__setattr__(agent.spec, "environment", spec.to_json())
-    assert environment_of_agent(agent) == spec
+    assert environment_of_agent(agent) == spec.to_json()
     object.__setattr__(agent.spec, "environment", None)
-    with pytest.raises(UserError, match="--environment is needed"):
+    with pytest.raises(UserError, match="--env is needed"):
         environment_of_agent(agent)
 
 
@@ -178,7 +229,7 @@ def test_json_files_that_cannot_be_written_are_refused_before_acting(
     def act(*_: Any, **__: Any) -> None:
         raise AssertionError("the agent acts")
 
-    monkeypatch.setattr(sys.modules["aaren_rl.evaluation.evaluate"], "rollout", act)
+    monkeypatch.setattr(sys.modules["aaren_rl.evaluation.evaluating"], "rollout", act)
     run = hopper_runs["decision-aaren"]
     refused(run, "--json .*scores.json: no folder", json=tmp_path / "nowhere" / "scores.json")
     below_a_file = tmp_path / "file"

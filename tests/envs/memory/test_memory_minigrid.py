@@ -7,8 +7,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from aaren_rl.envs import MiniGridMemoryExpert, make_vector_env
-from aaren_rl.envs.minigrid_memory import EAST, FORWARD, LEFT, SIZES
+from aaren_rl.envs import make_vector_env
+from aaren_rl.envs.memory import MiniGridMemoryExpert
+from aaren_rl.envs.memory.minigrid import EAST, FORWARD, LEFT, SIZES
 from aaren_rl.errors import UserError
 
 minigrid = pytest.importorskip("minigrid", reason="needs the extra minigrid")

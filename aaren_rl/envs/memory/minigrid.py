@@ -139,6 +139,6 @@ class MiniGridMemoryExpert:
 for _name, _options in SIZES.items():
     gymnasium.register(
         id=f"{MINIGRID_MEMORY}{_name}-v0",
-        entry_point="aaren_rl.envs.minigrid_memory:make_minigrid_memory",
+        entry_point="aaren_rl.envs.memory.minigrid:make_minigrid_memory",
         kwargs=_options,
     )

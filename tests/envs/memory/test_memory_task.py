@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from aaren_rl.envs import environment_spec, make_vector_env
-from aaren_rl.envs.memory_task import NOISE_BLOCK, Lengths, VectorMemoryTask
+from aaren_rl.envs.memory.task import NOISE_BLOCK, Lengths, VectorMemoryTask
 from aaren_rl.errors import UserError
 
 TASKS = {

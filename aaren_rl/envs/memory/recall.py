@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from aaren_rl.envs.memory_task import Lengths, MemoryTask, VectorMemoryTask
+from aaren_rl.envs.memory.task import Lengths, MemoryTask, VectorMemoryTask
 from aaren_rl.errors import UserError
 
 RECALL = "aaren/Recall-v0"
@@ -168,6 +168,6 @@ class RecallExpert:
 
 gymnasium.register(
     id=RECALL,
-    entry_point="aaren_rl.envs.recall:Recall",
-    vector_entry_point="aaren_rl.envs.recall:VectorRecall",
+    entry_point="aaren_rl.envs.memory.recall:Recall",
+    vector_entry_point="aaren_rl.envs.memory.recall:VectorRecall",
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import runpy
 import sys
 from pathlib import Path
@@ -18,8 +19,16 @@ from aaren_rl.envs import (
     make_vector_env,
     write_expert_dataset,
 )
-from aaren_rl.envs.memory_data import MemoryDataConfig, make_memory_data
 from aaren_rl.errors import UserError
+
+SCRIPT = Path(__file__).parents[3] / "scripts" / "make_memory_data.py"
+_spec = importlib.util.spec_from_file_location("make_memory_data", SCRIPT)
+assert _spec is not None
+assert _spec.loader is not None
+script = importlib.util.module_from_spec(_spec)
+sys.modules["make_memory_data"] = script
+_spec.loader.exec_module(script)
+MemoryDataConfig, make_memory_data = script.MemoryDataConfig, script.make_memory_data
 
 TASKS = {
     "maze": "aaren/PassiveTMaze-v0?length=[5,30]&noise=0.5&cues=3",
@@ -151,12 +160,11 @@ def test_flags_that_do_not_fit(flags: dict[str, Any], named: str, tmp_path: Path
 def test_the_script(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = Path(__file__).parents[2] / "scripts" / "make_memory_data.py"
-    command = f"{script} --task recall --episodes 3 --length 9 --pairs 2 --root {tmp_path}"
+    command = f"{SCRIPT} --task recall --episodes 3 --length 9 --pairs 2 --root {tmp_path}"
     monkeypatch.setattr(sys, "argv", command.split())
     for code, said in ((0, "3 episodes, 27 steps"), (2, "there already")):
         with pytest.raises(SystemExit) as stop:
-            runpy.run_path(str(script), run_name="__main__")
+            runpy.run_path(str(SCRIPT), run_name="__main__")
         assert stop.value.code == code
         out, err = capsys.readouterr()
         assert said in (err if code else out)

@@ -105,7 +105,7 @@ class VectorMemoryTask(VectorEnv[Any, Any, Any]):
         self.single_action_space = spaces.Discrete(choices)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.lengths_drawn_from = lengths
+        self.lengths_drawn_from, self.max_episode_steps = lengths, lengths.high
         self.noise = noise
         self.rows = np.arange(num_envs)
         self.times = np.zeros(num_envs, np.int64)
@@ -236,6 +236,7 @@ class MemoryTask(gymnasium.Env[Any, Any]):
             raise UserError(f"render mode {render_mode!r}: a memory task has no pictures")
         self.render_mode = None
         self.batch = self.vector_form(1, autoreset_mode=AutoresetMode.DISABLED, **options)
+        self.max_episode_steps = self.batch.max_episode_steps
         self.observation_space = self.batch.single_observation_space
         self.action_space = self.batch.single_action_space
 

@@ -8,6 +8,7 @@ import pytest
 from evaluation_cases import ECHO, ECHO_LIMIT, Echo, agent_for, play_alone
 
 from aaren_rl.agents import Agent, Mode
+from aaren_rl.envs import Step
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import rollout
 
@@ -163,7 +164,7 @@ def test_observations_of_another_shape_are_the_users_mistake() -> None:
     name = "aaren-rl-tests/Grid-v0"
     if name not in gym.registry:
         gym.register(name, Grid, max_episode_steps=9)
-    with pytest.raises(UserError, match=r"\(1, 4\), got \(1, 2, 2\)"):
+    with pytest.raises(UserError, match=r"shape \(2, 2\), the data's \(4,\)"):
         rollout(agent_for(ECHO), name, episodes=1)
 
 
@@ -178,3 +179,37 @@ def test_an_environment_that_breaks_down_is_said_in_one_line() -> None:
         gym.register(name, Broken, max_episode_steps=9)
     with pytest.raises(UserError, match=r"observations of environment \[0\] are not finite"):
         rollout(agent_for(ECHO), name, episodes=1, seed=1)
+
+
+class Endless(Echo):
+    def step(self, action):  # type: ignore[no-untyped-def]
+        return np.zeros(4, np.float32), 1.0, False, False, {}
+
+
+def test_episodes_that_do_not_end_are_cut_and_it_is_said() -> None:
+    agent = agent_for(ECHO, timestep_embedding="none", layers=1)
+    with pytest.warns(UserWarning, match=r"Endless: episodes are cut after 1000 steps"):
+        played = rollout(agent, Endless, episodes=2, mode="carry")
+    assert played.lengths.tolist() == [1000, 1000]
+
+
+def test_a_recorder_gets_every_step() -> None:
+    steps: list[Step] = []
+    played = rollout(agent_for(ECHO), ECHO, episodes=5, num_envs=2, recorder=steps.append)
+    rewards = np.zeros(5)
+    for step in steps:
+        live = step.episodes >= 0
+        np.add.at(rewards, step.episodes[live], step.rewards[live])
+    np.testing.assert_array_equal(rewards, played.returns)
+    assert len(steps) == played.vector_steps
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_infinite_returns_are_refused() -> None:
+    class Rich(Echo):
+        def step(self, action):  # type: ignore[no-untyped-def]
+            seen, _, *rest = super().step(action)
+            return seen, 1e308, *rest
+
+    with pytest.raises(UserError, match="Rich: the rewards' sums are not finite"):
+        rollout(agent_for(ECHO), Rich, episodes=5, seed=0)

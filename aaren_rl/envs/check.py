@@ -1,0 +1,137 @@
+"""Which environment belongs to a dataset, and whether an environment fits an agent's spaces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import VectorEnv
+
+from aaren_rl.data.spaces import flat_size
+from aaren_rl.data.trajectory import BLOCK, TrajectoryDataset
+from aaren_rl.envs.d4rl_ant import BODY_SIZE, D4RL_ANT, OBSERVATION_SIZE
+from aaren_rl.envs.make import Env, EnvLike, spec_of
+from aaren_rl.errors import UserError
+from aaren_rl.robots import Robot, robot_named, robot_of, usable_reference
+
+
+def environment_of(dataset: TrajectoryDataset) -> EnvSpec | str:
+    """The environment to evaluate in: the dataset's own, else the one that its name says.
+
+    Raises:
+        UserError: neither is known.
+    """
+    if dataset.env_spec is not None:
+        return dataset.env_spec
+    if dataset.name in gymnasium.registry:
+        return dataset.name
+    robot = robot_of_dataset(dataset)
+    if robot is None:
+        raise UserError(f"dataset {dataset.name!r} does not say its environment; give it with --env")
+    return D4RL_ANT if robot.name == "ant" and _is_d4rl_ant(dataset) else robot.environment
+
+
+def robot_of_dataset(
+    dataset: TrajectoryDataset, env: EnvLike | None = None
+) -> Robot | None:
+    """The robot whose target return and reference scores count for a dataset, or None.
+
+    Args:
+        dataset: its name, and its environment or its sizes, must be the robot's.
+        env: where the agent acts, if that is not the dataset's own environment. A function is
+            called once.
+
+    Raises:
+        UserError: the environment cannot be made.
+    """
+    if env is None:
+        sizes = dataset.observations.shape[1], flat_size(dataset.action_space)
+        return robot_of(dataset.name, dataset.env_spec, sizes)
+    spec = spec_of(env) if robot_named(dataset.name) else None
+    return None if spec is None else robot_of(dataset.name, spec)
+
+
+def reference_scores_of(
+    dataset: TrajectoryDataset, env: EnvLike | None = None
+) -> tuple[float, float] | None:
+    """Returns that count as 0 and 100: the dataset's own, else those of its robot.
+
+    D4RL's, which a dataset was given by its name alone, do not count in another environment.
+
+    Args:
+        dataset: the data.
+        env: as for `robot_of_dataset`.
+    """
+    named, robot = robot_named(dataset.name), robot_of_dataset(dataset, env)
+    own = usable_reference(dataset.reference_scores)
+    if robot is None:
+        return None if named is not None and own == named.reference_scores else own
+    return own or robot.reference_scores
+
+
+def check_environment(
+    env: Env | VectorEnv[Any, Any, Any],
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+) -> None:
+    """Raise UserError unless an agent for these spaces can act in the environment.
+
+    Args:
+        env: one environment or several.
+        observation_space: of the data that the agent learned from, for one environment.
+        action_space: likewise.
+    """
+    seen, taken = single_spaces(env)
+    ours, theirs = flat_size(seen), flat_size(observation_space)
+    if ours != theirs:
+        raise UserError(
+            f"observations: the environment's {seen} has {ours} values, the data's "
+            f"{observation_space} has {theirs}; equal numbers expected"
+        )
+    if isinstance(seen, spaces.Box) and seen.shape != observation_space.shape:
+        raise UserError(
+            f"observations: the environment's have shape {seen.shape}, the data's "
+            f"{observation_space.shape}; the same shape expected"
+        )
+    if _action_kind(taken) != _action_kind(action_space):
+        raise UserError(
+            f"actions: the environment takes {taken}, the data hold {action_space}; "
+            "the same kind and size expected"
+        )
+
+
+def agent_space(space: spaces.Space[Any]) -> spaces.Box:
+    """The space of the observations that an agent sees: a Box as it is, all others flattened.
+
+    Raises:
+        UserError: the space has no flat form.
+    """
+    if isinstance(space, spaces.Box):
+        return space
+    return spaces.Box(-np.inf, np.inf, (flat_size(space),), np.float32)
+
+
+def single_spaces(
+    env: Env | VectorEnv[Any, Any, Any],
+) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
+    """The observation and the action space of one environment."""
+    if isinstance(env, VectorEnv):
+        return env.single_observation_space, env.single_action_space
+    return env.observation_space, env.action_space
+
+
+def _action_kind(space: spaces.Space[Any]) -> tuple[Any, ...]:
+    """What has to agree between two action spaces; the bounds of a Box may differ."""
+    start = int(space.start) if isinstance(space, spaces.Discrete) else 0
+    return type(space).__name__, space.shape, flat_size(space), start
+
+
+def _is_d4rl_ant(dataset: TrajectoryDataset) -> bool:
+    """Whether Ant's observations are D4RL's: as many, and no contact forces."""
+    right_size = dataset.observations.shape[1] == OBSERVATION_SIZE
+    starts = range(0, dataset.num_steps if right_size else 0, BLOCK)
+    forces = (dataset.observations[start : start + BLOCK, BODY_SIZE:] for start in starts)
+    return right_size and not any(block.any() for block in forces)

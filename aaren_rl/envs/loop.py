@@ -1,0 +1,277 @@
+"""The one loop over vector environments: whoever acts, evaluates or records goes through it."""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+
+from aaren_rl.data.trajectory import Trajectory
+from aaren_rl.envs.make import describe
+from aaren_rl.errors import UserError, one_line
+
+ResetOptions = Callable[[NDArray[np.int64]], dict[str, Any]]
+
+
+class Actor(Protocol):
+    """Who acts: an agent's policy, a script or a learner."""
+
+    def act(
+        self,
+        observations: Any,
+        rewards: NDArray[np.float64] | None = None,
+        dones: NDArray[np.bool_] | None = None,
+    ) -> NDArray[Any]:
+        """Actions `[num_envs, ...]`; see `aaren_rl.acting.Policy.act`."""
+
+
+class Step(NamedTuple):
+    """One step of all environments.
+
+    Attributes:
+        observations: `[num_envs, ...]` that the actions were chosen for; a dictionary or tuple of
+            arrays for composite spaces.
+        actions: `[num_envs, ...]`.
+        rewards: float64 `[num_envs]`.
+        terminations: bool `[num_envs]`, the episode ended in a final state.
+        truncations: bool `[num_envs]`, it was cut by a time limit.
+        next_observations: `[num_envs, ...]`, after the actions and before any restart.
+        episodes: int64 `[num_envs]`, the number of the episode that each environment plays; -1
+            where the step belongs to none: the last episodes are handed out, or the environment
+            used the step to restart.
+        policy_seconds: time spent choosing the actions.
+        environment_seconds: time spent in the environments, restarts included.
+    """
+
+    observations: Any
+    actions: NDArray[Any]
+    rewards: NDArray[np.float64]
+    terminations: NDArray[np.bool_]
+    truncations: NDArray[np.bool_]
+    next_observations: Any
+    episodes: NDArray[np.int64]
+    policy_seconds: float
+    environment_seconds: float
+
+
+def autoreset_mode(vector: VectorEnv[Any, Any, Any]) -> AutoresetMode:
+    """How the environments start their next episode; Gymnasium's default where they do not say."""
+    return AutoresetMode(vector.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+
+
+def play(
+    actor: Actor,
+    vector: VectorEnv[Any, Any, Any],
+    *,
+    episodes: int | None,
+    seed: int,
+    limit: int | None = None,
+    options: ResetOptions | None = None,
+) -> Iterator[Step]:
+    """Act for a number of whole episodes.
+
+    Environments that are restarted by hand (autoreset mode `DISABLED`) seed episode i with
+    `seed + i`, and take the next episode as soon as one has ended. Which episodes there are does
+    not depend on which end first, so that short ones are not counted more often. Environments that
+    restart by themselves are seeded once; environment j of n plays the episodes j, j + n, ...
+
+    Args:
+        actor: chooses the actions. Its `dones` are true wherever an episode begins.
+        vector: the environments; they are left open.
+        episodes: how many; `None` for no end.
+        seed: of the first episode.
+        limit: episodes are cut after so many steps; where the environments restart by themselves
+            a longer episode is an error.
+        options: gives what `reset` gets as options, from the numbers of the episodes.
+
+    Raises:
+        UserError: when an environment fails, or gives a reward that is not finite.
+    """
+    mode, size = autoreset_mode(vector), vector.num_envs
+    next_step = mode is AutoresetMode.NEXT_STEP
+    queue = _Queue(size, episodes, by_hand=mode is AutoresetMode.DISABLED)
+    lengths = np.zeros(size, np.int64)
+    ended = np.zeros(size, bool)
+    starts = np.ones(size, bool)
+    rewards: NDArray[np.float64] | None = None
+    observations = _reset(vector, seed, queue, starts, options)
+    while queue.busy:
+        before = time.perf_counter()
+        actions = actor.act(observations, rewards, starts)
+        between = time.perf_counter()
+        after, rewards, terminated, truncated, infos = _step(vector, actions, queue.running)
+        resting = ended if next_step else None  # used this step to restart
+        episode = queue.played(resting)
+        if not np.isfinite(rewards).all():
+            _check_rewards(vector, rewards, episode, seed)
+        if limit is not None:
+            lengths = np.where(episode < 0, 0, lengths + 1)
+            over = (lengths >= limit) & ~terminated & ~truncated
+            if over.any():
+                _say_cut(describe(vector), limit, queue.by_hand)
+                truncated = truncated | over
+        ended = terminated | truncated
+        starts = ended if resting is None else ended | resting
+        final = after
+        if ended.any():
+            lengths[ended] = 0
+            queue.hand_out(ended)
+            if mode is AutoresetMode.SAME_STEP:
+                final = _final(after, infos, ended)
+            elif queue.by_hand and queue.busy:
+                final = copy.deepcopy(after)
+                after = _reset(vector, seed, queue, ended, options)
+        seen, observations = observations, after
+        spent = between - before, time.perf_counter() - between
+        yield Step(seen, actions, rewards, terminated, truncated, final, episode, *spent)
+
+
+class _Queue:
+    """Which episode each environment plays: `running`, int64 `[num_envs]`, -1 for none."""
+
+    def __init__(self, size: int, episodes: int | None, by_hand: bool) -> None:
+        self.by_hand, self.episodes = by_hand, episodes
+        self.running = np.arange(size)
+        self.following = size
+        if episodes is not None:
+            self.running[self.running >= episodes] = -1
+        self.busy = bool((self.running >= 0).any())
+
+    def played(self, resting: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+        """The running episodes, but none where `resting` is true."""
+        return self.running if resting is None else np.where(resting, -1, self.running)
+
+    def hand_out(self, ended: NDArray[np.bool_]) -> None:
+        """Give the next episodes to the environments where `ended` is true."""
+        self.running = self.running.copy()
+        for index in np.flatnonzero(ended & (self.running >= 0)).tolist():
+            size = len(self.running)
+            upcoming = self.following if self.by_hand else int(self.running[index]) + size
+            more = self.episodes is None or upcoming < self.episodes
+            self.running[index] = upcoming if more else -1
+            self.following += int(more)
+        self.busy = bool((self.running >= 0).any())
+
+
+def recorded_episodes(
+    actor: Actor,
+    vector: VectorEnv[Any, Any, Any],
+    *,
+    episodes: int | None,
+    seed: int,
+    limit: int | None = None,
+    options: ResetOptions | None = None,
+) -> Iterator[Trajectory]:
+    """Whole episodes in the order of their seeds; see `play`.
+
+    An episode waits until all before it are through: in the order in which they end, the short ones
+    would come first. Observations must be plain arrays.
+    """
+    rows: list[list[Step]] = [[] for _ in range(vector.num_envs)]
+    waiting: dict[int, Trajectory] = {}
+    following = 0
+    for step in play(actor, vector, episodes=episodes, seed=seed, limit=limit, options=options):
+        for index in np.flatnonzero(step.episodes >= 0).tolist():
+            rows[index].append(step)
+            if step.terminations[index] or step.truncations[index]:
+                waiting[int(step.episodes[index])] = _trajectory(rows[index], index)
+                rows[index] = []
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1
+
+
+def _trajectory(steps: list[Step], index: int) -> Trajectory:
+    """What environment `index` did in these steps, which are one whole episode."""
+    last = steps[-1]
+    seen = [step.observations[index] for step in steps]
+    return Trajectory(
+        observations=np.stack([*seen, last.next_observations[index]]),
+        actions=np.stack([step.actions[index] for step in steps]),
+        rewards=np.array([step.rewards[index] for step in steps]),
+        terminated=bool(last.terminations[index]),
+        truncated=not last.terminations[index],
+    )
+
+
+def _reset(
+    vector: VectorEnv[Any, Any, Any],
+    seed: int,
+    queue: _Queue,
+    mask: NDArray[np.bool_],
+    options: ResetOptions | None,
+) -> Any:
+    """Begin the episodes of the queue where `mask` is true; gives all observations.
+
+    Environments without an episode run on, uncounted, since all step together.
+    """
+    given: dict[str, Any] = {} if options is None else options(queue.running)
+    seeds: Any = seed
+    if queue.by_hand:
+        given["reset_mask"] = mask
+        seeds = np.where(queue.running < 0, seed, seed + queue.running).tolist()
+    try:
+        observations, _ = vector.reset(seed=seeds, options=given or None)
+    except Exception as error:
+        raise _failed(vector, "reset", error) from error
+    return observations
+
+
+def _step(
+    vector: VectorEnv[Any, Any, Any], actions: NDArray[Any], running: NDArray[np.int64]
+) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+    try:
+        after, rewards, terminated, truncated, infos = vector.step(actions)
+    except Exception as error:
+        played = " ".join(map(str, running[running >= 0]))
+        raise _failed(vector, f"a step in one of the episodes {played}", error) from error
+    flags = np.asarray(terminated, dtype=bool), np.asarray(truncated, dtype=bool)
+    return after, np.asarray(rewards, dtype=np.float64), *flags, infos
+
+
+def _say_cut(name: str, limit: int, by_hand: bool) -> None:
+    """Warn that an episode is cut; environments that restart by themselves cannot be cut."""
+    if not by_hand:
+        raise UserError(f"environment {name}: no end after {limit} steps")
+    warnings.warn(
+        f"environment {name}: episodes are cut after {limit} steps, since it names no time limit; "
+        f"give it one: 'ID?max_episode_steps={limit}'",
+        stacklevel=3,
+    )
+
+
+def _failed(vector: VectorEnv[Any, Any, Any], what: str, error: Exception) -> UserError:
+    said = one_line(error)
+    kind = type(error).__name__
+    reason = said if said == kind or isinstance(error, UserError) else f"{kind}: {said}"
+    return UserError(f"environment {describe(vector)}: {what} failed: {reason}")
+
+
+def _check_rewards(
+    vector: VectorEnv[Any, Any, Any],
+    rewards: NDArray[np.float64],
+    episode: NDArray[np.int64],
+    seed: int,
+) -> None:
+    bad = np.flatnonzero(~np.isfinite(rewards) & (episode >= 0))
+    if len(bad):
+        raise UserError(
+            f"environment {describe(vector)}: reward {rewards[bad[0]]} in episode "
+            f"{episode[bad[0]]} (seed {seed + episode[bad[0]]}); a finite number expected"
+        )
+
+
+def _final(after: Any, infos: dict[str, Any], ended: NDArray[np.bool_]) -> Any:
+    """What SAME_STEP environments showed at the end of their episodes, from `final_obs`."""
+    if not isinstance(after, np.ndarray) or "final_obs" not in infos:
+        return after
+    final = after.copy()
+    for index in np.flatnonzero(ended).tolist():
+        final[index] = infos["final_obs"][index]
+    return final

@@ -1,0 +1,359 @@
+"""From whatever names an environment to environments that step together.
+
+An environment is given as a Gymnasium id (`Hopper-v5`, `module:Id`, either with options behind a
+question mark), a specification (also as JSON), a function that makes one, one environment that is
+there already, or a vector environment.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import mujoco
+from gymnasium.envs.registration import EnvSpec, WrapperSpec, load_env_creator
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.wrappers import TimeLimit
+
+from aaren_rl.errors import UserError, one_line
+
+Env = gymnasium.Env[Any, Any]
+EnvLike = str | EnvSpec | Callable[[], Env] | Env | VectorEnv[Any, Any, Any]
+
+RECORDERS = {"Monitor", "RecordEpisodeStatistics", "RecordVideo", "DataCollector"}
+"""Wrappers that only record what happens; without them the environment is the same."""
+STATISTICS = ("obs_rms", "return_rms")
+"""Attributes of Gymnasium's wrappers that normalise by running statistics."""
+LIMITS = ("_max_episode_steps", "max_episode_steps", "max_steps")
+"""Attributes in which environments and `TimeLimit` keep their time limit, in steps."""
+MOVED = {
+    "aaren_rl.envs.passive_tmaze:": "aaren_rl.envs.memory.tmaze:",
+    "aaren_rl.envs.recall:": "aaren_rl.envs.memory.recall:",
+    "aaren_rl.envs.minigrid_memory:": "aaren_rl.envs.memory.minigrid:",
+    "aaren_rl.envs.mask_velocity:": "aaren_rl.envs.memory.mask_velocity:",
+}
+"""Modules named in the specifications of older runs and datasets, and where they are now."""
+
+
+def environment_spec(name: str) -> EnvSpec:
+    """The specification that an environment's name stands for.
+
+    `aaren/PassiveTMaze-v0?length=10000&noise=0.5` is what
+    `gymnasium.make("aaren/PassiveTMaze-v0", length=10000, noise=0.5)` makes. Values are JSON:
+    numbers, `true`, `[5,120]`; what is no JSON is text. `my_envs:Line-v0` imports `my_envs` first.
+
+    Args:
+        name: an id, or a specification as JSON.
+
+    Raises:
+        UserError: no such environment or module, or an option without a value.
+    """
+    plain, _, options = name.partition("?")
+    module, _, registered = plain.rpartition(":")
+    try:
+        if name.lstrip().startswith("{"):
+            return EnvSpec.from_json(name)
+        if module:
+            importlib.import_module(module)
+        spec = copy.deepcopy(gymnasium.spec(registered))
+    except Exception as error:  # an imported module may raise anything
+        raise UserError(f"environment {name!r}: {one_line(error)}") from error
+    for option in options.split("&") if options else ():
+        key, equals, value = option.partition("=")
+        if not (key and equals):
+            raise UserError(f"environment {name!r}: option {option!r}: key=value expected")
+        try:
+            spec.kwargs[key] = json.loads(value)
+        except ValueError:
+            spec.kwargs[key] = value
+    spec.max_episode_steps = spec.kwargs.pop("max_episode_steps", spec.max_episode_steps)
+    return spec
+
+
+def describe(env: EnvLike) -> str:
+    """A short name of an environment for messages."""
+    if isinstance(env, str):
+        return env if not env.lstrip().startswith("{") else environment_spec(env).id
+    if isinstance(env, EnvSpec):
+        return env.id
+    if isinstance(env, (gymnasium.Env, VectorEnv)):
+        inner = env.unwrapped
+        if isinstance(inner, SyncVectorEnv):
+            inner = inner.envs[0].unwrapped
+        return inner.spec.id if inner.spec is not None else type(inner).__name__
+    return getattr(env, "__name__", type(env).__name__)
+
+
+def spec_of(env: EnvLike) -> EnvSpec | None:
+    """The environment's specification, where it has one; a function is called once.
+
+    Raises:
+        UserError: no such environment, or it cannot be made.
+    """
+    if isinstance(env, (str, EnvSpec)):
+        return _spec_of(env)
+    if isinstance(env, (gymnasium.Env, VectorEnv)):
+        return env.spec
+    made = make_env(env)
+    made.close()
+    return made.spec
+
+
+def saved_name(env: EnvLike | None) -> str | None:
+    """What is saved of an environment so that it can be made again: an id or a JSON specification.
+
+    `None` for functions and for environments that have no specification.
+    """
+    if env is None or isinstance(env, str):
+        return env
+    spec = env if isinstance(env, EnvSpec) else getattr(env, "spec", None)
+    if not isinstance(spec, EnvSpec) or isinstance(env, VectorEnv):
+        return None
+    try:
+        return spec.to_json()
+    except (TypeError, ValueError):  # its entry point is a class or a function
+        return spec.id if spec.id in gymnasium.registry else None
+
+
+def make_env(env: EnvLike, *, render_mode: str | None = None) -> Env:
+    """One environment that is reset by hand. One that is given is not closed by its `close`.
+
+    Raises:
+        UserError: it cannot be made, or is no `gymnasium.Env`.
+    """
+    if isinstance(env, gymnasium.Env):
+        return _Borrowed(env)
+    if isinstance(env, VectorEnv):
+        raise UserError(f"environment {describe(env)}: a single one, no vector environment, expected")
+    options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    try:
+        with _without_deprecations():
+            if isinstance(env, (str, EnvSpec)):
+                made = gymnasium.make(_spec_of(env), disable_env_checker=True, **options)
+            else:
+                made = env()
+    except UserError:
+        raise
+    except Exception as error:  # constructors of other people's environments raise anything
+        raise UserError(f"environment {describe(env)!r}: cannot be made: {one_line(error)}") from error
+    if not isinstance(made, gymnasium.Env):
+        raise UserError(
+            f"environment {describe(env)!r}: a gymnasium.Env expected, got {type(made)}"
+        )
+    _warn_of_statistics(made, describe(env))
+    return made
+
+
+def make_vector_env(
+    env: EnvLike,
+    num_envs: int,
+    *,
+    asynchronous: bool = False,
+    render_mode: str | None = None,
+) -> VectorEnv[Any, Any, Any]:
+    """Make `num_envs` copies of an environment that do not restart by themselves.
+
+    Give seeds by `reset(seed=[...])`, one an environment. Finished environments must be restarted
+    before the next step, by `reset(seed=[...], options={"reset_mask": finished})`, which leaves
+    the others as they are. Gymnasium takes the mask out of that dictionary: make a new one a call.
+
+    A single environment that is given is the only one in the vector, whatever `num_envs` says. A
+    vector environment that is given stays as it is, with its own number and autoreset mode.
+    Neither is closed by the result's `close`.
+
+    Args:
+        env: see the module's text.
+        num_envs: how many.
+        asynchronous: each in a process of its own.
+        render_mode: as in `gymnasium.make`; for names and specifications alone.
+
+    Raises:
+        UserError: no such environment, it cannot be made, or fewer than one is asked for.
+    """
+    if isinstance(env, VectorEnv):
+        return _BorrowedVector(env)
+    if num_envs < 1:
+        raise UserError(f"{num_envs} environments: at least 1 expected")
+    spec = _spec_of(env) if isinstance(env, (str, EnvSpec)) else None
+    count = 1 if isinstance(env, gymnasium.Env) else num_envs
+    made: list[Env] = []
+
+    def make() -> Env:
+        made.append(make_env(env, render_mode=render_mode))
+        return made[-1]
+
+    try:
+        if spec is not None and _has_vector_form(spec) and not asynchronous:
+            mode: Any = {"autoreset_mode": AutoresetMode.DISABLED.value}
+            kind = "vector_entry_point"
+            return gymnasium.make_vec(spec, num_envs=count, vectorization_mode=kind, **mode)
+        how = AsyncVectorEnv if asynchronous else SyncVectorEnv
+        vector = how([make] * count, autoreset_mode=AutoresetMode.DISABLED)
+    except Exception as error:
+        said = one_line(error)
+        if not isinstance(error, UserError):
+            said = f"environment {describe(env)!r}: cannot be made: {said}"
+        if made and not asynchronous:
+            for each in made:
+                each.close()
+            said += f" ({len(made)} of {count} were; --num-envs 1 makes one alone)"
+        raise UserError(said) from error
+    vector.spec = spec
+    return vector
+
+
+def time_limit(env: Env | VectorEnv[Any, Any, Any]) -> int | None:
+    """Steps after which an environment ends every episode; `None` when it names no such number."""
+    if isinstance(env, VectorEnv):
+        inner = env.unwrapped
+        if getattr(inner, "envs", None):  # Gymnasium's SyncVectorEnv
+            return time_limit(inner.envs[0])  # type: ignore[attr-defined]
+        named = inner.spec.max_episode_steps if inner.spec is not None else None
+        return named or _named_limit(inner)
+    limits = [_named_limit(layer) for layer in _layers(env)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def limit_episodes(env: EnvLike, steps: int) -> EnvLike:
+    """The environment, with its episodes cut after `steps` steps if it has no time limit.
+
+    Warns when it cuts them. A vector environment is given back as it is.
+
+    Args:
+        env: see the module's text. Functions are called once, to look for a limit.
+        steps: of the data's longest episode, for example.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    spec = _spec_of(env) if isinstance(env, (str, EnvSpec)) else None
+    if isinstance(env, VectorEnv) or (spec is not None and spec.max_episode_steps is not None):
+        return env
+    made = make_env(env)
+    limit = time_limit(made)
+    made.close()
+    if limit is not None:
+        return env
+    warnings.warn(
+        f"environment {describe(env)}: it has no time limit, so episodes are cut after {steps} "
+        "steps, as many as the longest episode of the data has",
+        stacklevel=2,
+    )
+    if isinstance(env, gymnasium.Env):
+        return TimeLimit(env, steps)
+    if isinstance(env, str) and not env.lstrip().startswith("{"):
+        return f"{env}{'&' if '?' in env else '?'}max_episode_steps={steps}"
+    if spec is not None:
+        return replace(spec, max_episode_steps=steps)
+    return functools.partial(_with_limit, env, steps)
+
+
+def _with_limit(env: EnvLike, steps: int) -> Env:
+    return TimeLimit(make_env(env), steps)
+
+
+def _layers(env: Env) -> Iterator[Env]:
+    """The environment's wrappers from the outermost on, and what they wrap."""
+    while isinstance(env, gymnasium.Wrapper):
+        yield env
+        env = env.env
+    yield env
+
+
+def _named_limit(env: Any) -> int | None:
+    values = (vars(env).get(name, getattr(type(env), name, None)) for name in LIMITS)
+    return next((value for value in values if isinstance(value, int) and value > 0), None)
+
+
+def _warn_of_statistics(env: Env, name: str) -> None:
+    for layer in _layers(env):
+        if any(attribute in vars(layer) for attribute in STATISTICS):
+            warnings.warn(
+                f"environment {name}: its wrapper {type(layer).__name__} normalises by running "
+                "statistics, which start anew wherever the environment is made: what agents see "
+                "or earn here is not on the scale of the data",
+                stacklevel=3,
+            )
+
+
+class _Borrowed(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment of the caller's, which stays open."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class _BorrowedVector(VectorWrapper[Any, Any, Any, Any, Any]):
+    """A vector environment of the caller's, which stays open."""
+
+    def close(self, **kwargs: Any) -> None:
+        """Do nothing."""
+
+
+def _spec_of(env: str | EnvSpec) -> EnvSpec:
+    """The specification, with today's modules and without wrappers that cannot be made again.
+
+    Raises:
+        UserError: no such environment, or a wrapper that cannot be made again and may change it.
+    """
+    spec = environment_spec(env) if isinstance(env, str) else env
+    wrappers = [replace(w, entry_point=_moved(w.entry_point)) for w in spec.additional_wrappers]
+    kept = tuple(wrapper for wrapper in wrappers if _can_be_made(wrapper, spec))
+    moved = {name: _moved(getattr(spec, name)) for name in ("entry_point", "vector_entry_point")}
+    return replace(spec, additional_wrappers=kept, **moved)
+
+
+def _moved(entry_point: Any) -> Any:
+    if not isinstance(entry_point, str):
+        return entry_point
+    return next((entry_point.replace(a, b) for a, b in MOVED.items() if a in entry_point), entry_point)
+
+
+def _can_be_made(wrapper: WrapperSpec, spec: EnvSpec) -> bool:
+    """Whether Gymnasium can make a wrapper again; without a recorder the environment is the same."""
+    try:
+        load_env_creator(wrapper.entry_point)
+        reason = "its arguments were not recorded" if wrapper.kwargs is None else None
+    except Exception as error:
+        reason = one_line(error)
+    if reason is None:
+        return True
+    said = f"environment {spec.id!r}: its wrapper {wrapper.name} ({wrapper.entry_point}) cannot be "
+    if wrapper.name not in RECORDERS:
+        raise UserError(f"{said}made again ({reason}); give another environment with --env")
+    warnings.warn(f"{said}made again ({reason}) and is left out: it only records", stacklevel=4)
+    return False
+
+
+def _has_vector_form(spec: EnvSpec) -> bool:
+    """Whether an environment is one of ours that steps in batches.
+
+    Other people's vector environments start their episodes as they like, not as we seed them.
+    """
+    entry_point = spec.vector_entry_point
+    ours = isinstance(entry_point, str) and entry_point.startswith("aaren_rl.")
+    return ours and spec.max_episode_steps is None and not spec.additional_wrappers
+
+
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """Keep quiet about deprecated words in Gymnasium's own MuJoCo models.
+
+    MuJoCo prints such a warning for every environment, and logs it in the working directory.
+    """
+    previous = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(
+        lambda text: None if "deprecated" in text else warnings.warn(text, stacklevel=2)
+    )
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(previous)

@@ -1,0 +1,194 @@
+"""Episodes of an agent in its environment."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from aaren_rl.agents import Agent, Mode, Policy
+from aaren_rl.data.spaces import flatten_batch
+from aaren_rl.envs.check import check_environment, single_spaces
+from aaren_rl.envs.loop import Actor, Step, autoreset_mode, play
+from aaren_rl.envs.make import Env, EnvLike, describe, make_vector_env, time_limit
+from aaren_rl.errors import UserError
+
+PolicyMaker = Callable[[int, float | None, Mode | None], Policy]
+"""Makes a policy for a number of environments, a target return and a mode, as `Agent.policy`."""
+LARGEST_BATCH = 16  # environments that step together unless the caller says otherwise
+LONGEST_EPISODE = 1000
+"""Steps after which episodes are cut in an environment that names no time limit."""
+GIVE_UP = 100_000
+"""Steps after which that is an error in environments that restart by themselves."""
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What came of acting in `episodes` episodes.
+
+    Attributes:
+        returns: float64 `[episodes]`, undiscounted.
+        lengths: int64 `[episodes]`, steps.
+        policy_seconds: time spent choosing actions.
+        environment_seconds: time spent in the environments.
+        vector_steps: how often a batch of actions was chosen.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    policy_seconds: float
+    environment_seconds: float
+    vector_steps: int
+
+
+def rollout(
+    agent: Agent,
+    env: EnvLike,
+    *,
+    episodes: int,
+    target_return: float | None = None,
+    mode: Mode | None = None,
+    seed: int = 0,
+    num_envs: int | None = None,
+    asynchronous: bool = False,
+    on_step: Callable[[], None] | None = None,
+    make_policy: PolicyMaker | None = None,
+    recorder: Callable[[Step], None] | None = None,
+) -> Episodes:
+    """Act for a number of whole episodes; episode i is seeded with `seed + i`.
+
+    Episodes are handed out and seeded as `aaren_rl.envs.play` says. Where the environment names no
+    time limit they are cut after `LONGEST_EPISODE` steps, with a warning.
+
+    Args:
+        agent: who acts.
+        env: where; see `aaren_rl.envs.make_vector_env`.
+        episodes: how many.
+        target_return: the return to ask for; the agent's own target when `None`.
+        mode: see `Agent.policy`.
+        seed: of the first episode.
+        num_envs: environments that step together.
+        asynchronous: each environment in a process of its own.
+        on_step: called after each step; may raise to stop.
+        make_policy: makes what acts in the agent's place; `agent.policy` when `None`.
+        recorder: gets every step with its observations, actions and rewards.
+
+    Raises:
+        UserError: when the environment cannot be made, does not fit the agent or fails, or its
+            rewards are not finite.
+    """
+    returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=np.int64)
+    policy_seconds = environment_seconds = 0.0
+    steps = 0
+    how = (episodes, target_return, mode, seed, num_envs, asynchronous, make_policy)
+    with closing(_steps(agent, env, *how)) as played:
+        for step in played:
+            live = step.episodes >= 0
+            returns[step.episodes[live]] += step.rewards[live]
+            lengths[step.episodes[live]] += 1
+            policy_seconds += step.policy_seconds
+            environment_seconds += step.environment_seconds
+            steps += 1
+            if recorder is not None:
+                recorder(step)
+            if on_step is not None:
+                on_step()
+    if not np.isfinite(returns).all():
+        raise UserError(f"environment {describe(env)}: the rewards' sums are not finite")
+    return Episodes(returns, lengths, policy_seconds, environment_seconds, steps)
+
+
+def seconds_per_step(
+    agent: Agent,
+    env: EnvLike,
+    *,
+    episodes: int,
+    target_return: float | None = None,
+    mode: Mode | None = None,
+    seed: int = 0,
+    num_envs: int | None = None,
+    steps: int = 20,
+) -> float:
+    """Time of one step of acting, all environments together, in seconds.
+
+    Args:
+        agent: who acts. It is left in evaluation mode.
+        env: where, and so on: as for `rollout`.
+        episodes: as for `rollout`.
+        target_return: as for `rollout`.
+        mode: as for `rollout`.
+        seed: as for `rollout`.
+        num_envs: as for `rollout`.
+        steps: steps that are timed, after a first one that is not.
+
+    Raises:
+        UserError: as `rollout`.
+    """
+    how = (episodes, target_return, mode, seed, num_envs, False, None)
+    with closing(_steps(agent, env, *how)) as played:
+        spent = [s.policy_seconds + s.environment_seconds for s in itertools.islice(played, steps)]
+    timed = spent[1:] or spent
+    return sum(timed) / len(timed)
+
+
+def _steps(
+    agent: Agent,
+    env: EnvLike,
+    episodes: int,
+    target_return: float | None,
+    mode: Mode | None,
+    seed: int,
+    num_envs: int | None,
+    asynchronous: bool,
+    make_policy: PolicyMaker | None,
+) -> Generator[Step, None, None]:
+    """The steps of `rollout`; closes the environments at the end."""
+    size = min(episodes, num_envs or LARGEST_BATCH)
+    vector = make_vector_env(env, size, asynchronous=asynchronous)
+    try:
+        check_environment(vector, agent.spec.observation_space, agent.spec.action_space)
+        check_length(agent, vector)
+        policy = (make_policy or agent.policy)(vector.num_envs, target_return, mode)
+        actor = fitted(policy, vector)
+        limit = None
+        if time_limit(vector) is None:
+            by_hand = autoreset_mode(vector) is AutoresetMode.DISABLED
+            limit = LONGEST_EPISODE if by_hand else GIVE_UP
+        yield from play(actor, vector, episodes=episodes, seed=seed, limit=limit)
+    finally:
+        vector.close()
+
+
+def check_length(agent: Agent, env: Env | VectorEnv[Any, Any, Any]) -> None:
+    """Raise `UserError` when the environment's time limit is beyond the agent's horizon."""
+    limit = time_limit(env)
+    if limit is not None:
+        agent.check_horizon(limit, f"an episode of {describe(env)}")
+
+
+def fitted(policy: Policy, env: Env | VectorEnv[Any, Any, Any]) -> Actor:
+    """The policy, which is shown flattened what the environment gives in parts or as a choice.
+
+    Data hold such observations flattened, in the order of `gymnasium.spaces.flatten`.
+    """
+    space, _ = single_spaces(env)
+    return policy if isinstance(space, spaces.Box) else _Flattened(policy, space)
+
+
+class _Flattened:
+    """See `fitted`; `space` is that of one environment's observations."""
+
+    def __init__(self, policy: Policy, space: spaces.Space[Any]) -> None:
+        self.policy, self.space = policy, space
+
+    def act(
+        self, observations: Any, rewards: np.ndarray | None = None, dones: np.ndarray | None = None
+    ) -> np.ndarray:
+        """See `Policy.act`."""
+        return self.policy.act(flatten_batch(self.space, observations), rewards, dones)

@@ -1,0 +1,148 @@
+"""The paper's robots in one table: environment, usual target return, D4RL's reference scores.
+
+The table counts for data whose name *and* environment are a robot's. A name alone is not enough:
+`hopper` is also a task of DeepMind Control and of Bullet, with other physics and other returns.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from dataclasses import dataclass
+
+from gymnasium.envs.registration import EnvSpec
+
+
+@dataclass(frozen=True)
+class Robot:
+    """One of Gymnasium's MuJoCo robots.
+
+    Attributes:
+        name: as D4RL calls it.
+        environment: Gymnasium id of the environment to act in.
+        target_return: the return that agents are usually asked for.
+        reference_scores: returns that count as 0 and 100, the same for D4RL's v0 to v2
+            (`d4rl/infos.py`).
+        observation_sizes: lengths of an observation, in the variants of the environment.
+        action_size: length of an action.
+        expert_target: the return to ask for on data with expert episodes, where it differs.
+    """
+
+    name: str
+    environment: str
+    target_return: float
+    reference_scores: tuple[float, float]
+    observation_sizes: tuple[int, ...]
+    action_size: int
+    expert_target: float | None = None
+
+    def target_for(self, dataset: str) -> float:
+        """The return that agents are usually asked for on a dataset of this name."""
+        if self.expert_target is not None and "expert" in words(dataset):
+            return self.expert_target
+        return self.target_return
+
+
+ROBOTS = {
+    robot.name: robot
+    for robot in (
+        Robot("hopper", "Hopper-v5", 3600.0, (-20.272305, 3234.3), (11, 12), 3),
+        Robot("halfcheetah", "HalfCheetah-v5", 6000.0, (-280.178953, 12135.0), (17, 18), 6, 12e3),
+        Robot("walker2d", "Walker2d-v5", 5000.0, (1.629008, 4592.3), (17, 18), 6),
+        Robot("ant", "Ant-v5", 6000.0, (-325.6, 3879.7), (27, 29, 105, 107, 111, 113), 8),
+    )
+}
+OTHER_PHYSICS = {"bullet", "dmcontrol", "dmc", "dm", "brax", "robosuite"}
+"""Words of a dataset's name for simulators that have robots of the same names."""
+QUALITIES = re.compile(r"random|medium|expert|replay|full|simple|small|human|mixed|v?\d+")
+"""What may stand behind a robot's name in one component of a dataset's name."""
+ENTRY_POINTS = ("gymnasium.envs.mujoco.", "aaren_rl.envs.")
+OTHER_REWARDS = ("reward", "cost", "xml_file")
+"""Parts of the names of options and wrappers with which an environment pays otherwise."""
+
+
+def words(name: str) -> list[str]:
+    """The lower-case words of a name: `D4RL/hopper/medium-v2` -> d4rl, hopper, medium, v2."""
+    return re.split(r"[^a-z0-9]+", name.lower())
+
+
+def robot_named(name: str) -> Robot | None:
+    """The robot that a dataset's, environment's or file's name is about, or None.
+
+    Understands `hopper`, `hopper-medium-v2`, `mujoco-zoo/hopper/medium-v0`, `hopper_medium-v2`,
+    `Hopper-v5`, but not `grass-hopper` or `hopper-hop`: the robot comes first in one component of
+    the name, and only words for qualities and versions follow it there.
+    """
+    if OTHER_PHYSICS & set(words(name)):
+        return None
+    for component in re.split(r"[/:\\]", name.partition("?")[0]):
+        first, *rest = words(component)
+        if first in ROBOTS and all(QUALITIES.fullmatch(word) for word in rest):
+            return ROBOTS[first]
+    return None
+
+
+def robot_of(
+    name: str,
+    environment: EnvSpec | None = None,
+    sizes: tuple[int, int] | None = None,
+) -> Robot | None:
+    """The robot that a dataset is about, or None when its environment is another one.
+
+    Args:
+        name: the dataset's name.
+        environment: where the data come from or the agent acts, if that is known.
+        sizes: lengths of an observation and of an action; looked at when the environment is
+            not known.
+    """
+    robot = robot_named(name)
+    if robot is None:
+        return None
+    if environment is not None:
+        fits = is_robot_environment(robot, environment)
+    else:
+        fits = sizes is None or (
+            sizes[0] in robot.observation_sizes and sizes[1] == robot.action_size
+        )
+    return robot if fits else None
+
+
+def is_robot_environment(robot: Robot, environment: EnvSpec) -> bool:
+    """Whether an environment is Gymnasium's, or ours with hidden velocities, for this robot.
+
+    Options and wrappers that change the rewards or the robot make it another environment.
+    """
+    entry_point = environment.entry_point
+    changed = [*environment.kwargs, *(w.name for w in environment.additional_wrappers)]
+    return (
+        isinstance(entry_point, str)
+        and entry_point.startswith(ENTRY_POINTS)
+        and environment.name.lower().endswith(robot.name)
+        and not any(part in text.lower() for text in changed for part in OTHER_REWARDS)
+    )
+
+
+def reference_scores(
+    name: str,
+    environment: EnvSpec | None = None,
+    sizes: tuple[int, int] | None = None,
+) -> tuple[float, float] | None:
+    """D4RL's returns for 0 and 100 on this dataset, or None; see `robot_of`."""
+    robot = robot_of(name, environment, sizes)
+    return None if robot is None else robot.reference_scores
+
+
+def usable_reference(reference: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Reference scores, or None, with a warning, when no score can be normalised by them."""
+    if reference is None:
+        return None
+    low, high = reference
+    if math.isfinite(low) and math.isfinite(high) and low != high:
+        return reference
+    warnings.warn(
+        f"reference scores {low} and {high} are not two different finite numbers: scores are "
+        "plain returns",
+        stacklevel=2,
+    )
+    return None

@@ -1,0 +1,116 @@
+"""The loop over vector environments: which episodes, in every autoreset mode."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from env_cases import Actor, Endless, Line
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from aaren_rl.envs import make_vector_env, play, recorded_episodes
+from aaren_rl.errors import UserError
+
+
+def lengths_and_returns(steps: Any, episodes: int) -> tuple[list[int], list[float]]:
+    lengths, returns = [0] * episodes, [0.0] * episodes
+    for step in steps:
+        for index, episode in enumerate(step.episodes.tolist()):
+            if episode >= 0:
+                lengths[episode] += 1
+                returns[episode] += float(step.rewards[index])
+    return lengths, returns
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 11])
+def test_every_episode_has_its_seed(num_envs: int) -> None:
+    vector = make_vector_env(Line, num_envs)
+    found = lengths_and_returns(play(Actor(num_envs), vector, episodes=11, seed=50), 11)
+    seeds = range(50, 61)
+    assert found[0] == [1 + seed % 7 for seed in seeds]
+    assert found[1] == [seed * (1.0 + seed % 7) for seed in seeds]
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_environments_that_restart_by_themselves(mode: AutoresetMode) -> None:
+    """Environment j of 3 plays the episodes j, j + 3, ...; the restarting step counts for none."""
+    vector = make_vector_env(SyncVectorEnv([Line] * 3, autoreset_mode=mode), 99)
+    actor = Actor(3)
+    steps = list(play(actor, vector, episodes=8, seed=50))
+    seeds = [50, 51, 52, 150, 151, 152, 250, 251]
+    found = lengths_and_returns(steps, 8)
+    assert found[0] == [1 + seed % 7 for seed in seeds]
+    assert found[1] == [seed * (1.0 + seed % 7) for seed in seeds]
+    for step, starts in zip(steps, actor.starts, strict=True):
+        for index in np.flatnonzero(step.episodes >= 0):
+            assert starts[index] == (step.observations[index, 1] == 0)
+            # What came of the action belongs to the episode in which it was taken.
+            assert step.next_observations[index, 0] == step.observations[index, 0]
+            assert step.next_observations[index, 1] == step.observations[index, 1] + 1
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_recorded_episodes_are_whole_and_in_order(mode: AutoresetMode) -> None:
+    vector = SyncVectorEnv([Line] * 3, autoreset_mode=mode)
+    episodes = list(recorded_episodes(Actor(3), vector, episodes=8, seed=0))
+    assert len(episodes) == 8
+    for episode in episodes:
+        steps = len(episode.rewards)
+        assert steps == 1 + int(episode.rewards[0]) % 7
+        np.testing.assert_array_equal(episode.observations[:, 1], np.arange(steps + 1))
+        assert (episode.terminated, episode.truncated) == (True, False)
+    if mode is AutoresetMode.DISABLED:
+        assert [episode.rewards[0] for episode in episodes] == list(range(8))
+
+
+def test_recording_without_end() -> None:
+    endless = recorded_episodes(Actor(4), make_vector_env(Line, 4), episodes=None, seed=3)
+    first = list(itertools.islice(endless, 20))
+    assert [episode.rewards[0] for episode in first] == list(range(3, 23))
+
+
+def test_episodes_are_cut_at_the_limit() -> None:
+    vector = make_vector_env(Endless, 2)
+    with pytest.warns(UserWarning, match="environment Endless: episodes are cut after 5 steps"):
+        steps = list(play(Actor(2), vector, episodes=3, seed=0, limit=5))
+    assert lengths_and_returns(steps, 3)[0] == [5, 5, 5]
+    assert steps[4].truncations.all()
+    assert not steps[4].terminations.any()
+    vector = SyncVectorEnv([Endless] * 2)
+    with pytest.raises(UserError, match="environment Endless: no end after 5 steps"):
+        list(play(Actor(2), vector, episodes=3, seed=0, limit=5))
+
+
+class Broken(Line):
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        if self.what == "reset":
+            raise RuntimeError("no\nsocket")
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> Any:
+        seen, reward, *rest = super().step(action)
+        if self.what == "step" and self.t == 2:
+            raise AssertionError("simulator died")
+        return seen, float(self.what) if self.what in ("nan", "-inf") else reward, *rest
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("reset", "environment Broken: reset failed: RuntimeError: no socket"),
+        ("step", "environment Broken: .*step.* failed: AssertionError: simulator died"),
+        ("nan", r"reward nan in episode 0 \(seed 50\); a finite number expected"),
+        ("-inf", "reward -inf in episode 0"),
+    ],
+)
+def test_failing_environments_are_named_in_one_line(what: str, said: str) -> None:
+    vector = make_vector_env(lambda: Broken(what), 2)
+    with pytest.raises(UserError, match=said) as caught:
+        list(play(Actor(2), vector, episodes=3, seed=50))
+    assert "\n" not in str(caught.value)

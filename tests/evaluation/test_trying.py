@@ -1,0 +1,157 @@
+"""One step before training: what an environment must give, and how a mistake is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from evaluation_cases import agent_for
+from gymnasium import spaces
+
+from aaren_rl.agents import Agent
+from aaren_rl.envs import agent_space
+from aaren_rl.errors import UserError
+from aaren_rl.evaluation import rollout, try_environment
+
+
+class Good(gym.Env[Any, Any]):
+    observation_space: Any = spaces.Box(-1, 1, (4,), np.float32)
+    action_space: Any = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.t = 0
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        self.t += 1
+        return np.zeros(4, np.float32), 1.0, self.t == 3, False, {}
+
+
+@pytest.fixture(scope="module")
+def agent() -> Agent:
+    return agent_for("CartPole-v1", timestep_embedding="none")
+
+
+def with_step(*result: Any) -> Callable[[], gym.Env[Any, Any]]:
+    return lambda: type("Odd", (Good,), {"step": lambda self, action: result})()
+
+
+def with_reset(reset: Callable[..., Any]) -> Callable[[], gym.Env[Any, Any]]:
+    return lambda: type("Odd", (Good,), {"reset": reset})()
+
+
+SEEN = np.zeros(4, np.float32)
+
+
+@pytest.mark.parametrize("reward", [1, 1.0, np.float32(1), np.array(1.0), True])
+def test_what_is_good_enough(agent: Agent, reward: Any) -> None:
+    agent.train()
+    for env in (Good, Good(), with_step(SEEN, reward, np.array(False), False, {}), "CartPole-v1"):
+        try_environment(env, agent)
+    assert agent.training
+    vector = gym.vector.SyncVectorEnv([Good])
+    try_environment(vector, agent)
+    assert not vector.closed
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        (with_reset(lambda self: (SEEN, {})), r"reset failed: TypeError: .*reset\(seed=.*0\.26"),
+        (with_reset(lambda self, **_: SEEN), r"reset\(seed=.*; got one ndarray"),
+        (with_reset(lambda self, **_: (np.zeros(3), {})), r"reset: observation does not fit Box"),
+        (with_reset(lambda self, **_: ("start", {})), "numbers expected"),
+        (with_reset(lambda self, **_: (SEEN + np.nan, {})), "reset: observation holds nan"),
+        (with_reset(lambda self, **_: 1 / 0), "reset failed: ZeroDivisionError: division by zero"),
+        (with_step(SEEN, 1.0, False, {}), r"step\(action\) must .*0\.26; got 4 values"),
+        (with_step(np.zeros((4, 1)), 1.0, False, False, {}), "step: observation does not fit"),
+        (with_step(SEEN + np.inf, 1.0, False, False, {}), "step: observation holds inf"),
+        (with_step(SEEN, np.nan, False, False, {}), "step: reward nan: a finite number"),
+        (with_step(SEEN, None, False, False, {}), "step: reward None"),
+        (with_step(SEEN, np.ones(2), False, False, {}), "step: reward .*a finite number"),
+        (with_step(SEEN, 1.0, None, False, {}), "step: terminated None: True or False"),
+        (with_step(SEEN, 1.0, False, "no", {}), "step: truncated 'no'"),
+    ],
+)
+def test_mistakes_are_named(agent: Agent, env: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        try_environment(env, agent)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_environment_of_another_kind(agent: Agent) -> None:
+    with pytest.raises(UserError, match=r"observations: .* 3 values"):
+        try_environment("Pendulum-v1", agent)
+    other = type("Other", (Good,), {"action_space": spaces.Discrete(2, start=1)})
+    with pytest.raises(UserError, match=r"actions: .*start=1"):
+        try_environment(other, agent)
+    short = agent_for("CartPole-v1", max_episode_length=499)
+    with pytest.raises(UserError, match="an episode of CartPole-v1 has 500 steps"):
+        try_environment("CartPole-v1", short)
+
+
+PARTS = spaces.Dict(
+    {
+        "goal": spaces.Box(-1, 1, (2,), np.float64),
+        "place": spaces.Tuple((spaces.Discrete(3), spaces.Box(0, 1, (1, 2), np.float32))),
+    }
+)
+
+
+class InParts(Good):
+    observation_space = PARTS
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.t = 0
+        PARTS.seed(seed)
+        return PARTS.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        self.t += 1
+        return PARTS.sample(), 1.0, self.t == 3, False, {}
+
+
+class Choice(InParts):
+    observation_space = spaces.Discrete(7)  # type: ignore[assignment]
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.t = 0
+        return 3, {}
+
+    def step(self, action: Any) -> Any:
+        self.t += 1
+        return 5, 1.0, self.t == 3, False, {}
+
+
+@pytest.mark.parametrize("kind", [InParts, Choice])
+def test_observations_in_parts_are_flattened(kind: Any) -> None:
+    name = f"aaren-rl-tests/{kind.__name__}-v0"
+    if name not in gym.registry:
+        gym.register(name, kind, max_episode_steps=9)
+    flat = agent_space(kind.observation_space)
+    assert flat.shape == (7,)
+    agent = agent_for("CartPole-v1", timestep_embedding="none", observation_space=flat)
+    seen: list[np.ndarray] = []
+    policy = agent.policy
+
+    def watched(*how: Any) -> Any:
+        made = policy(*how)
+        act = made.act
+
+        def see(observations: Any, *rest: Any) -> Any:
+            seen.append(observations)
+            return act(observations, *rest)
+
+        made.act = see  # type: ignore[method-assign]
+        return made
+
+    try_environment(name, agent)
+    played = rollout(agent, name, episodes=3, num_envs=2, make_policy=watched)
+    assert played.lengths.tolist() == [3, 3, 3]
+    first, _ = kind().reset(seed=0)
+    wanted = spaces.flatten(kind.observation_space, first).astype(np.float32)
+    np.testing.assert_array_equal(seen[0][0], wanted)
