@@ -230,6 +230,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda f: (f / "data" / "metadata.json").write_text("{"),
         ["metadata.json", "JSON expected"],
     ),
+    "metadata too deep": (
+        lambda f: (f / "data" / "metadata.json").write_text(100_000 * "["),
+        ["metadata.json", "JSON expected"],
+    ),
     "metadata a list": (
         lambda f: (f / "data" / "metadata.json").write_text("[]"),
         ["metadata.json", "'dataset_id' missing"],

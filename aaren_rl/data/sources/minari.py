@@ -117,7 +117,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file; a Minari dataset has one") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: JSON expected: {one_line(error)}") from error
     missing = [
         key
