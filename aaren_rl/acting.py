@@ -207,6 +207,8 @@ class StepInputs:
         observation_shape: of one environment.
         targets: returns to ask for, `[num_envs]`.
         table: steps after which the timestep table ends; `None` for no end.
+        offset: taken in float64 from each flattened observation, `[observation_size]`; empty for
+            nothing.
 
     Attributes:
         observation: float32 `[num_envs, observation_size]`.
@@ -215,9 +217,14 @@ class StepInputs:
     """
 
     def __init__(
-        self, observation_shape: tuple[int, ...], targets: np.ndarray, table: int | None
+        self,
+        observation_shape: tuple[int, ...],
+        targets: np.ndarray,
+        table: int | None,
+        offset: Sequence[float] = (),
     ) -> None:
         size = len(targets)
+        self._offset = np.reshape(offset, observation_shape) if len(offset) else None
         self.targets = targets
         self.observation = np.zeros((size, int(np.prod(observation_shape))), np.float32)
         self.reward = np.zeros((size, 1))
@@ -239,7 +246,7 @@ class StepInputs:
         array = np.asarray(observations)
         if array.shape != self._shape:
             raise UserError(f"observations must have shape {self._shape}, got {array.shape}")
-        self._as_given[...] = array
+        self._as_given[...] = array if self._offset is None else array - self._offset
         if not _surely_finite(self._flat_observation, self._zeros[0]):
             _check_finite("observations", self.observation)
 

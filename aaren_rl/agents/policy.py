@@ -36,7 +36,9 @@ class AgentPolicy(Policy):
         self._codec, self._device = agent.actions, agent.observation_mean.device
         self._as_actions = agent.as_actions
         shape = agent.spec.observation_space.shape
-        self._inputs = StepInputs(shape, targets, agent.horizon)
+        self._inputs = StepInputs(
+            shape, targets, agent.horizon, agent.spec.observation_offset
+        )
         self._timesteps = np.zeros((len(targets), 1), dtype=np.int64)  # of the next step
         # On the CPU these share the arrays' memory.
         self._observation = torch.from_numpy(self._inputs.observation)

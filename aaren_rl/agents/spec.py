@@ -32,6 +32,9 @@ class AgentSpec:
     """Gymnasium's name of the environment to act in, or its spec as JSON."""
     dataset: str = ""
     """Name of the data that it learned from."""
+    observation_offset: tuple[float, ...] = ()
+    """Taken in float64 from flattened observations before they become float32, one each; empty for
+    nothing. See `TrajectoryDataset.observation_offset`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.observation_space, gym.spaces.Box):
@@ -66,6 +69,7 @@ class AgentSpec:
             "reference_scores": self.reference_scores and list(self.reference_scores),
             "environment": self.environment,
             "dataset": self.dataset,
+            "observation_offset": list(self.observation_offset),
         }
 
     @staticmethod
@@ -83,4 +87,5 @@ class AgentSpec:
             reference_scores=None if reference is None else (reference[0], reference[1]),
             environment=content["environment"],
             dataset=content["dataset"],
+            observation_offset=tuple(content.get("observation_offset", ())),
         )

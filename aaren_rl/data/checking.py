@@ -259,7 +259,7 @@ class _Observations:
         warn_once(
             f"{self._where}: observations: float32 cannot tell the values of column {place} apart "
             f"(near {middle[place]:.10g}); {int(columns.sum())} column(s) are stored less the "
-            "middle of their range, and agents must take the same from what they see"
+            "middle of their range (agents of this library take the same from what they see)"
         )
         return middle
 

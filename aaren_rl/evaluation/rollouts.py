@@ -191,4 +191,5 @@ class _Flattened:
         self, observations: Any, rewards: np.ndarray | None = None, dones: np.ndarray | None = None
     ) -> np.ndarray:
         """See `Policy.act`."""
-        return self.policy.act(flatten_batch(self.space, observations), rewards, dones)
+        flat = flatten_batch(self.space, observations, np.float64)  # the policy makes it float32
+        return self.policy.act(flat, rewards, dones)

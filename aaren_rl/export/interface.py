@@ -29,6 +29,11 @@ def check_exportable(agent: Agent) -> Exportable:
     Raises:
         UserError: for an agent without a state of constant size.
     """
+    if agent.spec.observation_offset:
+        raise UserError(
+            f"{agent.name} cannot be exported: its observations are shifted in float64 before they "
+            "become float32 (`observation_offset`), which an exported step does not do"
+        )
     if isinstance(agent, (DecisionAaren, BehaviorCloning)):
         return agent
     raise UserError(

@@ -278,6 +278,7 @@ def build_agent(
     """A new agent for the dataset's task, with the dataset's statistics."""
     robot = robot_of_dataset(dataset, environment)
     shift, scale = _returns_scale(config, dataset, robot)
+    offset = dataset.observation_offset
     spec = AgentSpec(
         observation_space=agent_space(dataset.observation_space),
         action_space=dataset.action_space,  # type: ignore[arg-type]
@@ -288,6 +289,7 @@ def build_agent(
         reference_scores=reference_scores_of(dataset, environment),
         environment=saved_name(environment),
         dataset=dataset.name,
+        observation_offset=() if offset is None else tuple(offset.tolist()),
     )
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
