@@ -14,6 +14,7 @@ import tyro
 from aaren_rl.data.sources.minari import is_minari_id, local_root
 from aaren_rl.envs.make import environment_spec
 from aaren_rl.errors import UserError
+from aaren_rl.experiments.decode import decode
 
 Quality = Literal["random", "medium", "medium-replay", "medium-expert", "expert"]
 QUALITIES: tuple[Quality, ...] = ("random", "medium", "medium-replay", "medium-expert", "expert")
@@ -154,13 +155,6 @@ class CollectConfig:
         """The inverse of `to_json`.
 
         Raises:
-            UserError: for a field that this version does not know; names `file`.
+            UserError: a field that this version does not know, or of another type; names `file`.
         """
-        lists = ("datasets", "settings")
-        try:
-            fields: dict[str, Any] = {
-                key: tuple(value) if key in lists else value for key, value in content.items()
-            }
-            return CollectConfig(**fields)
-        except TypeError as error:
-            raise UserError(f"{file}: not the config of a collection ({error})") from None
+        return decode(CollectConfig, content, str(file))

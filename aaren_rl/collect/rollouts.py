@@ -15,7 +15,8 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from aaren_rl.data.trajectory import Trajectory
-from aaren_rl.envs import make_vector_env, recorded_episodes
+from aaren_rl.envs import make_vector_env, recorded_episodes, time_limit
+from aaren_rl.evaluation.rollouts import LONGEST_EPISODE
 
 if TYPE_CHECKING:
     from stable_baselines3.common.policies import BasePolicy
@@ -72,10 +73,15 @@ class _Acting:
 def play(
     actor: Actor, environment: EnvSpec | str, *, seed: int, episodes: int | None = None
 ) -> Iterator[Trajectory]:
-    """Whole episodes in the order of their seeds: `seed`, `seed + 1`, ...; `None`: without end."""
+    """Whole episodes in the order of their seeds: `seed`, `seed + 1`, ...; `None`: without end.
+
+    In an environment that names no time limit they are cut after `LONGEST_EPISODE` steps.
+    """
     size = BATCH if episodes is None else min(BATCH, episodes)
     with contextlib.closing(make_vector_env(environment, size)) as vector:
-        yield from recorded_episodes(_Acting(actor), vector, episodes=episodes, seed=seed)
+        limit = None if time_limit(vector) is not None else LONGEST_EPISODE
+        acting = _Acting(actor)
+        yield from recorded_episodes(acting, vector, episodes=episodes, seed=seed, limit=limit)
 
 
 def counted(episodes: Iterable[Trajectory], title: str) -> Iterator[Trajectory]:

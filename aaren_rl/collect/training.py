@@ -42,6 +42,7 @@ from aaren_rl.collect.learner import (
 from aaren_rl.collect.rollouts import actor_of, play, say
 from aaren_rl.data.trajectory import Trajectory
 from aaren_rl.errors import UserError, one_line
+from aaren_rl.experiments.decode import decode
 from aaren_rl.files import read_json, read_tensors, write_bytes, write_json, write_tensors
 from aaren_rl.training.interrupt import Interrupted
 
@@ -63,6 +64,19 @@ class Evaluation:
     step: int
     return_mean: float
     return_std: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What `progress.json` holds.
+
+    Attributes:
+        evaluations: so far; training stands at the last one.
+        counters: of `COUNTERS`, those that the learner has.
+    """
+
+    evaluations: list[Evaluation]
+    counters: dict[str, int | float]
 
 
 class _Stretch(BaseCallback):
@@ -159,9 +173,7 @@ def _save(model: BaseAlgorithm, run: Path, rows: list[Evaluation], start: int) -
     learner = io.BytesIO()
     model.save(learner)
     write_bytes(_learner_file(run, rows[-1].step), learner.getvalue())
-    counters = {key: getattr(model, key) for key in COUNTERS if hasattr(model, key)}
-    progress = {"evaluations": [asdict(row) for row in rows], "counters": counters}
-    write_json(run / PROGRESS_FILE, progress)
+    write_json(run / PROGRESS_FILE, asdict(Progress(rows, _counters(model))))
     _learner_file(run, start).unlink(missing_ok=True)
     buffer = getattr(model, "replay_buffer", None)
     if buffer is not None:
@@ -180,27 +192,21 @@ def _restore(model: BaseAlgorithm, run: Path) -> list[Evaluation]:
         )
     if not file.exists():
         return []
-    progress = read_json(file)
-    try:
-        rows = [
-            Evaluation(int(row["step"]), float(row["return_mean"]), float(row["return_std"]))
-            for row in progress["evaluations"]
-        ]
-        counters = {
-            key: type(getattr(model, key))(progress["counters"][key])
-            for key in COUNTERS
-            if hasattr(model, key)
-        }
-        learner = _learner_file(run, rows[-1].step)
-    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{file}: not the progress of a collection ({error!r})") from None
-    _load_learner(model, learner)
+    progress = decode(Progress, read_json(file), str(file))
+    rows, counters = progress.evaluations, progress.counters
+    if not rows or counters.keys() != _counters(model).keys():
+        raise UserError(f"{file}: not the progress of this collection")
+    _load_learner(model, _learner_file(run, rows[-1].step))
     for key, value in {"num_timesteps": rows[-1].step, **counters}.items():
         setattr(model, key, value)
     if hasattr(model, "replay_buffer"):
         for steps in _history(model, run, rows[-1].step):
             _fill(model, steps)
     return rows
+
+
+def _counters(model: BaseAlgorithm) -> dict[str, int | float]:
+    return {key: getattr(model, key) for key in COUNTERS if hasattr(model, key)}
 
 
 def _load_learner(model: BaseAlgorithm, file: Path) -> None:

@@ -302,13 +302,37 @@ def _spec_of(env: str | EnvSpec) -> EnvSpec:
     """The specification, with today's modules and without wrappers that cannot be made again.
 
     Raises:
-        UserError: no such environment, or a wrapper that cannot be made again and may change it.
+        UserError: no such environment, an entry point that is no environment, or a wrapper that
+            cannot be made again and may change it.
     """
     spec = environment_spec(env) if isinstance(env, str) else env
     wrappers = [replace(w, entry_point=_moved(w.entry_point)) for w in spec.additional_wrappers]
     kept = tuple(wrapper for wrapper in wrappers if _can_be_made(wrapper, spec))
     moved = {name: _moved(getattr(spec, name)) for name in ("entry_point", "vector_entry_point")}
-    return replace(spec, additional_wrappers=kept, **moved)
+    spec = replace(spec, additional_wrappers=kept, **moved)
+    for name, kind in (("entry_point", gymnasium.Env), ("vector_entry_point", VectorEnv)):
+        _check_entry_point(spec, name, kind)
+    return spec
+
+
+def _check_entry_point(spec: EnvSpec, name: str, kind: type) -> None:
+    """Refuse a name that is neither a registered environment's nor a class of this kind.
+
+    Datasets and runs hold specifications, and Gymnasium would call whatever they name.
+    """
+    entry = getattr(spec, name)
+    registered = gymnasium.registry.get(spec.id)
+    if not isinstance(entry, str) or (registered and getattr(registered, name) == entry):
+        return
+    try:
+        made = load_env_creator(entry)
+    except Exception:  # which Gymnasium will say when it makes the environment
+        return
+    if not (isinstance(made, type) and issubclass(made, kind)):
+        raise UserError(
+            f"environment {spec.id!r}: its {name} {entry} is no {kind.__name__}; import the module "
+            f"that registers it with --env module:{spec.id}"
+        )
 
 
 def _moved(entry_point: Any) -> Any:
@@ -320,8 +344,10 @@ def _moved(entry_point: Any) -> Any:
 def _can_be_made(wrapper: WrapperSpec, spec: EnvSpec) -> bool:
     """Whether Gymnasium can make a wrapper again; without a recorder the environment is the same."""
     try:
-        load_env_creator(wrapper.entry_point)
+        made = load_env_creator(wrapper.entry_point)
         reason = "its arguments were not recorded" if wrapper.kwargs is None else None
+        if not (isinstance(made, type) and issubclass(made, gymnasium.Wrapper)):
+            reason = "it is no gymnasium.Wrapper"
     except Exception as error:
         reason = one_line(error)
     if reason is None:

@@ -44,7 +44,7 @@ def read_yaml(file: Path) -> Any:
         return yaml.load(file.read_text(), Loader=_Loader)  # a safe one
     except FileNotFoundError:
         raise UserError(f"{file}: no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{file}: not readable as YAML ({error})") from None
 
 

@@ -125,6 +125,11 @@ def test_damaged_checkpoints_are_refused_in_one_line(
             save({name: torch.zeros(384) for name in FIELDS}),
             save({name: torch.zeros((), dtype=torch.bfloat16) for name in FIELDS}),
         ],
+        "config.json": [
+            b"[]",
+            b'{"environment": 3}',
+            b'{"environment": "CartPole-v1", "seed": "1"}',
+        ],
         "references.json": [b"[]", b'{"random": [1]}', b'{"random": NaN}'],
     }
     config = dataclasses.replace(

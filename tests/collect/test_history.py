@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import gymnasium
@@ -12,8 +13,10 @@ from gymnasium import spaces
 
 from aaren_rl.collect import training
 from aaren_rl.collect.learner import FIELDS, Recorder, make_learner
+from aaren_rl.collect.rollouts import play
 from aaren_rl.collect.training import history_episodes
 from aaren_rl.envs.make import environment_spec, make_env
+from aaren_rl.evaluation.rollouts import LONGEST_EPISODE
 from aaren_rl.files import read_tensors
 
 
@@ -50,6 +53,14 @@ def test_steps_are_copied_and_the_open_episode_is_cut() -> None:
     assert np.flatnonzero(taken["truncations"]).tolist() == [7]
     recorder.step(1)
     assert recorder.take()["observations"].tolist() == [[3]]
+
+
+def test_episodes_without_a_time_limit_are_cut() -> None:
+    spec = dataclasses.replace(gymnasium.spec("Pendulum-v1"), max_episode_steps=None)
+    with pytest.warns(UserWarning, match="names no time limit"):
+        [episode] = play(lambda seen: np.zeros((len(seen), 1), "f4"), spec, seed=0, episodes=1)
+    assert len(episode.rewards) == LONGEST_EPISODE
+    assert (episode.terminated, episode.truncated) == (False, True)
 
 
 @pytest.mark.parametrize("kind", ["ppo", "dqn", "sac"])

@@ -333,6 +333,20 @@ def test_wrappers_that_cannot_be_made_again() -> None:
             make_vector_env(replace(spec, additional_wrappers=(wrapper,)), 2)
 
 
+def test_specifications_call_environments_and_wrappers_alone(tmp_path: Path) -> None:
+    """They come from datasets' files, too, and Gymnasium calls whatever they name."""
+    made = tmp_path / "made"
+    planted: Any = {"entry_point": "os:system", "kwargs": {"command": f"touch {made}"}}
+    spec = gymnasium.spec("Pendulum-v1")
+    with pytest.raises(UserError, match=r"entry_point os:system is no Env; .*module:Pendulum-v1"):
+        make_env(replace(spec, **planted))
+    with pytest.raises(UserError, match="vector_entry_point os:system is no VectorEnv"):
+        make_vector_env(replace(spec, vector_entry_point="os:system"), 2)
+    with pytest.raises(UserError, match=r"it is no gymnasium\.Wrapper"):
+        make_env(replace(spec, additional_wrappers=(WrapperSpec("Clip", **planted),)))
+    assert not made.exists()
+
+
 def test_running_statistics_are_warned_of() -> None:
     wrapper = WrapperSpec(
         "NormalizeObservation", "gymnasium.wrappers:NormalizeObservation", {"epsilon": 1e-8}

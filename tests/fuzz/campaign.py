@@ -13,8 +13,10 @@ import argparse
 import collections
 import contextlib
 import hashlib
+import importlib
 import json
 import os
+import pkgutil
 import re
 import resource
 import shutil
@@ -340,11 +342,13 @@ def checksums(folder: Path) -> dict[str, str]:
 
 def warm_up() -> None:
     """Import what the commands import, so that children begin at once."""
-    import importlib
+    import aaren_rl
 
-    for name in ("aaren_rl.cli", "stable_baselines3", "onnxruntime", "matplotlib.pyplot", "minari"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+    own = [module.name for module in pkgutil.walk_packages(aaren_rl.__path__, "aaren_rl.")]
+    for name in (*own, "stable_baselines3", "onnxruntime", "matplotlib.pyplot", "minari"):
+        if name != "aaren_rl.__main__":
+            with contextlib.suppress(Exception):  # some need what is not installed
+                importlib.import_module(name)
     import torch
 
     torch.set_num_threads(1)

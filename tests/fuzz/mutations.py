@@ -74,8 +74,6 @@ def tree(random: Random, content: Any) -> tuple[Any, str]:
     kind = random.choice(["value", "value", "delete", "wrap", "text", "add", "deep", "number"])
     if isinstance(value, str) and value.startswith("{") and random.random() < 0.8:
         inner, what = tree(random, json.loads(value))  # JSON in JSON: spaces, specifications
-        if isinstance(inner, dict) and "entry_point" in inner and random.random() < 0.3:
-            inner |= {"entry_point": "os:system", "kwargs": {"command": COMMAND}}
         parent[key] = json.dumps(inner)
         return content, f"{place}, inside: {what}"
     if kind == "delete":
@@ -107,7 +105,13 @@ def _places(content: Any) -> list[tuple[Any, ...]]:
 
 def json_file(random: Random, path: Path) -> str:
     """Change the structure of a JSON file."""
-    content, what = tree(random, json.loads(path.read_text()))
+    content = json.loads(path.read_text())
+    if isinstance(content, dict) and "env_spec" in content and random.random() < 0.05:
+        planted = {"entry_point": "os:system", "kwargs": {"command": COMMAND}}
+        content["env_spec"] = json.dumps({**json.loads(content["env_spec"]), **planted})
+        what = "an entry point planted"
+    else:
+        content, what = tree(random, content)
     path.write_text(_json(content))
     return what
 

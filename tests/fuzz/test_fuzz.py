@@ -25,7 +25,6 @@ def test_files_made_wrong() -> None:
         end = time.monotonic() + SECONDS
         numbers = itertools.takewhile(lambda _: time.monotonic() < end, itertools.count())
         run(numbers, base, scratch, 1, told.append)
-    assert {case.code for case in told} <= {0, 2}
     assert len(told) >= 10
     bad = [f"{case.number}, {case.target}: {case.problems}" for case in told if case.problems]
     assert not bad, "\n".join([*bad, "see `python tests/fuzz/campaign.py --only NUMBER`"])

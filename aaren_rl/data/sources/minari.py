@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 import ssl
 import urllib.error
@@ -137,7 +138,16 @@ def _reference_scores(
     if lowest is None or highest is None:
         sizes = flat_size(dataset.observation_space), flat_size(dataset.action_space)
         return reference_scores(metadata["dataset_id"], env_spec, sizes)
-    return float(lowest), float(highest)
+    try:
+        scores = float(lowest), float(highest)
+    except (TypeError, ValueError, OverflowError):
+        scores = math.nan, math.nan
+    if not all(map(math.isfinite, scores)):
+        raise UserError(
+            f"dataset {metadata['dataset_id']}: ref_min_score and ref_max_score: finite numbers "
+            f"expected, got {lowest!r:.80} and {highest!r:.80}"
+        )
+    return scores
 
 
 def _hdf5_episodes(path: Path, dataset: minari.MinariDataset) -> Iterator[Trajectory]:
