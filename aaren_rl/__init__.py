@@ -13,14 +13,32 @@ if TYPE_CHECKING:
     from aaren_rl.agents import load_agent
     from aaren_rl.data import TrajectoryDataset, load_dataset, register_source
     from aaren_rl.evaluation import evaluate
-    from aaren_rl.training import train
+    from aaren_rl.training import (
+        Callback,
+        CSVLogger,
+        Logger,
+        MLflowLogger,
+        StopTraining,
+        TensorBoardLogger,
+        WandbLogger,
+        register_logger,
+        train,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
+    "CSVLogger",
+    "Callback",
+    "Logger",
+    "MLflowLogger",
+    "StopTraining",
+    "TensorBoardLogger",
     "TrajectoryDataset",
+    "WandbLogger",
     "evaluate",
     "load_agent",
     "load_dataset",
+    "register_logger",
     "register_source",
     "train",
 ]

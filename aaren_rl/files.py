@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from aaren_rl.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+CHECKSUMS = "sha256"  # a card's entry with the checksums of files beside it, by name
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -94,6 +97,55 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
+
+
+def write_card(
+    path: Path, content: dict[str, Any], files: Sequence[str], *, itself: bool = True
+) -> None:
+    """Write a JSON object that holds the checksums of files beside it.
+
+    Args:
+        path: the card.
+        content: JSON values.
+        files: names of files in the card's folder, written before it.
+        itself: whether it holds a checksum of its own content too; without, it may be edited.
+    """
+    sums = {name: _sha256((path.parent / name).read_bytes()) for name in files}
+    if itself:
+        sums[path.name] = _sha256(json.dumps(content).encode())
+    write_json(path, {**content, CHECKSUMS: sums})
+
+
+def read_card(path: Path) -> Any:
+    """Read what `write_card` wrote, without the checksums; JSON without them is not checked.
+
+    Raises:
+        UserError: when the card or a file beside it is missing or not as it was written; names it.
+    """
+    content = read_json(path)
+    sums = content.pop(CHECKSUMS, {}) if isinstance(content, dict) else {}
+    if not isinstance(sums, dict):
+        raise UserError(f"{path}: {CHECKSUMS}: a JSON object expected")
+    for name, expected in sums.items():
+        file = path.parent / name
+        try:
+            found = json.dumps(content).encode() if name == path.name else file.read_bytes()
+        except FileNotFoundError:
+            raise UserError(f"{file}: no such file") from None
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+        if _sha256(found) != expected:
+            if file.suffix == ".safetensors":
+                read_tensors(file)  # says what is wrong with a truncated one
+            raise UserError(
+                f"{file}: damaged: it does not match its SHA-256 checksum in {path.name} "
+                f"(a file that was edited on purpose is taken without the entry {CHECKSUMS!r})"
+            )
+    return content
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -190,7 +190,7 @@ def make_contender(
         "device": "cpu",
     }
     if name in get_args(OurName):
-        config = TrainConfig(agent=name, **common)  # type: ignore[arg-type]
+        config = TrainConfig(agent=name, **common)
     else:
         config = corl_config(name, dataset, common)
     config.check()

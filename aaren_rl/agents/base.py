@@ -19,7 +19,7 @@ from aaren_rl.agents.config import AgentConfig, Condition, Mode
 from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.data.sampling import Batch
 from aaren_rl.errors import UserError
-from aaren_rl.files import write_json, write_tensors
+from aaren_rl.files import write_card, write_tensors
 from aaren_rl.layers import ENCODERS, HEADS, MIXERS, SequenceState, make_head
 from aaren_rl.registry import Registry
 
@@ -287,7 +287,7 @@ class Agent(nn.Module, ABC):
             "config": self.config.to_json(),
             "spec": self.spec.to_json(),
         }
-        write_json(folder / CARD_FILE, card)
+        write_card(folder / CARD_FILE, card, [WEIGHTS_FILE], itself=False)
 
 
 AGENTS: Registry[type[Agent]] = Registry("agent")

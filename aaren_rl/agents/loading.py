@@ -20,7 +20,7 @@ from aaren_rl.agents.base import (
 from aaren_rl.agents.config import AgentConfig
 from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.errors import UserError
-from aaren_rl.files import read_json, read_tensors
+from aaren_rl.files import read_card, read_tensors
 from aaren_rl.registry import load_plugins
 
 __all__ = ["AGENTS", "load_agent"]
@@ -53,7 +53,7 @@ def load_agent(folder: Path | str, device: str = "cpu") -> Agent:
     """
     folder = Path(folder)
     card_file = folder / CARD_FILE
-    card = read_json(card_file)
+    card = read_card(card_file)
     try:
         if card["format"] != FORMAT:
             raise UserError(f"format {card['format']}, this version reads {FORMAT}")

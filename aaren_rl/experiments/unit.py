@@ -26,7 +26,7 @@ from aaren_rl.files import locked, probe_folder, read_json, write_json
 from aaren_rl.registry import load_plugins
 from aaren_rl.training import Interrupted, TrainConfig, train
 from aaren_rl.training.run import MAY_CHANGE, SUMMARY_FILE, load_data
-from aaren_rl.training.trainer import kept_folder
+from aaren_rl.training.run_folder import RunFolder
 
 T = TypeVar("T")
 RESULT_FILE, LOG_FILE = "result.json", "log.txt"
@@ -169,7 +169,7 @@ def _work(unit: Unit) -> None:
     _forget_peak()
     config = unit.config
     train(config)
-    agents = {n: load_agent(kept_folder(unit.folder, n)) for n in config.kept_updates}
+    agents = {n: load_agent(RunFolder(unit.folder).kept(n)) for n in config.kept_updates}
     rows = _rows(unit, agents)
     costs = [_cost(unit, agents[max(agents)], mode) for mode in unit.modes]
     result = {

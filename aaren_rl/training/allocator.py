@@ -12,8 +12,9 @@ def keep_freed_memory() -> bool:
     """Let the C allocator keep what is freed, as GPU allocators do; False where it cannot.
 
     By default glibc gives freed megabytes back to the kernel, which must zero them page by page
-    at the next allocation: several thousand page faults an update of 64 x 20 steps, a tenth to a
-    fifth of its time. For the whole process, and harmless: what is kept is used again.
+    at the next allocation. With the default agent and batch an update took 89.5 ms of CPU time
+    instead of 101.9 (median of 17 turns of two processes, one thread). For the whole process, and
+    harmless: what is kept is used again.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

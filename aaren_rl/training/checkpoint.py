@@ -10,18 +10,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aaren_rl.agents import Agent
-from aaren_rl.errors import UserError
+from aaren_rl.agents.base import CARD_FILE, WEIGHTS_FILE
+from aaren_rl.errors import UserError, one_line
 from aaren_rl.files import (
-    read_json,
+    read_card,
     read_tensors,
     recover_folder,
     replace_folder,
-    write_json,
+    write_card,
     write_tensors,
 )
+from aaren_rl.records import finite
 
 TENSORS_FILE, PROGRESS_FILE = "training.safetensors", "training.json"
 
@@ -34,29 +36,62 @@ def save_checkpoint(
     Args:
         folder: such as `RUN/last`.
         agent: saved as `Agent.save` does, so that the folder is also an agent to load.
-        progress: JSON values.
+        progress: JSON values; NaN and infinities are written as null.
         tensors: what else must survive.
     """
     new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    agent.save(new)
-    if tensors:
-        write_tensors(new / TENSORS_FILE, tensors)
-    write_json(new / PROGRESS_FILE, progress)
+    try:
+        agent.save(new)
+        files = [WEIGHTS_FILE, CARD_FILE]
+        if tensors:
+            write_tensors(new / TENSORS_FILE, tensors)
+            files.append(TENSORS_FILE)
+        write_card(new / PROGRESS_FILE, finite(progress), files)
+    except Exception:  # such as a full disk: leave nothing behind that takes up room
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     replace_folder(new, folder)
 
 
 def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
     """Read a checkpoint: the folder that holds it, its progress and its tensors.
 
+    Files are compared with their checksums, which checkpoints of older versions do not have.
+
     Raises:
-        UserError: when there is none, or it is broken.
+        UserError: when there is none, or it is broken or damaged; names the file.
     """
+    found, progress = load_progress(folder)
+    return found, progress, read_tensors(found / TENSORS_FILE)
+
+
+def load_progress(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """As `load_checkpoint`, without the tensors."""
     found = recover_folder(folder)
     if not found.is_dir():
         raise UserError(f"{folder}: no checkpoint to resume from")
-    return found, read_json(found / PROGRESS_FILE), read_tensors(found / TENSORS_FILE)
+    return found, read_card(found / PROGRESS_FILE)
+
+
+def load_weights(agent: nn.Module, folder: Path) -> None:
+    """Give an agent the weights that another one of its shape was saved with.
+
+    Raises:
+        UserError: for a file that is missing or broken, or weights that do not fit; names it.
+    """
+    file = folder / WEIGHTS_FILE
+    try:
+        agent.load_state_dict(read_tensors(file))
+    except RuntimeError as error:
+        raise UserError(f"{file}: does not fit the agent ({one_line(error)})") from None
+
+
+def parameter_names(agent: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """The names of an optimiser's parameters, in the order in which it numbers them."""
+    names = {parameter: name for name, parameter in agent.named_parameters()}
+    return [names[each] for group in optimizer.param_groups for each in group["params"]]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
@@ -82,6 +117,16 @@ def restore_optimizer(
             state.setdefault(index[name], {})[key] = tensor
     content["state"] = state
     optimizer.load_state_dict(content)
+
+
+def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with `prefix` before each name."""
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `with_prefix`, of the tensors whose names begin so."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 def random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:

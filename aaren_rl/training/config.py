@@ -6,12 +6,17 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
 from aaren_rl.agents import AgentConfig, Mode
 from aaren_rl.errors import UserError
+from aaren_rl.records import typed
+from aaren_rl.training.loggers import LOGGERS
+
+if TYPE_CHECKING:
+    from aaren_rl.agents import Agent
 
 AgentName = Literal[
     "decision-aaren",
@@ -35,9 +40,12 @@ class TrainSettings:
         "training": (
             *("sampling", "windows", "batch_size", "batch_steps", "learning_rate", "weight_decay"),
             *("warmup", "schedule", "gradient_clip", "precision", "devices"),
-            *("checkpoint_every", "keep_evaluated", "log_every"),
+            *("init_from", "checkpoint_every", "keep_evaluated", "log_every", "loggers"),
         ),
-        "evaluation": ("evaluate_every", "episodes", "mode", "target_return"),
+        "evaluation": (
+            *("evaluate_every", "episodes", "num_envs", "mode", "target_return"),
+            "on_evaluation_error",
+        ),
     }
     """Boxes of options in the help, below those that are needed most often."""
     dataset: str = "aaren-rl/hopper-small-v0"
@@ -104,13 +112,19 @@ class TrainSettings:
     does), else by the largest absolute return in the data (docs/learning.md)."""
     returns_scale: float | None = None
     """Divide returns-to-go by this number, in place of standardising them."""
-    environment: str | None = None
+    environment: Annotated[str | None, tyro.conf.arg(aliases=("--env",))] = None
     """Gymnasium id to evaluate in; by default the dataset's own; `none` for no evaluation.
     Options go behind it: 'aaren/PassiveTMaze-v0?length=1000&noise=0.5'."""
     evaluate_every: int | None = None
     """Updates between two evaluations; by default a tenth of all."""
     episodes: int = 10
     """Episodes of each evaluation, for each target return."""
+    num_envs: int = 16
+    """Environments that step together in evaluations; 1 for simulators of which only one can run.
+    """
+    on_evaluation_error: Literal["continue", "stop"] = "continue"
+    """When acting fails in an evaluation: report it, record it in summary.json and train on, or
+    stop. The checkpoint is written before in either case."""
     mode: Mode | None = None
     """How to act in evaluations: carry the state, reset it every context length, recompute the
     window or (for the Transformer) slide a cache of the last context. By default carry for Aaren,
@@ -123,6 +137,11 @@ class TrainSettings:
     """The agents of the last so many evaluations are kept, in the run's agents/update-N."""
     log_every: int = 50
     """Updates between two log entries."""
+    loggers: tuple[str, ...] = ("tensorboard",)
+    """Where metrics go: `tensorboard`, `csv`, `wandb`, `mlflow`, or registered ones; any number."""
+    init_from: Path | None = None
+    """Run, checkpoint or saved agent to take the first weights from, with the scales of
+    observations and returns that belong to them; its shape too, unless another is given."""
     model: Annotated[AgentConfig, tyro.conf.arg(name="")] = field(default_factory=AgentConfig)
 
     @property
@@ -146,7 +165,7 @@ class TrainSettings:
         from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK
 
         self.model.check()
-        for name in ("updates", "batch_size", "devices", "episodes", "log_every"):
+        for name in ("updates", "batch_size", "devices", "episodes", "num_envs", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{_flag(name)} must be at least 1, got {getattr(self, name)}")
         if self.episodes > EPISODES_PER_BLOCK:
@@ -181,6 +200,8 @@ class TrainSettings:
             raise UserError(
                 f"--devices ({self.devices}) must divide --batch-size ({self.batch_size})"
             )
+        for name in self.loggers:
+            LOGGERS[name]
 
 
 @dataclass(frozen=True)
@@ -192,14 +213,17 @@ class TrainConfig(TrainSettings):
     --learning-rate 1e-3 --precision bf16 --out runs/first
     """
 
-    agent: AgentName = "decision-aaren"
-    """Which agent to train."""
+    agent: str = "decision-aaren"
+    """Which agent to train: decision-aaren, decision-transformer, decision-lstm, decision-min-gru,
+    behavior-cloning, or a registered one."""
     seed: int = 0
     """Seed of everything random: weights, batches, dropout, evaluation episodes."""
     out: Path | None = None
     """Folder of the run. By default runs/DATASET/AGENT/seed-SEED."""
     resume: bool = False
-    """Go on from the last checkpoint in the run's folder; flags not given are taken from there."""
+    """Go on from the last checkpoint in the run's folder; flags not given are taken from there.
+    With more `--updates` a finished run is trained further: its learning rate goes on at that
+    update of the schedule of the longer run (a cosine rises again where it had already fallen)."""
 
     @property
     def run_folder(self) -> Path:
@@ -209,14 +233,16 @@ class TrainConfig(TrainSettings):
         name = Path(self.dataset).stem if Path(self.dataset).exists() else self.dataset
         return Path("runs") / name / self.agent / f"seed-{self.seed}"
 
-    def check(self) -> None:
-        """Raise `UserError` for a value that cannot work, naming its flag."""
-        from aaren_rl.agents import AGENTS  # here, so that `--help` does not wait for PyTorch
+    def check(self, agent: type[Agent] | None = None) -> None:
+        """Raise `UserError` for a value that cannot work, naming its flag.
 
+        Args:
+            agent: the agent's class; that of the registered name when `None`.
+        """
         super().check()
         if not 0 <= self.seed < 2**32:
             raise UserError(f"--seed must be in [0, 2^32), got {self.seed}")
-        agent = AGENTS[self.agent].make
+        agent = agent or agent_class(self.agent)
         if agent.has_memory and self.mode is not None and self.mode not in agent.modes:
             raise UserError(f"--mode {self.mode}: {self.agent} knows {', '.join(agent.modes)}")
         agent.check_request(self.mode, self.target_return, self.model.condition)
@@ -226,40 +252,66 @@ class TrainConfig(TrainSettings):
         content = dataclasses.asdict(self)
         del content["out"], content["resume"]
         content["target_return"] = list(self.target_return)
+        content["loggers"] = list(self.loggers)
         content["data_cache"] = None if self.data_cache is None else str(self.data_cache)
+        if self.init_from is None:
+            del content["init_from"]  # so that results of before this field still compare equal
+        else:
+            content["init_from"] = str(self.init_from)
         content["model"] = self.model.to_json()
         return content
 
     @staticmethod
     def from_json(content: dict[str, Any], file: Path) -> TrainConfig:
-        """The inverse of `to_json`.
+        """The inverse of `to_json`, also of what older versions wrote.
+
+        Fields that they did not have are as in `BEFORE`, else at their defaults.
 
         Raises:
-            UserError: for a field that this version does not know; names `file`.
+            UserError: for a field that this version does not know, or a value of another type;
+                names `file` and the field.
         """
-        from aaren_rl.agents import AGENTS
-
         try:
-            # What versions without these fields did, so that their runs go on as they began.
-            before = {
-                "keep_unfinished_episode": True,
-                "standardize_returns": False,
-                "windows": "inside",
-            }
-            fields = {**before, **content}
-            entry = AGENTS.get(fields.get("agent", TrainConfig.agent))
-            agent = None if entry is None else entry.make
-            if agent is not None and not agent.has_memory:
-                fields["mode"] = None  # they took any and did nothing with it
-            if agent is not None and not agent.asks_return and fields.get("target_return"):
-                fields["target_return"] = []
+            fields = {**BEFORE, **content}
+            name = fields.get("agent", TrainConfig.agent)
+            if is_agent(name):
+                agent = agent_class(name)
+                if not agent.has_memory:
+                    fields["mode"] = None  # they took any and did nothing with it
+                if not agent.asks_return and fields.get("target_return"):
+                    fields["target_return"] = []
             model = AgentConfig.from_json(fields.pop("model"))
-            targets = tuple(fields.pop("target_return"))
-            cache = fields.pop("data_cache", None)
-            fields["data_cache"] = None if cache is None else Path(cache)
-            return TrainConfig(model=model, target_return=targets, **fields)
+            return typed(TrainConfig(model=model, **fields), str(file))
+        except UserError as error:
+            reason = str(error).removeprefix(f"{file}: ")
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{file}: not the config of a training run ({error})") from None
+            reason = str(error)
+        raise UserError(f"{file}: not the config of a training run ({reason})")
+
+
+BEFORE = {"keep_unfinished_episode": True, "standardize_returns": False, "windows": "inside"}
+"""What versions without these fields did, so that their runs go on as they began."""
+
+
+def is_agent(name: str) -> bool:
+    """Whether an agent of this name is registered."""
+    from aaren_rl.agents import AGENTS
+
+    return name in AGENTS
+
+
+def agent_class(name: str) -> type[Agent]:
+    """The class of a registered agent.
+
+    Raises:
+        UserError: nobody has registered it; lists the known ones.
+    """
+    from aaren_rl.agents import AGENTS  # late: it needs PyTorch, the command line's help does not
+
+    if name not in AGENTS:
+        raise UserError(f"--agent {name}: {AGENTS.unknown(name)}")
+    kind: type[Agent] = AGENTS[name].make
+    return kind
 
 
 def _flag(name: str) -> str:

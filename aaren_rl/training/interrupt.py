@@ -16,10 +16,15 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Inside this context the first Ctrl-C or SIGTERM only sets `requested`; a second one kills."""
+    """Inside this context the first Ctrl-C or SIGTERM only sets `requested`; a second one kills.
+
+    Attributes:
+        requested: save and stop; the run can be resumed.
+        ending: end as at the last update. Set by callbacks.
+    """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested = self.ending = False
         self._before: dict[int, object] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -1,20 +1,19 @@
-"""What TensorBoard gets to see. Tags are the same for every agent, so that runs overlay."""
+"""Names of metrics and TensorBoard's layouts. Tags are the same for every agent: runs overlay."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
-
-from aaren_rl.evaluation import Score
-from aaren_rl.training.offline import OfflineMetrics
+if TYPE_CHECKING:
+    from aaren_rl.evaluation import Score
 
 
 def target_tag(target_return: float | None) -> str:
-    """The group of an evaluation's scalars, `evaluation/target_3600`."""
-    return "evaluation" if target_return is None else f"evaluation/target_{target_return:g}"
+    """The group of an evaluation's scalars, `evaluation/target_3600`; another for each target."""
+    if target_return is None:
+        return "evaluation"
+    short = f"{target_return:g}"
+    return f"evaluation/target_{short if float(short) == target_return else repr(target_return)}"
 
 
 def mean_layout(tags: list[str], bounds: str) -> dict[str, dict[str, list[Any]]]:
@@ -51,68 +50,30 @@ def custom_layout(tags: list[str]) -> dict[str, dict[str, list[Any]]]:
     return {"agents side by side": charts}
 
 
-class RunLog:
-    """Writes a run's TensorBoard events.
+def score_scalars(score: Score) -> dict[str, float]:
+    """Scalars of one evaluation by tag.
 
-    Args:
-        folder: the run's folder.
-        targets: the returns that evaluations ask for.
-        done: the update that the run goes on from, 0 for a new one; what a process that died had
-            logged after it is taken back.
+    The spread of the score is one standard deviation over episodes.
     """
-
-    def __init__(self, folder: Path, targets: list[float | None], done: int = 0) -> None:
-        self._writer = SummaryWriter(str(folder), purge_step=done + 1)
-        self._writer.add_custom_scalars(custom_layout([target_tag(t) for t in targets]))
-
-    def training(self, values: dict[str, float], update: int) -> None:
-        """Scalars of the training itself."""
-        for name, value in values.items():
-            self._writer.add_scalar(f"training/{name}", value, update)
-
-    def evaluation(self, scores: list[Score], update: int) -> None:
-        """Scores with their spread (one standard deviation over episodes) and episode lengths."""
-        for score in scores:
-            tag = target_tag(score.target_return)
-            values = {
-                "score": score.score_mean,
-                "score_low": score.score_mean - score.score_std,
-                "score_high": score.score_mean + score.score_std,
-                "return": score.return_mean,
-                "episode_length": score.length_mean,
-            }
-            for name, value in values.items():
-                self._writer.add_scalar(f"{tag}/{name}", value, update)
-        self._writer.flush()
-
-    def offline(self, metrics: OfflineMetrics, update: int) -> None:
-        """Errors by position, and the memory's horizon with its picture."""
-        for tag, value in metrics.scalars().items():
-            self._writer.add_scalar(tag, value, update)
-        if metrics.picture is not None:
-            self._writer.add_figure("memory/held_at_the_end", metrics.picture, update)
-        self._writer.flush()
-
-    def final(self, settings: dict[str, Any], metrics: dict[str, float], update: int) -> None:
-        """The row of this run in the HParams tab: what it was told and what came of it."""
-        named = {f"final/{name}": value for name, value in metrics.items()}
-        experiment, start, end = hparams(settings, named)
-        for summary in (experiment, start, end):
-            self._writer._get_file_writer().add_summary(summary)
-        for name, value in named.items():
-            self._writer.add_scalar(name, value, update)
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Flush and close."""
-        self._writer.close()
+    values = {
+        "score": score.score_mean,
+        "score_low": score.score_mean - score.score_std,
+        "score_high": score.score_mean + score.score_std,
+        "return": score.return_mean,
+        "episode_length": score.length_mean,
+    }
+    tag = target_tag(score.target_return)
+    return {f"{tag}/{name}": value for name, value in values.items()}
 
 
 def flat_settings(config: dict[str, Any]) -> dict[str, bool | int | float | str]:
-    """A run's settings as the HParams tab takes them: one level, plain values."""
-    flat: dict[str, bool | int | float | str] = {}
-    for name, value in {**config, **config.get("model", {})}.items():
-        if name == "model":
-            continue
-        flat[name] = value if isinstance(value, (bool, int, float, str)) else str(value)
-    return flat
+    """A run's settings on one level, as plain values; those that are None are left out.
+
+    TensorBoard's HParams tab can sort and filter a column only when all its values are of one type.
+    """
+    flat = {**config, **config.get("model", {})}
+    return {
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in flat.items()
+        if name != "model" and value is not None
+    }

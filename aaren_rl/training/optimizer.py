@@ -22,20 +22,17 @@ def decayed(name: str, parameter: nn.Parameter) -> bool:
 
 def make_optimizer(
     agent: nn.Module, learning_rate: float, weight_decay: float
-) -> tuple[torch.optim.AdamW, list[str]]:
+) -> torch.optim.AdamW:
     """AdamW in two groups, with and without weight decay.
 
     Args:
         agent: whose parameters are trained.
         learning_rate: peak learning rate.
         weight_decay: decoupled weight decay of the group that has it.
-
-    Returns:
-        The optimiser, and the parameters' names in the order in which it numbers them.
     """
     named = list(agent.named_parameters())
     groups = [[(n, p) for n, p in named if decayed(n, p) is wanted] for wanted in (True, False)]
-    optimizer = torch.optim.AdamW(
+    return torch.optim.AdamW(
         [
             {"params": [p for _, p in group], "weight_decay": decay}
             for group, decay in zip(groups, (weight_decay, 0.0), strict=True)
@@ -44,4 +41,3 @@ def make_optimizer(
         lr=learning_rate,
         fused=True,
     )
-    return optimizer, [name for group in groups for name, _ in group]

@@ -1,349 +1,326 @@
-"""One training run from its config to its summary: everything is checked before work begins."""
+"""One training run from its settings to its results: everything is checked before work begins."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from aaren_rl.agents import AGENTS, Agent, AgentSpec
-from aaren_rl.agents.actions import ContinuousActions
-from aaren_rl.data import (
-    EpisodeSampler,
-    Sampler,
-    StreamSampler,
-    TrajectoryDataset,
-    WindowSampler,
-    load_dataset,
-)
+from aaren_rl.agents import Agent, AgentConfig, load_agent
+from aaren_rl.data import TrajectoryDataset
 from aaren_rl.data.prefetch import prefetched
-from aaren_rl.envs import (
-    EnvLike,
-    agent_space,
-    environment_of,
-    limit_episodes,
-    make_env,
-    reference_scores_of,
-    robot_of_dataset,
-    saved_name,
-)
+from aaren_rl.data.spaces import flat_size
+from aaren_rl.envs import agent_space, environment_of, limit_episodes
 from aaren_rl.errors import UserError
-from aaren_rl.evaluation import normalized_scores, try_environment
+from aaren_rl.evaluation import try_environment
+from aaren_rl.evaluation.evaluating import checkpoint_folder
 from aaren_rl.evaluation.scores import warn_of_far_targets
-from aaren_rl.files import (
-    locked,
-    probe_folder,
-    read_json,
-    recover_folder,
-    remove_leftovers,
-    write_json,
-)
-from aaren_rl.robots import Robot
+from aaren_rl.files import recover_folder, write_json
 from aaren_rl.training.allocator import keep_freed_memory
-from aaren_rl.training.config import TrainConfig, TrainSettings
+from aaren_rl.training.build import (
+    build_agent,
+    evaluation_environment,
+    is_leader,
+    launched,
+    load_data,
+    make_sampler,
+    processes,
+)
+from aaren_rl.training.callbacks import Callback
+from aaren_rl.training.config import TrainConfig
+from aaren_rl.training.evaluator import Evaluator
+from aaren_rl.training.keywords import config_from_keywords
+from aaren_rl.training.learner import Learner, OptimizerMaker, Schedule
+from aaren_rl.training.loggers import Logger, make_logger
 from aaren_rl.training.offline import split
 from aaren_rl.training.precision import resolved_precision
+from aaren_rl.training.resume import (
+    MAY_CHANGE,
+    absolute_dataset,
+    check_progress,
+    check_same_data,
+    check_same_run,
+    claim_folder,
+    fingerprint,
+    saved_config,
+    with_absolute_data,
+)
+from aaren_rl.training.run_folder import CONFIG_FILE, SUMMARY_FILE, RunFolder
+from aaren_rl.training.trained_run import TrainedRun, finished_run, result_of
 from aaren_rl.training.trainer import Trainer
 
-CONFIG_FILE, SUMMARY_FILE = "config.json", "summary.json"
-LOCK_FILE = ".training.lock"
-# On resume: where the arithmetic is done and the data lie, not what is done.
-MAY_CHANGE = ("device", "data_on", "data_cache")
+__all__ = [
+    "CONFIG_FILE",
+    "MAY_CHANGE",
+    "SUMMARY_FILE",
+    "build_agent",
+    "check_same_run",
+    "is_leader",
+    "load_data",
+    "make_sampler",
+    "processes",
+    "train",
+]
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
-    """Train an agent; leaves config, checkpoints, events and summary in the run's folder.
+@dataclass(frozen=True)
+class _Job:
+    """Settings, and the things that cannot be written into a config.
 
-    A finished run that is resumed is left as it is.
+    Attributes:
+        folder: `None` for a run that does not touch the disk.
+        data: those that `config.dataset` names when `None`.
+        agent: a new one as `config` says when `None`.
+        environment: that of `config` or of the data when `None`.
+    """
+
+    config: TrainConfig
+    folder: RunFolder | None
+    data: TrajectoryDataset | None = None
+    agent: Agent | None = None
+    environment: Any = None
+    callbacks: Sequence[Callback] = ()
+    loggers: Sequence[Logger] = field(default=())
+    optimizer: OptimizerMaker | None = None
+    schedule: Schedule | None = None
+
+
+@overload
+def train(data: TrainConfig) -> dict[str, Any]: ...
+
+
+@overload
+def train(
+    data: TrajectoryDataset | str | Path,
+    agent: str | Agent = ...,
+    *,
+    preset: str | None = ...,
+    env: Any = ...,
+    out: Path | str | None = ...,
+    callbacks: Sequence[Callback] = ...,
+    loggers: Sequence[str | Logger] | None = ...,
+    optimizer: OptimizerMaker | None = ...,
+    schedule: Schedule | None = ...,
+    **settings: Any,
+) -> TrainedRun: ...
+
+
+def train(
+    data: TrajectoryDataset | str | Path | TrainConfig,
+    agent: str | Agent = "decision-aaren",
+    *,
+    preset: str | None = None,
+    env: Any = None,
+    out: Path | str | None = None,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[str | Logger] | None = None,
+    optimizer: OptimizerMaker | None = None,
+    schedule: Schedule | None = None,
+    **settings: Any,
+) -> TrainedRun | dict[str, Any]:
+    """Train an agent offline.
+
+        data = TrajectoryDataset.from_episodes(episodes)
+        run = train(data, env=lambda: MyEnv(), preset="control", updates=1500)
+        print(run.scores, run.evaluate(episodes=20))
+
+    Args:
+        data: a dataset, or its name or path as `load_trajectories` takes it.
+        agent: the name of a registered agent, or an agent that is made already; that one is
+            trained in place.
+        preset: settings to start from, a key of `aaren_rl.training.presets.PRESETS`.
+        env: where to evaluate: a Gymnasium id, a spec, or whatever else `rollout` takes; `"none"`
+            for nowhere. When `None` the data's own environment, if they have one.
+        out: the run's folder: config, checkpoints, summary, metrics. When `None` nothing is written
+            to the disk, and nothing can be resumed.
+        callbacks: called at fixed moments, see `Callback`.
+        loggers: where metrics go, by name or made already. When `None` TensorBoard with a folder,
+            nothing without.
+        optimizer: makes the optimiser of the agent; AdamW when `None`.
+        schedule: from the updates done to the share of the optimiser's learning rate; the setting
+            `schedule` may name one instead.
+        settings: fields of `TrainConfig` and `AgentConfig`, such as `updates=1500, width=64`.
 
     Returns:
-        The summary, as `summary.json` holds it; nothing in all processes but the first.
+        The run. For a `TrainConfig` alone in the place of `data` (as the command line makes it) the
+        summary as a dictionary, empty in all processes but the first; its folder is
+        `config.run_folder`. A finished run that is resumed is left as it is.
 
     Raises:
-        UserError: for anything wrong with the config, the data, the environment or the folder.
-        Interrupted: after Ctrl-C; the run can be resumed.
+        UserError: for anything wrong with the settings, the data, the environment or the folder.
+        Interrupted: after Ctrl-C; with a folder the run can be resumed.
     """
-    config.check()
-    config = _with_one_precision(config)
-    processes(config)
-    if not is_leader():
-        return _train(config)
-    folder = config.run_folder
-    make_folder(folder)
-    lock = folder / LOCK_FILE
-    with locked(lock, f"--out {folder}: another process is training there"):
-        try:
-            claim_folder(folder, config)
-            return _train(config)
-        finally:
-            lock.unlink(missing_ok=True)  # before another process can hold it
+    if isinstance(data, TrainConfig):
+        named = [make_logger(name) for name in data.loggers]
+        return _run(_Job(data, RunFolder(data.run_folder), loggers=named)).summary
+    if isinstance(schedule, str):
+        settings, schedule = {**settings, "schedule": schedule}, None
+    if out is not None:
+        settings["out"] = Path(out)
+    config = config_from_keywords(data, agent, preset, env, settings)
+    if loggers is None:
+        loggers = config.loggers if out is not None else ()
+    return _run(
+        _Job(
+            config=config,
+            folder=None if config.out is None else RunFolder(config.out),
+            data=data if isinstance(data, TrajectoryDataset) else None,
+            agent=agent if isinstance(agent, Agent) else None,
+            environment=None if isinstance(env, str) else env,
+            callbacks=callbacks,
+            loggers=[make_logger(each) for each in loggers],
+            optimizer=optimizer,
+            schedule=schedule,
+        )
+    )
 
 
-def _train(config: TrainConfig) -> dict[str, Any]:
-    folder = config.run_folder
-    if config.resume and (folder / SUMMARY_FILE).exists():
-        summary: dict[str, Any] = read_json(folder / SUMMARY_FILE)
-        return summary if is_leader() else {}
-    dataset = load_data(config).top_percent(config.top_percent)
-    environment = evaluation_environment(config, dataset)
+def _run(job: _Job) -> TrainedRun:
+    """Check the settings, claim the folder, train."""
+    job.config.check(None if job.agent is None else type(job.agent))
+    job = dataclasses.replace(job, config=_settled(job))
+    processes(job.config)
+    if job.folder is None or not is_leader():
+        return _train(job)
+    with job.folder.claimed():
+        claim_folder(job.folder, job.config)
+        return _train(job)
+
+
+def _settled(job: _Job) -> TrainConfig:
+    """The config with all that this machine, the working directory and `init_from` decide.
+
+    `--precision auto` is decided by the run that goes on, else by this machine.
+    """
+    config, folder = job.config, job.folder
+    precision: Any = resolved_precision(config)
+    model = config.model
+    if folder is not None and config.resume and (saved := saved_config(folder)) is not None:
+        if config.precision == "auto":
+            precision = saved.precision
+        if config.init_from is not None and model == AgentConfig():
+            model = saved.model
+    elif config.init_from is not None and model == AgentConfig():
+        model = load_agent(checkpoint_folder(config.init_from, "last")).config
+    if job.data is None:
+        config = with_absolute_data(config)
+    return dataclasses.replace(config, precision=precision, model=model)
+
+
+def _train(job: _Job) -> TrainedRun:
+    config, folder = job.config, job.folder
+    resume = folder is not None and config.resume and folder.has_checkpoint
+    if folder is not None and resume:
+        devices, hosts = processes(config)
+        check_progress(folder, config, devices * hosts)
+    if folder is not None and (finished := _finished(job, folder)) is not None:
+        return finished
+    dataset = job.data or _data(config)
+    mark = None if folder is None else fingerprint(dataset)
+    if folder is not None and mark is not None and config.resume:
+        check_same_data(folder, config, mark)
+    dataset = dataset.top_percent(config.top_percent)
+    environment = _environment(job, dataset)
     training, held_out = dataset, None
     if config.held_out > 0 and dataset.num_episodes > 1:
         training, held_out = split(dataset, config.held_out)
-    torch.manual_seed(config.seed)  # the same first weights in every process
-    agent = build_agent(config, training, environment)
+    agent = _agent(job, training, environment, resume)
     if agent.asks_return:
         warn_of_far_targets(agent.spec.target_returns, dataset.episode_returns.max())
-    agent.check_horizon(dataset.max_episode_length, f"an episode of {dataset.name}")
+    _check_agent(agent, dataset)
     if environment is not None:
         try_environment(environment, agent)
-    fabric = make_fabric(config)
-    fabric.seed_everything(config.seed + fabric.global_rank, verbose=False)
-    sampler = prefetched(
-        make_sampler(config, training, fabric.global_rank, fabric.world_size), fabric.device
-    )
+    evaluator = Evaluator(config, agent, environment, held_out, dataset.max_episode_length)
+    with launched(config) as fabric, _disk_errors(folder):
+        learner = _learner(job, agent, training, fabric)
+        if folder is not None and is_leader():  # what fails above leaves the folder free
+            folder.summary.unlink(missing_ok=True)
+            write_json(folder.config, config.to_json())
+        trainer = Trainer(
+            learner,
+            evaluator,
+            folder,
+            fingerprint=mark,
+            loggers=job.loggers,
+            callbacks=job.callbacks,
+        )
+        trainer.fit(resume)
+        return result_of(trainer, dataset, environment)
+
+
+def _agent(job: _Job, data: TrajectoryDataset, environment: Any, resume: bool) -> Agent:
+    """The agent that was given, else a new one; when resumed its weights are read later."""
+    config, folder = job.config, job.folder
+    torch.manual_seed(config.seed)  # the same first weights in every process
+    if job.agent is not None:
+        return job.agent
+    if folder is not None and resume and config.init_from is not None:
+        # The other run need not be there any more.
+        config = dataclasses.replace(config, init_from=recover_folder(folder.last))
+    return build_agent(config, data, environment)
+
+
+def _learner(job: _Job, agent: Agent, data: TrajectoryDataset, fabric: Fabric) -> Learner:
+    """What makes the updates; the random generators of this process are seeded."""
+    fabric.seed_everything(job.config.seed + fabric.global_rank, verbose=False)
+    sampler = make_sampler(job.config, data, fabric.global_rank, fabric.world_size)
+    sampler = prefetched(sampler, fabric.device)
     if fabric.device.type == "cpu":
         keep_freed_memory()
-    if is_leader():  # not before: what fails above leaves a folder that a corrected call can use
-        write_json(folder / CONFIG_FILE, config.to_json())
-    trainer = Trainer(
-        config,
-        agent,
-        sampler,
-        fabric,
-        environment,
-        held_out,
-        folder,
-        longest_episode=dataset.max_episode_length,
-    )
-    trainer.fit(resume=config.resume and recover_folder(folder / "last").is_dir())
-    return finish(trainer, dataset)
+    return Learner(job.config, agent, sampler, fabric, job.optimizer, job.schedule)
 
 
-def load_data(config: TrainSettings) -> TrajectoryDataset:
-    """The data that the settings name, where they say; all episodes.
-
-    The environment's spaces win over the file's, where `--environment` names one.
-    """
-    name, length = config.environment, config.episode_length
-    options: dict[str, Any] = {} if length is None else {"episode_length": length}
-    return load_dataset(
-        config.dataset,
-        env=None if name in (None, "none") else lambda: make_env(str(name)),
-        on=config.data_on,
-        cache=config.data_cache,
-        keep_unfinished_episode=config.keep_unfinished_episode,
-        **options,
-    )
-
-
-def _with_one_precision(config: TrainConfig) -> TrainConfig:
-    """The config with `--precision auto` decided: by the run that goes on, else by this machine."""
-    saved = config.run_folder / CONFIG_FILE
-    precision = resolved_precision(config)
-    if config.precision == "auto" and config.resume and saved.is_file():
-        precision = read_json(saved).get("precision", precision)
-    return dataclasses.replace(config, precision=precision)
-
-
-def make_sampler(
-    config: TrainConfig, dataset: TrajectoryDataset, rank: int, world_size: int
-) -> Sampler:
-    """The sampler that `--sampling` names, for one of several processes."""
-    if config.sampling == "episodes":
-        steps = config.batch_steps or config.batch_size * config.model.context_length
-        return EpisodeSampler(
-            dataset, batch_steps=steps, seed=config.seed, rank=rank, world_size=world_size
-        )
-    shared: dict[str, Any] = {
-        "batch_size": config.batch_size,
-        "context_length": config.model.context_length,
-        "seed": config.seed,
-        "rank": rank,
-        "world_size": world_size,
-    }
-    if config.sampling == "streams":
-        return StreamSampler(dataset, **shared)
-    return WindowSampler(dataset, **shared, inside=config.windows == "inside")
-
-
-def is_leader() -> bool:
-    """Whether this is the first process, or the only one.
-
-    Asked before the processes know each other, so that a mistake is reported before any of them
-    starts: launchers (Fabric's, torchrun, SLURM's) number the processes in the environment.
-    """
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "NODE_RANK"))
-
-
-def make_fabric(config: TrainConfig) -> Fabric:
-    """Lightning Fabric, launched."""
-    devices, hosts = processes(config)
-    strategy = "ddp" if devices * hosts > 1 else "auto"
-    precision: Any = {"32": "32-true", "bf16": "bf16-mixed"}[config.precision]
+@contextmanager
+def _disk_errors(folder: RunFolder | None) -> Iterator[None]:
+    """Raise `UserError` for what the operating system refuses, such as writing to a full disk."""
     try:
-        fabric = Fabric(
-            accelerator="gpu" if config.device == "cuda" else config.device,
-            devices=devices,
-            num_nodes=hosts,
-            strategy=strategy,
-            precision=precision,
-        )
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--device {config.device} --devices {devices}: {reason}") from None
-    fabric.launch()
-    return fabric
-
-
-def processes(config: TrainConfig) -> tuple[int, int]:
-    """Processes on each host, and hosts: `--devices` on one, or what torchrun has started.
-
-    Raises:
-        UserError: when torchrun's processes cannot share the batch equally.
-    """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return config.devices, 1
-    local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-    if config.batch_size % world:
-        raise UserError(
-            f"torchrun's {world} processes must divide --batch-size ({config.batch_size})"
-        )
-    return local, world // local
-
-
-def make_folder(folder: Path) -> None:
-    """Make the run's folder, and see that it can be written; a `UserError` names it otherwise."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe_folder(folder)
+        yield
     except OSError as error:
-        raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
+        place = error.filename or (folder.path if folder is not None else "training")
+        raise UserError(f"{place}: {error.strerror or error}") from error
 
 
-def claim_folder(folder: Path, config: TrainConfig) -> None:
-    """See that the run's folder holds no other run; a `UserError` names the flags that differ."""
-    if not (folder / CONFIG_FILE).exists():
-        return
-    check_same_run(folder, config)
-    if not config.resume:
-        raise UserError(f"--out {folder}: already holds this run; give --resume to go on with it")
-    remove_leftovers(folder)
+def _data(config: TrainConfig) -> TrajectoryDataset:
+    try:
+        return load_data(config)
+    except UserError as error:
+        hint = "; if the data have moved, give --dataset with their new place"
+        raise UserError(f"{error}{hint if config.resume else ''}") from None
 
 
-def check_same_run(folder: Path, config: TrainConfig) -> None:
-    """Raise `UserError` when the folder holds another run than the config's; names the flags."""
-    file = folder / CONFIG_FILE
-    differing: list[str] = []
-    if file.exists():
-        before = TrainConfig.from_json(read_json(file), file)
-        differing = _differences(before.to_json(), config.to_json())
-    if differing:
-        raise UserError(
-            f"--out {folder}: already holds a different run ({'; '.join(differing)}); "
-            "choose another folder"
-        )
+def _environment(job: _Job, dataset: TrajectoryDataset) -> Any:
+    """Where to evaluate; `None` for nowhere."""
+    if job.environment is not None:
+        return limit_episodes(job.environment, dataset.max_episode_length)
+    if job.data is None or job.config.environment is not None:
+        return evaluation_environment(job.config, dataset)
+    try:
+        found = environment_of(dataset)
+    except UserError:
+        return None  # data from memory need not have an environment
+    return limit_episodes(found, dataset.max_episode_length)
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Readable differences between two configs, save those that may change."""
-    first, second = (
-        {**{k: v for k, v in content.items() if k != "model"}, **content.get("model", {})}
-        for content in (before, now)
-    )
-    return [
-        f"--{name.replace('_', '-')} {first.get(name)} there, {second.get(name)} here"
-        for name in sorted(first.keys() | second.keys())
-        if first.get(name) != second.get(name)
-        and name not in MAY_CHANGE
-        and not (name == "precision" and second.get(name) == "auto")  # the run's own holds
-    ]
+def _check_agent(agent: Agent, data: TrajectoryDataset) -> None:
+    """Raise `UserError` when the agent cannot learn from these data."""
+    agent.check_horizon(data.max_episode_length, f"an episode of {data.name}")
+    observations = agent_space(data.observation_space)
+    for kind, theirs in (("observation_space", observations), ("action_space", data.action_space)):
+        own = getattr(agent.spec, kind)
+        if type(own) is not type(theirs) or flat_size(own) != flat_size(theirs):
+            raise UserError(f"{kind}: the agent was made for {own}, the data have {theirs}")
 
 
-def evaluation_environment(config: TrainConfig, dataset: TrajectoryDataset) -> EnvLike | None:
-    """Where to evaluate; `None` when the user wants none."""
-    if config.environment == "none":
-        return None
-    environment = config.environment or environment_of(dataset)
-    return limit_episodes(environment, dataset.max_episode_length)
-
-
-def build_agent(
-    config: TrainConfig, dataset: TrajectoryDataset, environment: EnvLike | None
-) -> Agent:
-    """A new agent for the dataset's task, with the dataset's statistics."""
-    robot = robot_of_dataset(dataset, environment)
-    shift, scale = _returns_scale(config, dataset, robot)
-    offset = dataset.observation_offset
-    spec = AgentSpec(
-        observation_space=agent_space(dataset.observation_space),
-        action_space=dataset.action_space,  # type: ignore[arg-type]
-        returns_scale=scale,
-        returns_shift=shift,
-        largest_return=dataset.largest_return_to_go,
-        target_returns=config.target_return or (_target(dataset, robot),),
-        reference_scores=reference_scores_of(dataset, environment),
-        environment=saved_name(environment),
-        dataset=dataset.name,
-        observation_offset=() if offset is None else tuple(offset.tolist()),
-    )
-    mean: np.ndarray | None = None
-    std: np.ndarray | None = None
-    if config.normalize_observations:
-        mean, std = dataset.observation_statistics()
-    agent = AGENTS[config.agent].make(config.model, spec, mean, std)
-    if isinstance(agent.actions, ContinuousActions) and not agent.actions.bounded:
-        agent.actions.standardise(*dataset.action_statistics())
-    return agent
-
-
-def _target(dataset: TrajectoryDataset, robot: Robot | None) -> float:
-    """The usual target of the task, else the best return in the data."""
-    if robot is not None:
-        return robot.target_for(dataset.name)
-    return float(dataset.episode_returns.max())
-
-
-def _returns_scale(
-    config: TrainConfig, dataset: TrajectoryDataset, robot: Robot | None
-) -> tuple[float, float]:
-    """What is taken from returns-to-go, and what the rest is divided by, before the embedding.
-
-    Standardised returns-to-go lie around zero. Divided alone, those of a good episode are all far
-    from it, where the layer norm behind the embedding turns them into nearly the same token.
-    """
-    if config.returns_scale is not None:
-        return 0.0, config.returns_scale
-    if config.standardize_returns:
-        return dataset.returns_to_go_statistics()
-    if robot is not None:
-        return 0.0, 1000.0
-    return 0.0, float(np.abs(dataset.episode_returns).max()) or 1.0
-
-
-def finish(trainer: Trainer, dataset: TrajectoryDataset) -> dict[str, Any]:
-    """Write the summary: the mark of a finished run."""
-    config = trainer.config
-    summary: dict[str, Any] = {}
-    if trainer.fabric.is_global_zero:
-        summary = trainer.write_summary(
-            {
-                "agent": config.agent,
-                "dataset": dataset.name,
-                "dataset_score": _dataset_score(dataset, trainer.agent.spec.reference_scores),
-                "seed": config.seed,
-                "mode": config.mode or trainer.agent.default_mode,
-                "parameters": trainer.agent.num_parameters,
-            }
-        )
-    trainer.fabric.barrier()
-    return summary
-
-
-def _dataset_score(dataset: TrajectoryDataset, reference: tuple[float, float] | None) -> float:
-    """Mean normalised score (or return) of the data's own episodes."""
-    return float(normalized_scores(dataset.episode_returns, reference).mean())
+def _finished(job: _Job, folder: RunFolder) -> TrainedRun | None:
+    """The run in the folder, when it has done all updates that are asked for, of these data."""
+    config, saved = job.config, saved_config(folder)
+    finished = finished_run(folder, config) if config.resume else None
+    if finished and saved and absolute_dataset(saved.dataset) != config.dataset:
+        check_same_data(folder, config, fingerprint(job.data or _data(config)))
+    return finished

@@ -85,6 +85,13 @@ def change_card(folder: Path, **changes: Any) -> None:
     (folder / CARD).write_text(json.dumps({**card, **changes}))
 
 
+def without_checksums(folder: Path) -> None:
+    """Make the card one of an older version."""
+    card = json.loads((folder / CARD).read_text())
+    del card["sha256"]
+    (folder / CARD).write_text(json.dumps(card))
+
+
 def refused(folder: Path, file: str) -> str:
     """The one-line error of loading; it names the file."""
     with pytest.raises(UserError) as caught:
@@ -106,6 +113,17 @@ def test_truncated_weights(folder: Path, share: float) -> None:
     content = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(content[: int(share * len(content))])
     assert "truncated or not a safetensors file" in refused(folder, WEIGHTS)
+
+
+def test_a_flipped_bit_in_the_weights(folder: Path) -> None:
+    content = bytearray((folder / WEIGHTS).read_bytes())
+    content[-7] ^= 1
+    (folder / WEIGHTS).write_bytes(content)
+    assert "damaged: it does not match its SHA-256 checksum in agent.json" in refused(
+        folder, WEIGHTS
+    )
+    without_checksums(folder)
+    load_agent(folder)
 
 
 def test_weights_that_are_something_else(folder: Path) -> None:
@@ -172,6 +190,7 @@ def test_weights_of_other_names(folder: Path, change: str) -> None:
     else:
         weights["embed_norm.bias2"] = torch.zeros(3)
     save_file(weights, folder / WEIGHTS)
+    without_checksums(folder)
     message = refused(folder, WEIGHTS)
     assert "does not fit" in message
     assert "embed_norm.bias" in message

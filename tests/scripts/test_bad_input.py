@@ -224,8 +224,8 @@ def test_folders_that_hold_another_run(
     # with --resume only what is said is compared: the rest is the run's own
     error = error_of(capfd, "train", "--resume", *place, "--seed", "1")
     assert "different run (--seed 0 there, 1 here)" in error
-    error = error_of(capfd, "train", f"--out={folder}", "--updates", "60", "--resume")
-    assert "different run (--updates 30 there, 60 here)" in error
+    error = error_of(capfd, "train", f"--out={folder}", "--updates", "29", "--resume")
+    assert "--updates 29: the run has done 30 already" in error
     (folder / "config.json").write_text("[]")
     assert "config.json" in error_of(capfd, "train", "--resume", *place)
     (folder / "config.json").write_text("{")

@@ -14,9 +14,11 @@ from aaren_rl.data import EpisodeSampler, StreamSampler, WindowSampler
 
 
 def without_times(content: dict[str, Any]) -> dict[str, Any]:
-    """A run's summary or progress without training seconds, its own and those of its history."""
+    """A run's summary or progress without seconds and what depends on them."""
     history = [{**row, "train_seconds": None} for row in content["history"]]
-    return {**content, "train_seconds": None, "history": history}
+    logged = {**content.get("logged", {}), "training/tokens_per_second": None}
+    kept = {name: value for name, value in content.items() if name != "sha256"}
+    return {**kept, "train_seconds": None, "history": history, "logged": logged}
 
 
 def weights(run: Path, checkpoint: str = "last") -> bytes:

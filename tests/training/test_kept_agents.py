@@ -12,8 +12,7 @@ from run_cases import signal_at_batch, weights
 
 from aaren_rl.agents import load_agent
 from aaren_rl.errors import UserError
-from aaren_rl.training import Interrupted, train
-from aaren_rl.training.trainer import kept_folder
+from aaren_rl.training import Interrupted, RunFolder, train
 
 
 def kept_weights(run: Path) -> dict[str, bytes]:
@@ -28,7 +27,7 @@ def test_the_last_evaluations_agents_are_kept(tiny: Callable[..., Any], tmp_path
     assert list(kept) == ["update-24", "update-30"]
     assert kept["update-30"] == weights(tmp_path / "run")
     assert kept["update-24"] != kept["update-30"]
-    assert load_agent(kept_folder(tmp_path / "run", 24)).name == "decision-aaren"
+    assert load_agent(RunFolder(tmp_path / "run").kept(24)).name == "decision-aaren"
 
     stopped = tiny(tmp_path / "stopped", **settings)
     with pytest.MonkeyPatch.context() as patch:

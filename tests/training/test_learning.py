@@ -148,7 +148,7 @@ def sampled_from(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         seen.append(dataset)
         return WindowSampler(dataset, **settings)
 
-    monkeypatch.setattr(sys.modules["aaren_rl.training.run"], "WindowSampler", sampler)
+    monkeypatch.setattr(sys.modules["aaren_rl.training.build"], "WindowSampler", sampler)
     return seen
 
 
@@ -158,14 +158,14 @@ def test_held_out_episodes_are_not_learned_from(
     """They are measured, and they are the same for every seed."""
     seen = sampled_from(monkeypatch)
     measured: list[Any] = []
-    trainer = sys.modules["aaren_rl.training.trainer"]
-    original = trainer.offline_metrics
+    evaluator = sys.modules["aaren_rl.training.evaluator"]
+    original = evaluator.offline_metrics
 
     def offline_metrics(agent: Any, held_out: Any) -> Any:
         measured.append(held_out)
         return original(agent, held_out)
 
-    monkeypatch.setattr(trainer, "offline_metrics", offline_metrics)
+    monkeypatch.setattr(evaluator, "offline_metrics", offline_metrics)
     for seed in (0, 1):
         settings = {"agent": "behavior-cloning", "held_out": 0.25, "environment": "none"}
         train(tiny(tmp_path / str(seed), seed=seed, updates=1, **settings))

@@ -114,8 +114,8 @@ def test_stopped_in_an_evaluation(tiny: Callable[..., Any], tmp_path: Path) -> N
     whole = tiny(tmp_path / "whole", target_return=(3600.0, 1800.0))
     train(whole)
     config = dataclasses.replace(whole, out=tmp_path / "stopped")
-    trainer = sys.modules["aaren_rl.training.trainer"]
-    original, calls = trainer.rollout, []
+    evaluator = sys.modules["aaren_rl.training.evaluator"]
+    original, calls = evaluator.rollout, []
 
     def rollout(*args: Any, **settings: Any) -> Any:
         calls.append(settings["target_return"])
@@ -124,7 +124,7 @@ def test_stopped_in_an_evaluation(tiny: Callable[..., Any], tmp_path: Path) -> N
         return original(*args, **settings)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "rollout", rollout)
+        patch.setattr(evaluator, "rollout", rollout)
         with pytest.raises(Interrupted) as caught:
             train(config)
     assert caught.value.update == 30
@@ -182,10 +182,35 @@ def test_crashed_before_the_first_checkpoint(tiny: Callable[..., Any], tmp_path:
         raise Crash
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["aaren_rl.training.trainer"].Trainer, "_evaluate", crash)
+        patch.setattr(sys.modules["aaren_rl.training.trainer"].Trainer, "_save", crash)
         with pytest.raises(Crash):
             train(config)
     assert [step for step, _ in scalars(tmp_path / "crashed")["training/loss"]] == [5, 10, 15]
+    assert not (tmp_path / "crashed" / "last").exists()
+    train(resumed(config))
+    assert_same_run(tmp_path / "crashed", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_crashed_in_an_evaluation(moment: str, tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """The checkpoint was written before it; what the evaluation had logged is not there twice."""
+    whole = tiny(tmp_path / "whole", held_out=0.05)
+    train(whole)
+    config = dataclasses.replace(whole, out=tmp_path / "crashed")
+    trainer = sys.modules["aaren_rl.training.trainer"].Trainer
+    original = trainer._evaluate
+
+    def crash(self: Any) -> None:
+        if moment == "after":
+            original(self)
+        raise Crash
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "_evaluate", crash)
+        with pytest.raises(Crash):
+            train(config)
+    progress = json.loads((tmp_path / "crashed" / "last" / "training.json").read_text())
+    assert (progress["update"], progress["evaluated_at"]) == (15, -1)
     train(resumed(config))
     assert_same_run(tmp_path / "crashed", tmp_path / "whole")
 

@@ -19,6 +19,7 @@ from aaren_rl.agents import TrajectoryAgent, load_agent
 from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Score
+from aaren_rl.files import read_card
 from aaren_rl.training import TrainConfig, train
 
 
@@ -75,7 +76,7 @@ def test_the_summary_says_what_came_of_it(finished: Any) -> None:
     best = max(summary["history"], key=lambda entry: entry["score_mean"])
     assert summary["best"]["update"] == best["update"]
     assert summary["best"]["score_mean"] == best["score_mean"]
-    assert json.loads((finished.out / "best" / "training.json").read_text()) == summary["best"]
+    assert read_card(finished.out / "best" / "training.json") == summary["best"]
 
 
 def test_the_agent_takes_along_what_acting_needs(finished: Any) -> None:
@@ -249,14 +250,14 @@ def test_agents_that_need_no_table_learn_from_any_length(
 def test_best_is_the_first_of_the_highest_scores(
     tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = sys.modules["aaren_rl.training.trainer"]
+    evaluator = sys.modules["aaren_rl.training.evaluator"]
     means = iter([10.0, 30.0, 20.0, 30.0, 5.0, 29.0])
 
     def score(agent: Any, episodes: Any, target: float | None) -> Score:
         return Score(target, next(means), 1.0, True, 0.0, 0.0, 1.0, 1, [0.0], [1])
 
-    monkeypatch.setattr(trainer, "score", score)
-    monkeypatch.setattr(trainer, "rollout", lambda *_, **__: None)
+    monkeypatch.setattr(evaluator, "score", score)
+    monkeypatch.setattr(evaluator, "rollout", lambda *_, **__: None)
     summary = train(tiny(tmp_path, updates=6, evaluate_every=1))
     assert summary["best"]["update"] == 2
     assert summary["best"]["score_mean"] == 30.0

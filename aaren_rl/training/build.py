@@ -1,0 +1,220 @@
+"""From a config to what a training needs: data, agent, sampler, environment, processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from lightning_fabric import Fabric
+
+from aaren_rl.agents import Agent, AgentSpec, load_agent
+from aaren_rl.agents.actions import ContinuousActions
+from aaren_rl.data import (
+    EpisodeSampler,
+    Sampler,
+    StreamSampler,
+    TrajectoryDataset,
+    WindowSampler,
+    load_dataset,
+)
+from aaren_rl.envs import (
+    EnvLike,
+    agent_space,
+    environment_of,
+    limit_episodes,
+    make_env,
+    reference_scores_of,
+    robot_of_dataset,
+    saved_name,
+)
+from aaren_rl.errors import UserError, one_line
+from aaren_rl.evaluation.evaluating import checkpoint_folder
+from aaren_rl.robots import Robot
+from aaren_rl.training.config import TrainConfig, TrainSettings, agent_class
+
+
+def load_data(config: TrainSettings) -> TrajectoryDataset:
+    """The data that the settings name, where they say; all episodes.
+
+    The environment's spaces win over the file's, where `--environment` names one.
+    """
+    name, length = config.environment, config.episode_length
+    options: dict[str, Any] = {} if length is None else {"episode_length": length}
+    return load_dataset(
+        config.dataset,
+        env=None if name in (None, "none") else lambda: make_env(str(name)),
+        on=config.data_on,
+        cache=config.data_cache,
+        keep_unfinished_episode=config.keep_unfinished_episode,
+        **options,
+    )
+
+
+def make_sampler(
+    config: TrainConfig, dataset: TrajectoryDataset, rank: int, world_size: int
+) -> Sampler:
+    """The sampler that `--sampling` names, for one of several processes."""
+    if config.sampling == "episodes":
+        steps = config.batch_steps or config.batch_size * config.model.context_length
+        return EpisodeSampler(
+            dataset, batch_steps=steps, seed=config.seed, rank=rank, world_size=world_size
+        )
+    shared: dict[str, Any] = {
+        "batch_size": config.batch_size,
+        "context_length": config.model.context_length,
+        "seed": config.seed,
+        "rank": rank,
+        "world_size": world_size,
+    }
+    if config.sampling == "streams":
+        return StreamSampler(dataset, **shared)
+    return WindowSampler(dataset, **shared, inside=config.windows == "inside")
+
+
+def is_leader() -> bool:
+    """Whether this is the first process, or the only one.
+
+    Asked before the processes know each other, so that a mistake is reported before any of them
+    starts: launchers (Fabric's, torchrun, SLURM's) number the processes in the environment.
+    """
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "NODE_RANK"))
+
+
+@contextmanager
+def launched(config: TrainConfig) -> Iterator[Fabric]:
+    """Lightning Fabric with its processes started; those still running are ended on the way out.
+
+    Raises:
+        UserError: for a device that is not there.
+    """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    devices, hosts = processes(config)
+    strategy = "ddp" if devices * hosts > 1 else "auto"
+    precision: Any = {"32": "32-true", "bf16": "bf16-mixed"}[config.precision]
+    try:
+        fabric = Fabric(
+            accelerator="gpu" if config.device == "cuda" else config.device,
+            devices=devices,
+            num_nodes=hosts,
+            strategy=strategy,
+            precision=precision,
+        )
+    except Exception as error:
+        reason = one_line(error)
+        raise UserError(f"--device {config.device} --devices {devices}: {reason}") from None
+    try:
+        fabric.launch()
+        yield fabric
+    except BaseException:  # the others would wait for this process for ever
+        for process in getattr(fabric.strategy.launcher, "procs", ()):
+            process.kill()
+        raise
+
+
+def processes(config: TrainConfig) -> tuple[int, int]:
+    """Processes on each host, and hosts: `--devices` on one, or what torchrun has started.
+
+    Raises:
+        UserError: when torchrun's processes cannot share the batch equally.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return config.devices, 1
+    local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    if config.batch_size % world:
+        raise UserError(
+            f"torchrun's {world} processes must divide --batch-size ({config.batch_size})"
+        )
+    return local, world // local
+
+
+def evaluation_environment(config: TrainConfig, dataset: TrajectoryDataset) -> EnvLike | None:
+    """Where to evaluate; `None` when the user wants none."""
+    if config.environment == "none":
+        return None
+    environment = config.environment or environment_of(dataset)
+    return limit_episodes(environment, dataset.max_episode_length)
+
+
+def build_agent(
+    config: TrainConfig, dataset: TrajectoryDataset, environment: EnvLike | None
+) -> Agent:
+    """A new agent for the dataset's task, with the dataset's statistics.
+
+    With `config.init_from` the first weights are that agent's, and so are the scales of
+    observations and returns, which belong to the weights.
+    """
+    source = None
+    if config.init_from is not None:
+        source = load_agent(checkpoint_folder(config.init_from, "last"))
+    robot = robot_of_dataset(dataset, environment)
+    shift, scale = _returns_scale(config, dataset, robot)
+    if source is not None:
+        shift, scale = source.spec.returns_shift, source.spec.returns_scale
+    offset = (
+        () if dataset.observation_offset is None else tuple(dataset.observation_offset.tolist())
+    )
+    if source is not None and source.spec.observation_offset != offset:
+        raise UserError(
+            f"--init-from {config.init_from}: it was trained on observations with another offset "
+            "(see TrajectoryDataset.observation_offset)"
+        )
+    spec = AgentSpec(
+        observation_space=agent_space(dataset.observation_space),
+        action_space=dataset.action_space,  # type: ignore[arg-type]
+        returns_scale=scale,
+        returns_shift=shift,
+        largest_return=dataset.largest_return_to_go,
+        target_returns=config.target_return or (_target(dataset, robot),),
+        reference_scores=reference_scores_of(dataset, environment),
+        environment=saved_name(environment),
+        dataset=dataset.name,
+        observation_offset=offset,
+    )
+    mean: np.ndarray | None = None
+    std: np.ndarray | None = None
+    if config.normalize_observations:
+        mean, std = dataset.observation_statistics()
+    agent = agent_class(config.agent)(config.model, spec, mean, std)
+    if isinstance(agent.actions, ContinuousActions) and not agent.actions.bounded:
+        agent.actions.standardise(*dataset.action_statistics())
+    if source is not None:
+        _start_from(agent, source, f"--init-from {config.init_from}")
+    return agent
+
+
+def _start_from(agent: Agent, source: Agent, flag: str) -> None:
+    """Copy weights and statistics of an agent of the same kind and shape."""
+    if source.name != agent.name:
+        raise UserError(f"{flag}: holds a {source.name}; --agent {agent.name} was asked for")
+    try:
+        agent.load_state_dict(source.state_dict())
+    except RuntimeError as error:
+        raise UserError(f"{flag}: its shape does not fit ({one_line(error)})") from None
+
+
+def _target(dataset: TrajectoryDataset, robot: Robot | None) -> float:
+    """The usual target of the task, else the best return in the data."""
+    if robot is not None:
+        return robot.target_for(dataset.name)
+    return float(dataset.episode_returns.max())
+
+
+def _returns_scale(
+    config: TrainConfig, dataset: TrajectoryDataset, robot: Robot | None
+) -> tuple[float, float]:
+    """What is taken from returns-to-go, and what the rest is divided by, before the embedding.
+
+    Standardised returns-to-go lie around zero. Divided alone, those of a good episode are all far
+    from it, where the layer norm behind the embedding turns them into nearly the same token.
+    """
+    if config.returns_scale is not None:
+        return 0.0, config.returns_scale
+    if config.standardize_returns:
+        return dataset.returns_to_go_statistics()
+    if robot is not None:
+        return 0.0, 1000.0
+    return 0.0, float(np.abs(dataset.episode_returns).max()) or 1.0

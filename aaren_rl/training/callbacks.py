@@ -1,0 +1,100 @@
+"""Callbacks: code of the user's that runs at fixed moments of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aaren_rl.evaluation import Score
+
+if TYPE_CHECKING:
+    from aaren_rl.agents import Agent
+    from aaren_rl.training.config import TrainConfig
+    from aaren_rl.training.state import Evaluated
+    from aaren_rl.training.trainer import Trainer
+
+
+class StopTraining(Exception):
+    """Raised by a callback: training ends after this update as if it were the last one."""
+
+
+class TrainerView:
+    """What a callback sees of the training: values to read, and `request_stop`."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    @property
+    def update(self) -> int:
+        """Updates done."""
+        return self._trainer.state.update
+
+    @property
+    def config(self) -> TrainConfig:
+        """All settings; `config.updates` is the number of updates asked for."""
+        return self._trainer.config
+
+    @property
+    def agent(self) -> Agent:
+        """The agent that is trained, on its device."""
+        return self._trainer.agent
+
+    @property
+    def folder(self) -> Path | None:
+        """The run's folder; `None` for a run that does not touch the disk."""
+        return None if self._trainer.folder is None else self._trainer.folder.path
+
+    @property
+    def loss(self) -> float:
+        """The loss of the last update, NaN before the first; on a GPU, reading it waits for it."""
+        return float(self._trainer.learner.last_loss)
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the last update (of the optimiser's first group)."""
+        return float(self._trainer.learner.optimizer.param_groups[0]["lr"])
+
+    @property
+    def scores(self) -> Sequence[Score]:
+        """Scores of the last evaluation, one for each target return."""
+        return tuple(self._trainer.state.scores)
+
+    @property
+    def history(self) -> Sequence[Evaluated]:
+        """Scores of all evaluations so far."""
+        return tuple(self._trainer.state.history)
+
+    def request_stop(self) -> None:
+        """Let training end after this update as if it were the last one: saved and evaluated."""
+        self._trainer.request_stop()
+
+
+class Callback:
+    """Base class of callbacks: override what is needed. Each method may raise `StopTraining`.
+
+    In a training by several processes they are called in the first one only. Any other exception
+    ends the training with that exception; what was saved before stays.
+
+        class Patience(Callback):
+            def on_evaluation(self, trainer, scores):
+                if scores[0].score_mean > 90:
+                    trainer.request_stop()
+
+        train(data, callbacks=[Patience()])
+    """
+
+    def on_start(self, trainer: TrainerView) -> None:
+        """Before the first update; in a run that is resumed, with its state restored."""
+
+    def on_update(self, trainer: TrainerView) -> None:
+        """After each update."""
+
+    def on_evaluation(self, trainer: TrainerView, scores: Sequence[Score]) -> None:
+        """After each evaluation in the environment, with a score for each target return."""
+
+    def on_checkpoint(self, trainer: TrainerView, folder: Path) -> None:
+        """After each checkpoint; `folder` holds it until the next one takes its place."""
+
+    def on_end(self, trainer: TrainerView) -> None:
+        """After the last update, evaluation and checkpoint; not after an error or Ctrl-C."""

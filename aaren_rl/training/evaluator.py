@@ -1,0 +1,117 @@
+"""Evaluations during training: acting in the environment, and errors on held-out episodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from aaren_rl.agents import Agent
+from aaren_rl.data import TrajectoryDataset
+from aaren_rl.errors import UserError
+from aaren_rl.evaluation import Score, rollout, score
+from aaren_rl.evaluation.rollouts import seconds_per_step
+from aaren_rl.evaluation.seeds import first_episode_seed
+from aaren_rl.training.checkpoint import random_state, restore_random_state
+from aaren_rl.training.config import TrainConfig
+from aaren_rl.training.offline import OfflineMetrics, offline_metrics
+
+
+class Evaluator:
+    """Measures an agent in the same episodes at every call.
+
+    Args:
+        config: how many episodes, for which targets, in which mode.
+        agent: who acts; left in training mode.
+        environment: where, as `rollout` takes it; `None` for nowhere.
+        held_out: episodes to measure on without acting; `None` for none.
+        longest_episode: steps of the data's longest episode, for the expected duration.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        agent: Agent,
+        environment: Any,
+        held_out: TrajectoryDataset | None,
+        longest_episode: int,
+    ) -> None:
+        self.config, self.agent, self.environment = config, agent, environment
+        self.held_out, self.longest_episode = held_out, longest_episode
+        self.targets: list[float | None] = list(config.target_return or agent.spec.target_returns)
+        if not agent.asks_return:
+            self.targets = [None]
+        self._how: dict[str, Any] = {
+            "mode": config.mode,
+            "seed": first_episode_seed(config.seed, "during training"),
+            "num_envs": config.num_envs,
+        }
+
+    def act(self, on_step: Callable[[], None]) -> list[Score]:
+        """A score for each target return; none without an environment.
+
+        Args:
+            on_step: called after each step of acting; may raise to stop.
+
+        Raises:
+            UserError: for an environment that does not fit, or a score that is not finite.
+        """
+        if self.environment is None:
+            return []
+        try:
+            return [self._score(target, on_step) for target in self.targets]
+        finally:
+            self.agent.train()
+
+    def _score(self, target: float | None, on_step: Callable[[], None]) -> Score:
+        episodes = rollout(
+            self.agent,
+            self.environment,
+            episodes=self.config.episodes,
+            target_return=target,
+            on_step=on_step,
+            **self._how,
+        )
+        result = score(self.agent, episodes, target)
+        if not (math.isfinite(result.score_mean) and math.isfinite(result.return_mean)):
+            raise UserError(
+                f"the score is {result.score_mean}, the return {result.return_mean}: rewards and "
+                "reference scores must be finite, and reference scores differ"
+            )
+        return result
+
+    def measure(self) -> OfflineMetrics | None:
+        """Errors on the held-out episodes; `None` where none are held out."""
+        if self.held_out is None:
+            return None
+        try:
+            return offline_metrics(self.agent, self.held_out)
+        finally:
+            self.agent.train()
+
+    def expected_seconds(self) -> float | None:
+        """How long all evaluations take, from some steps of acting; `None` where acting fails.
+
+        Episodes are taken to be as long as the longest one of the data. No random generator is
+        left changed.
+        """
+        if self.environment is None:
+            return 0.0
+        before = random_state()
+        together = min(self.config.episodes, self.config.num_envs)
+        try:
+            step = seconds_per_step(
+                self.agent,
+                self.environment,
+                episodes=together,
+                target_return=self.targets[0],
+                **self._how,
+            )
+        except Exception:  # the evaluation itself reports it
+            return None
+        finally:
+            restore_random_state(*before)
+            self.agent.train()
+        batches = math.ceil(self.config.episodes / together) * len(self.targets)
+        evaluations = math.ceil(self.config.updates / self.config.evaluation_interval)
+        return evaluations * batches * self.longest_episode * step

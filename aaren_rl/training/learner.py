@@ -1,0 +1,160 @@
+"""One gradient update: batch, loss, gradient, optimiser; for one process or several."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from aaren_rl.agents import Agent, Carry
+from aaren_rl.data import Sampler
+from aaren_rl.layers import SequenceState
+from aaren_rl.training.checkpoint import (
+    optimizer_tensors,
+    parameter_names,
+    restore_optimizer,
+    with_prefix,
+    without_prefix,
+)
+from aaren_rl.training.config import TrainConfig
+from aaren_rl.training.optimizer import make_optimizer
+from aaren_rl.training.schedule import learning_rate_factor
+
+OptimizerMaker = Callable[[Agent], torch.optim.Optimizer]
+"""Makes the optimiser of an agent. Its learning rates are the peaks of the schedule."""
+Schedule = Callable[[int], float]
+"""From the number of updates done to the share of the peak learning rate."""
+
+
+class Update(NamedTuple):
+    """What an update gives back.
+
+    Attributes:
+        loss: this process's, a scalar; attached to no graph.
+        learning_rate: of the optimiser's first group.
+        gradient_norm: before it was clipped, a scalar.
+    """
+
+    loss: Tensor
+    learning_rate: float
+    gradient_norm: Any
+
+
+class Learner:
+    """Makes the updates of an agent, and holds what they need from one to the next.
+
+    Args:
+        config: what to do.
+        agent: what to train; its `forward` gives the loss.
+        sampler: gives the batches of this process.
+        fabric: launched already.
+        optimizer: makes the optimiser; AdamW as `config` says when `None`.
+        schedule: of the learning rate; as `config` says when `None`.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        agent: Agent,
+        sampler: Sampler,
+        fabric: Fabric,
+        optimizer: OptimizerMaker | None = None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        self.config, self.agent, self.sampler, self.fabric = config, agent, sampler, fabric
+        if optimizer is None:
+            self.optimizer: torch.optim.Optimizer = make_optimizer(
+                agent, config.learning_rate, config.weight_decay
+            )
+        else:
+            self.optimizer = optimizer(agent)
+        self._peaks = [group["lr"] for group in self.optimizer.param_groups]
+        self._names = parameter_names(agent, self.optimizer)
+        self._module, self._wrapped = fabric.setup(agent, self.optimizer)
+        self._schedule = schedule or self._configured_schedule
+        self._carry = Carry() if config.sampling == "streams" else None
+        self.last_loss = torch.tensor(math.nan)
+        self._tokens = 0  # real ones, since the last `tokens_per_second`
+        self._seconds = 0.0
+
+    def step(self, update: int) -> Update:
+        """Learn from the next batch.
+
+        Args:
+            update: updates done before.
+        """
+        start = time.perf_counter()
+        rate = self._set_learning_rate(update)
+        batch = self.sampler.sample()
+        steps = int(batch.mask.sum())  # before it moves: no waiting
+        self._tokens += self.agent.tokens_per_step * steps
+        batch = batch.to(self.fabric.device)
+        loss = self._module(batch) if self._carry is None else self._module(batch, self._carry)
+        loss = self._weighted(loss, steps)
+        self.fabric.backward(loss)
+        norm = self.fabric.clip_gradients(
+            self._module,
+            self._wrapped,
+            max_norm=self.config.gradient_clip,
+            error_if_nonfinite=False,
+        )
+        self._wrapped.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.last_loss = loss.detach()
+        self._seconds += time.perf_counter() - start
+        return Update(self.last_loss, rate, norm)
+
+    def _set_learning_rate(self, update: int) -> float:
+        """Set the rate of each group by the schedule; returns the first group's."""
+        factor = self._schedule(update)
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _configured_schedule(self, update: int) -> float:
+        config = self.config
+        return learning_rate_factor(update, config.updates, config.warmup, config.schedule)
+
+    def _weighted(self, loss: Tensor, steps: int) -> Tensor:
+        """A process's mean loss, so that the mean over processes is the mean over all their steps.
+
+        DDP averages gradients over processes, whose shares of a batch may hold unequal numbers of
+        steps: windows are cut at an episode's end.
+        """
+        if self.fabric.world_size == 1:
+            return loss
+        mean = self.fabric.all_reduce(torch.tensor(float(steps)), reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return loss * (steps / mean.clamp(min=1)).to(loss.device)
+
+    def loss_over_all(self) -> float:
+        """The mean over processes of their last weighted losses: the whole batch's."""
+        mean = self.fabric.all_reduce(self.last_loss.clone(), reduce_op="mean")  # in its place
+        assert isinstance(mean, Tensor)
+        return float(mean)
+
+    def tokens_per_second(self) -> float:
+        """Speed of all processes together since the last call, by the time inside `step`."""
+        tokens, seconds = self._tokens * self.fabric.world_size, self._seconds
+        self._tokens, self._seconds = 0, 0.0
+        return tokens / seconds if seconds > 0 else 0.0
+
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What must survive: of the optimiser, the same in all processes, and of this process."""
+        own: dict[str, Tensor] = {}
+        if self._carry is not None and self._carry.state is not None:
+            own = with_prefix("carry.", self._carry.state.tensors())
+        return optimizer_tensors(self.optimizer, self._names), own
+
+    def restore(self, shared: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+        """The inverse of `tensors`; other tensors are passed over."""
+        restore_optimizer(self.optimizer, self._names, shared)
+        carried = without_prefix("carry.", own)
+        if carried and self._carry is not None:
+            moved = {name: tensor.to(self.fabric.device) for name, tensor in carried.items()}
+            self._carry.state = SequenceState.from_tensors(self.agent.state_types, moved)

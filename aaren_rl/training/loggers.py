@@ -1,0 +1,320 @@
+"""Loggers: where a run's metrics go. TensorBoard, CSV, Weights & Biases, MLflow, or the user's."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aaren_rl.errors import UserError
+from aaren_rl.registry import Registry
+from aaren_rl.training.logging import custom_layout
+from aaren_rl.training.run_folder import METRICS_FILE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a logger is told about the run that it logs.
+
+    Attributes:
+        name: of the run, such as `decision-aaren on aaren-rl/hopper-small-v0`.
+        folder: the run's folder; `None` for a run that does not touch the disk.
+        settings: all settings on one level; those that are not set are left out.
+        groups: prefixes of the evaluations' tags, one for each target return.
+        done: updates done before, 0 for a new run. What a process that died has logged after this
+            update is logged again.
+    """
+
+    name: str
+    folder: Path | None
+    settings: dict[str, bool | int | float | str]
+    groups: Sequence[str]
+    done: int = 0
+
+
+class Logger:
+    """Base class of loggers: override what the destination can hold.
+
+    Methods are called in this order: `start`, then any number of `scalars` and `figure`, `finish`
+    unless the training fails, `close` always.
+    """
+
+    def start(self, run: RunInfo) -> None:
+        """Begin to log a run, or go on with it."""
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """Log numbers by tag, such as `training/loss`, after update `step`."""
+
+    def figure(self, tag: str, figure: Figure, step: int) -> None:
+        """Log a matplotlib figure after update `step`."""
+
+    def finish(self, metrics: dict[str, float], step: int) -> None:
+        """Log what came of the run, by tags such as `final/score`."""
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+
+
+def finite_scalars(values: dict[str, float]) -> dict[str, float]:
+    """The values that every destination can hold: NaN and infinities are left out."""
+    return {tag: value for tag, value in values.items() if math.isfinite(value)}
+
+
+class LoggerGroup(Logger):
+    """Several loggers as one. NaN and infinities, which not every destination holds, are left out.
+
+    Args:
+        loggers: any number.
+    """
+
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        self._loggers = tuple(loggers)
+        self._started: list[Logger] = []
+
+    def start(self, run: RunInfo) -> None:
+        """As `Logger.start`, of each in turn."""
+        for logger in self._loggers:
+            logger.start(run)
+            self._started.append(logger)
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """As `Logger.scalars`."""
+        for logger in self._loggers:
+            logger.scalars(finite_scalars(values), step)
+
+    def figure(self, tag: str, figure: Figure, step: int) -> None:
+        """As `Logger.figure`."""
+        for logger in self._loggers:
+            logger.figure(tag, figure, step)
+
+    def finish(self, metrics: dict[str, float], step: int) -> None:
+        """As `Logger.finish`."""
+        for logger in self._loggers:
+            logger.finish(finite_scalars(metrics), step)
+
+    def close(self) -> None:
+        """Close those that were started."""
+        for logger in self._started:
+            logger.close()
+
+
+class TensorBoardLogger(Logger):
+    """TensorBoard's event files, with a custom-scalars page and a row in the HParams tab.
+
+    Args:
+        folder: where to; the run's folder when `None`.
+    """
+
+    def __init__(self, folder: Path | str | None = None) -> None:
+        self.folder = folder
+
+    def start(self, run: RunInfo) -> None:
+        """Open an event file; what was logged after `run.done` is purged."""
+        from torch.utils.tensorboard import SummaryWriter  # late: it takes a second to import
+
+        folder = _destination(self.folder, run, "TensorBoardLogger(folder)")
+        self._settings = run.settings
+        self._writer = SummaryWriter(str(folder), purge_step=run.done + 1)
+        self._writer.add_custom_scalars(custom_layout(list(run.groups)))
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """As `Logger.scalars`."""
+        for tag, value in values.items():
+            self._writer.add_scalar(tag, value, step)
+        if any(not tag.startswith("training/") for tag in values):
+            self._writer.flush()
+
+    def figure(self, tag: str, figure: Figure, step: int) -> None:
+        """As `Logger.figure`."""
+        self._writer.add_figure(tag, figure, step)
+
+    def finish(self, metrics: dict[str, float], step: int) -> None:
+        """Write the run's row of the HParams tab: its settings and what came of it."""
+        from torch.utils.tensorboard.summary import hparams
+
+        for summary in hparams(self._settings, metrics):
+            self._writer._get_file_writer().add_summary(summary)
+        self.scalars(metrics, step)
+
+    def close(self) -> None:
+        """Flush and close the event file."""
+        self._writer.close()
+
+
+class CSVLogger(Logger):
+    """A table `step,tag,value`, one line for each number.
+
+    Args:
+        file: where to; `metrics.csv` in the run's folder when `None`.
+    """
+
+    def __init__(self, file: Path | str | None = None) -> None:
+        self.file = file
+
+    def start(self, run: RunInfo) -> None:
+        """Open the table; lines of updates after `run.done`, and a last one cut short, go."""
+        own = None if run.folder is None else run.folder / METRICS_FILE
+        path = Path(_destination(self.file, run, "CSVLogger(file)", own))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = _rows_until(path, run.done) if run.done and path.is_file() else []
+        self._file = path.open("w", newline="")
+        self._table = csv.writer(self._file)
+        self._table.writerows([["step", "tag", "value"], *rows])
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """As `Logger.scalars`; numbers keep full precision."""
+        self._table.writerows([step, tag, repr(float(value))] for tag, value in values.items())
+        self._file.flush()
+
+    def finish(self, metrics: dict[str, float], step: int) -> None:
+        """As `Logger.finish`."""
+        self.scalars(metrics, step)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class WandbLogger(Logger):
+    """Weights & Biases; needs `pip install 'aaren-rl[wandb]'`. A resumed run is a new one there.
+
+    Args:
+        settings: of `wandb.init`, such as `project="robots"` or `mode="offline"`.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = {"project": "aaren-rl", **settings}
+
+    def start(self, run: RunInfo) -> None:
+        """Begin a run; `update` is the axis of all its charts."""
+        self._wandb = _extra("wandb")
+        if run.folder is not None:
+            self.settings.setdefault("dir", str(run.folder))
+        self._run = self._wandb.init(config=run.settings, name=run.name, **self.settings)
+        self._run.define_metric("*", step_metric="update")
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """As `Logger.scalars`."""
+        self._run.log({**values, "update": step})
+
+    def figure(self, tag: str, figure: Figure, step: int) -> None:
+        """As `Logger.figure`, as an image."""
+        self._run.log({tag: self._wandb.Image(figure), "update": step})
+
+    def finish(self, metrics: dict[str, float], step: int) -> None:
+        """Write the run's summary."""
+        self._run.summary.update(metrics)
+
+    def close(self) -> None:
+        """Wait until all is written or sent."""
+        self._run.finish()
+
+
+class MLflowLogger(Logger):
+    """MLflow; needs `pip install 'aaren-rl[mlflow]'`. A resumed run is a new one there.
+
+    Args:
+        experiment: name of the experiment.
+        tracking_uri: such as `http://localhost:5000`; MLflow's own setting when `None`.
+    """
+
+    def __init__(self, experiment: str = "aaren-rl", tracking_uri: str | None = None) -> None:
+        self.experiment, self.tracking_uri = experiment, tracking_uri
+
+    def start(self, run: RunInfo) -> None:
+        """Begin a run; the settings are its parameters."""
+        client = _extra("mlflow").MlflowClient(tracking_uri=self.tracking_uri)
+        found = client.get_experiment_by_name(self.experiment)
+        number = found.experiment_id if found else client.create_experiment(self.experiment)
+        self._client, self._run = client, client.create_run(number, run_name=run.name).info.run_id
+        for name, value in run.settings.items():
+            client.log_param(self._run, name, value)
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """As `Logger.scalars`."""
+        for tag, value in values.items():
+            self._client.log_metric(self._run, tag, value, step=step)
+
+    def figure(self, tag: str, figure: Figure, step: int) -> None:
+        """As `Logger.figure`, as an artifact."""
+        self._client.log_figure(self._run, figure, f"{tag}/{step}.png")
+
+    def finish(self, metrics: dict[str, float], step: int) -> None:
+        """As `Logger.finish`; the run counts as finished."""
+        self.scalars(metrics, step)
+        self._client.set_terminated(self._run, "FINISHED")
+        self._run = ""
+
+    def close(self) -> None:
+        """Mark a run that did not finish as failed."""
+        if self._run:
+            self._client.set_terminated(self._run, "FAILED")
+
+
+LOGGERS: Registry[Any] = Registry("logger")
+"""Loggers by the name that `--loggers` takes."""
+
+
+def register_logger(name: str, cls: type[Logger], *, options: type | None = None) -> type[Logger]:
+    """Let `--loggers NAME` and `train(loggers=[NAME])` make a logger.
+
+    Args:
+        name: in lower case with hyphens.
+        cls: made as `cls()`, or with the defaults of `options` as its one argument.
+        options: a dataclass of its settings, each with a default.
+    """
+    LOGGERS.register(name, cls, options=options)
+    return cls
+
+
+def make_logger(which: str | Logger) -> Logger:
+    """The logger of this name; a logger stays itself.
+
+    Raises:
+        UserError: nobody has registered the name; lists the known ones.
+    """
+    if isinstance(which, str):
+        entry = LOGGERS[which]
+        made: Logger = entry.make() if entry.options is None else entry.make(entry.options())
+        return made
+    return which
+
+
+register_logger("tensorboard", TensorBoardLogger)
+register_logger("csv", CSVLogger)
+register_logger("wandb", WandbLogger)
+register_logger("mlflow", MLflowLogger)
+
+
+def _destination(
+    given: Path | str | None, run: RunInfo, argument: str, own: Path | None = None
+) -> Path | str:
+    """Where to write: as given, else the run's own place."""
+    place = given or own or run.folder
+    if place is None:
+        raise UserError(f"{argument}: needed, since the run has no folder (out=None)")
+    return place
+
+
+def _rows_until(file: Path, step: int) -> list[list[str]]:
+    """The whole lines of a metrics table up to and including a step."""
+    with file.open(newline="") as lines:
+        rows = list(csv.reader(line for line in lines if line.endswith("\n")))
+    return [row for row in rows if len(row) == 3 and row[0].isdigit() and int(row[0]) <= step]
+
+
+def _extra(module: str) -> Any:
+    """A module of an optional dependency."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise UserError(
+            f"logger {module!r}: needs the extra of that name: pip install 'aaren-rl[{module}]'"
+        ) from None

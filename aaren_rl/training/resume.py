@@ -1,0 +1,145 @@
+"""Whether a run may go on as it is asked to: same settings, same data, as many processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aaren_rl.data import TrajectoryDataset
+from aaren_rl.errors import UserError
+from aaren_rl.files import read_json, remove_leftovers
+from aaren_rl.training.checkpoint import load_progress
+from aaren_rl.training.config import TrainConfig
+from aaren_rl.training.run_folder import RunFolder
+
+MAY_CHANGE = (
+    *("device", "data_on", "data_cache"),  # where the arithmetic is done and the data lie
+    *("num_envs", "loggers", "on_evaluation_error"),
+)
+"""Settings that do not decide what is learned."""
+SAMPLED_ROWS = 4096
+
+
+def check_same_run(folder: Path, config: TrainConfig) -> None:
+    """Raise `UserError` when the folder holds another run than the config's; names the flags."""
+    _check(folder, config, MAY_CHANGE)
+
+
+def claim_folder(folder: RunFolder, config: TrainConfig) -> None:
+    """See that the run's folder is free, or that its run can go on as the config says.
+
+    Raises:
+        UserError: the folder holds another run, or this one and `resume` is not set, or it has
+            more updates behind it than are asked for, or was trained by other processes.
+    """
+    if not folder.config.exists():
+        return
+    more = ("updates", "dataset") if config.resume else ()
+    _check(folder.path, config, (*MAY_CHANGE, *more))
+    if not config.resume:
+        raise UserError(
+            f"--out {folder.path}: already holds this run; give --resume to go on with it"
+        )
+    remove_leftovers(folder.path)
+
+
+def check_progress(folder: RunFolder, config: TrainConfig, processes: int) -> None:
+    """Raise `UserError` when the checkpoint cannot be gone on from with these settings."""
+    _, progress = load_progress(folder.last)
+    try:
+        done, before = int(progress["update"]), len(progress["random"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder.last}: not a training's checkpoint ({error!r})") from None
+    if config.updates < done:
+        raise UserError(f"--updates {config.updates}: the run has done {done} already")
+    if before != processes:
+        raise UserError(
+            f"{folder.path}: was trained by {before} process(es); resume it with as many, "
+            f"not with {processes}"
+        )
+
+
+def check_same_data(folder: RunFolder, config: TrainConfig, fingerprint: str) -> None:
+    """Raise `UserError` unless the data are those that the run has learned from until now.
+
+    They may have moved: their contents are compared. Checkpoints of older versions say nothing
+    about them; with those the name has to be the same.
+    """
+    saved = saved_config(folder)
+    before = load_progress(folder.last)[1].get("data") if folder.has_checkpoint else None
+    if before is None and saved is not None:
+        same = absolute_dataset(saved.dataset) == absolute_dataset(config.dataset)
+    else:
+        same = before in (None, fingerprint)
+    if not same:
+        there = "" if saved is None else f"; the run began with {saved.dataset}"
+        raise UserError(
+            f"--dataset {config.dataset}: not the data that the run in {folder.path} has learned "
+            f"from{there}"
+        )
+
+
+def saved_config(folder: RunFolder) -> TrainConfig | None:
+    """The config of the run in a folder, if there is one."""
+    if not folder.config.exists():
+        return None
+    return TrainConfig.from_json(read_json(folder.config), folder.config)
+
+
+def fingerprint(data: TrajectoryDataset) -> str:
+    """A checksum of episodes, returns and evenly spaced steps; the same wherever the data lie."""
+    rows = np.unique(np.linspace(0, data.num_steps - 1, SAMPLED_ROWS).astype(np.int64))
+    digest = hashlib.sha256()
+    for part in (data.offsets, data.terminated, data.episode_returns):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    for steps in (data.observations, data.actions, data.rewards):
+        digest.update(np.ascontiguousarray(steps.take(rows, axis=0)).tobytes())
+    return digest.hexdigest()
+
+
+def with_absolute_data(config: TrainConfig) -> TrainConfig:
+    """The config with the data's path absolute, so that it holds in any working directory."""
+    return dataclasses.replace(config, dataset=absolute_dataset(config.dataset))
+
+
+def absolute_dataset(name: str) -> str:
+    """A dataset's path, whatever stands before it and a colon, as an absolute one; else `name`."""
+    before, colon, path = name.rpartition(":")
+    return f"{before}{colon}{Path(path).resolve()}" if path and Path(path).exists() else name
+
+
+def _check(folder: Path, config: TrainConfig, may_change: tuple[str, ...]) -> None:
+    before = saved_config(RunFolder(folder))
+    if before is None:
+        return
+    differing = _differences(before.to_json(), config.to_json(), may_change)
+    if differing:
+        raise UserError(
+            f"--out {folder}: already holds a different run ({'; '.join(differing)}); "
+            "choose another folder"
+        )
+
+
+def _differences(
+    before: dict[str, Any], now: dict[str, Any], may_change: tuple[str, ...]
+) -> list[str]:
+    """Readable differences between two configs, save those that may change."""
+    first, second = (
+        {
+            **{name: value for name, value in content.items() if name != "model"},
+            **content.get("model", {}),
+            "dataset": absolute_dataset(content["dataset"]),
+        }
+        for content in (before, now)
+    )
+    return [
+        f"--{name.replace('_', '-')} {first.get(name)} there, {second.get(name)} here"
+        for name in sorted(first.keys() | second.keys())
+        if first.get(name) != second.get(name)
+        and name not in may_change
+        and not (name == "precision" and second.get(name) == "auto")  # the run's own holds
+    ]

@@ -1,0 +1,118 @@
+"""What came of a training: the agent, its scores, and the summary that is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aaren_rl.agents import Agent, load_agent
+from aaren_rl.data import TrajectoryDataset
+from aaren_rl.envs import EnvLike
+from aaren_rl.errors import UserError
+from aaren_rl.evaluation import Evaluation, Score, evaluate, normalized_scores
+from aaren_rl.files import read_json, recover_folder, write_json
+from aaren_rl.records import finite
+from aaren_rl.training.build import is_leader
+from aaren_rl.training.config import TrainConfig
+from aaren_rl.training.run_folder import RunFolder
+from aaren_rl.training.state import Evaluated
+from aaren_rl.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What `train` returns.
+
+    Attributes:
+        agent: trained, in evaluation mode.
+        scores: of the last evaluation, one for each target return; empty without an environment.
+        history: scores of all evaluations.
+        folder: the run's folder; `None` for a run that did not touch the disk.
+        summary: all results as JSON values, as `summary.json` holds them.
+        config: all settings.
+        environment: where it was evaluated; `None` for nowhere.
+    """
+
+    agent: Agent
+    scores: list[Score]
+    history: list[Evaluated]
+    folder: Path | None
+    summary: dict[str, Any]
+    config: TrainConfig
+    environment: EnvLike | None
+
+    def evaluate(self, env: EnvLike | None = None, **settings: Any) -> Evaluation:
+        """Act with the trained agent in episodes that it has not met in training.
+
+        Args:
+            env: where; where it was evaluated in training when `None`.
+            settings: as `aaren_rl.evaluate` takes them, such as `episodes=20`.
+
+        Raises:
+            UserError: as `aaren_rl.evaluate`.
+        """
+        return evaluate(self.agent, self.environment if env is None else env, **settings)
+
+
+def finished_run(folder: RunFolder, config: TrainConfig) -> TrainedRun | None:
+    """The run in a folder, when it has done all updates that are asked for.
+
+    Raises:
+        UserError: for a summary or a checkpoint that is broken; names the file.
+    """
+    if not folder.summary.exists():
+        return None
+    summary = read_json(folder.summary)
+    try:
+        if config.updates > max(summary["updates"], summary.get("updates_asked", 0)):
+            return None
+        scores = [Score(**row) for row in summary["scores"]]
+        history = [Evaluated.from_json(row) for row in summary["history"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder.summary}: not a training's summary ({error!r})") from None
+    return TrainedRun(
+        agent=load_agent(recover_folder(folder.last)),
+        scores=scores,
+        history=history,
+        folder=folder.path,
+        summary=summary if is_leader() else {},
+        config=config,
+        environment=None,
+    )
+
+
+def result_of(trainer: Trainer, dataset: TrajectoryDataset, environment: Any) -> TrainedRun:
+    """What came of the training; with a folder also as its summary, the mark of a finished run."""
+    config, agent, state = trainer.config, trainer.agent, trainer.state
+    summary = finite(
+        {
+            "agent": config.agent,
+            "dataset": dataset.name,
+            "dataset_score": _dataset_score(dataset, agent.spec.reference_scores),
+            "seed": config.seed,
+            "mode": config.mode or agent.default_mode,
+            "parameters": agent.num_parameters,
+            "updates": state.update,
+            **state.results(),
+        }
+    )
+    if trainer.stopped_early:
+        summary["updates_asked"] = config.updates
+    if trainer.folder is not None and trainer.fabric.is_global_zero:
+        write_json(trainer.folder.summary, summary)
+    trainer.fabric.barrier()
+    return TrainedRun(
+        agent=agent.eval(),
+        scores=state.scores,
+        history=state.history,
+        folder=None if trainer.folder is None else trainer.folder.path,
+        summary=summary if trainer.fabric.is_global_zero else {},
+        config=config,
+        environment=environment,
+    )
+
+
+def _dataset_score(dataset: TrajectoryDataset, reference: tuple[float, float] | None) -> float:
+    """Mean normalised score (or return) of the data's own episodes."""
+    return float(normalized_scores(dataset.episode_returns, reference).mean())

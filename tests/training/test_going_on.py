@@ -1,0 +1,214 @@
+"""Runs that go on: with more updates, with data elsewhere, from other weights, after damage."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from line_task import SMALL, line_data, line_file
+from run_cases import scalars, signal_at_batch, weights
+
+from aaren_rl.agents import load_agent
+from aaren_rl.cli import main
+from aaren_rl.errors import UserError
+from aaren_rl.training import Interrupted, train
+
+ROOT = Path(__file__).parents[2]
+NOWHERE: dict[str, Any] = {**SMALL, "env": "none"}
+
+
+def stopped(data: Any, out: Path, update: int = 12, **changes: Any) -> None:
+    """A run that was interrupted after an update."""
+    with pytest.MonkeyPatch.context() as patch:
+        signal_at_batch(patch, "windows", update)
+        with pytest.raises(Interrupted):
+            train(data, out=out, **{**NOWHERE, **changes})
+
+
+def test_more_updates_than_first_asked_for(tmp_path: Path) -> None:
+    """A constant rate: the longer run to the bit. From the command line too."""
+    how = {**NOWHERE, "schedule": "constant", "warmup": 0.0}
+    file = line_file(tmp_path / "line.hdf5")
+    whole = train(file, out=tmp_path / "whole", **how | {"updates": 40})
+    train(file, out=tmp_path / "run", **how)
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--updates", "40"]) == 0
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["updates"] == whole.summary["updates"] == 40
+    steps = [step for step, _ in scalars(tmp_path / "run")["training/loss"]]
+    assert steps == list(range(5, 41, 5))
+
+
+def test_the_schedule_is_that_of_the_longer_run(tmp_path: Path) -> None:
+    train(line_data(), out=tmp_path / "run", **NOWHERE | {"log_every": 1})
+    how = {**NOWHERE, "updates": 40, "log_every": 1}
+    train(line_data(), out=tmp_path / "run", resume=True, **how)
+    train(line_data(), out=tmp_path / "whole", **how)
+    rates, wanted = (
+        dict(scalars(tmp_path / name)["training/learning_rate"]) for name in ("run", "whole")
+    )
+    assert {step: rates[step] for step in range(21, 41)} == {
+        step: wanted[step] for step in range(21, 41)
+    }
+    assert rates[21] > rates[20]  # the cosine rises again
+
+
+def test_fewer_updates_than_done_are_refused(tmp_path: Path) -> None:
+    stopped(line_data(), tmp_path / "run")
+    with pytest.raises(UserError, match="--updates 11: the run has done 12 already"):
+        train(line_data(), out=tmp_path / "run", resume=True, **NOWHERE | {"updates": 11})
+    run = train(line_data(), out=tmp_path / "run", resume=True, **NOWHERE | {"updates": 13})
+    assert run.summary["updates"] == 13
+
+
+def test_data_that_moved_and_a_run_that_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Contents are compared, not paths; the new path is remembered."""
+    monkeypatch.chdir(tmp_path)
+    whole = train(line_file(Path("scratch/line.hdf5")), out="whole", **NOWHERE)
+    assert whole.summary["updates"] == 20
+    stopped(Path("scratch/line.hdf5"), Path("run"))
+    shutil.move("scratch", "archive")
+    shutil.move("run", "moved")
+    assert main(["train", "--resume", "--out", "moved"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "scratch/line.hdf5" in error
+    assert "if the data have moved, give --dataset with their new place" in error
+    line_file(Path("other.hdf5"), seed=1)
+    assert main(["train", "--resume", "--out", "moved", "--dataset", "other.hdf5"]) == 2
+    assert "not the data that the run in moved has learned from" in capsys.readouterr().err
+    assert main(["train", "--resume", "--out", "moved", "--dataset", "archive/line.hdf5"]) == 0
+    assert weights(Path("moved")) == weights(Path("whole"))
+    # From another working directory, without another word.
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    (tmp_path / "moved" / "summary.json").unlink()
+    assert main(["train", "--resume", "--out", str(tmp_path / "moved")]) == 0
+
+
+def test_other_data_for_a_finished_run_are_refused(tmp_path: Path) -> None:
+    train(line_file(tmp_path / "line.hdf5"), out=tmp_path / "run", **NOWHERE)
+    other = line_file(tmp_path / "other.hdf5", seed=1)
+    with pytest.raises(UserError, match="not the data"):
+        train(other, out=tmp_path / "run", resume=True, **NOWHERE)
+
+
+def test_a_checkpoint_of_an_older_version(tmp_path: Path) -> None:
+    """Without checksums, fingerprint and the new settings."""
+    file = line_file(tmp_path / "line.hdf5")
+    train(file, out=tmp_path / "whole", **NOWHERE)
+    stopped(file, tmp_path / "run")
+    for name, unknown in (
+        ("last/training.json", {"sha256", "data", "logged", "logged_at", "evaluation_errors"}),
+        ("last/agent.json", {"sha256"}),
+        ("config.json", {"num_envs", "loggers", "on_evaluation_error"}),
+    ):
+        content = json.loads((tmp_path / "run" / name).read_text())
+        assert unknown <= content.keys()
+        old = {key: value for key, value in content.items() if key not in unknown}
+        (tmp_path / "run" / name).write_text(json.dumps(old))
+    assert main(["train", "--resume", "--out", str(tmp_path / "run")]) == 0
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+def test_weights_of_another_run_as_a_start(tmp_path: Path) -> None:
+    """With its shape, and its scales of observations and returns."""
+    train(line_data(), out=tmp_path / "first", **NOWHERE)
+    other = line_data(seed=1)
+    settings = {name: NOWHERE[name] for name in NOWHERE.keys() - {"width", "layers"}}
+    del settings["context_length"]
+    still = {**settings, "updates": 1, "schedule": lambda _: 0.0}
+    run = train(other, init_from=tmp_path / "first", out=tmp_path / "second", **still)
+    source = load_agent(tmp_path / "first" / "last")
+    for name, tensor in source.state_dict().items():
+        torch.testing.assert_close(run.agent.state_dict()[name], tensor, rtol=0, atol=0)
+    assert run.agent.config == source.config
+    assert run.agent.spec.returns_shift == source.spec.returns_shift
+    mean, _ = other.observation_statistics()
+    assert not np.allclose(run.agent.observation_mean.numpy(), mean)
+    learned = train(other, init_from=tmp_path / "first", **settings)
+    assert not torch.equal(next(learned.agent.parameters()), next(source.parameters()))
+    whole = train(other, init_from=tmp_path / "first", out=tmp_path / "whole", **settings)
+    assert whole.summary["updates"] == 20
+    with pytest.MonkeyPatch.context() as patch:
+        signal_at_batch(patch, "windows", 12)
+        with pytest.raises(Interrupted):
+            train(other, init_from=tmp_path / "first", out=tmp_path / "again", **settings)
+    (tmp_path / "first").rename(tmp_path / "elsewhere")  # going on does not need it
+    train(other, init_from=tmp_path / "first", out=tmp_path / "again", resume=True, **settings)
+    assert weights(tmp_path / "again") == weights(tmp_path / "whole")
+    (tmp_path / "elsewhere").rename(tmp_path / "first")
+    for changes, message in (
+        ({"width": 32}, "--init-from .*: its shape does not fit"),
+        ({"agent": "decision-lstm"}, "holds a decision-aaren; --agent decision-lstm was asked"),
+        ({"init_from": tmp_path / "nowhere"}, "nowhere: not a training run"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train(other, **{"init_from": tmp_path / "first", **settings, **changes})
+
+
+@pytest.mark.parametrize(
+    "file", ["agent.safetensors", "agent.json", "training.safetensors", "training.json"]
+)
+def test_a_flipped_bit_is_said(file: str, tmp_path: Path) -> None:
+    """Each file of a checkpoint, at places all over it; none is resumed without a word."""
+    run = tmp_path / "run"
+    stopped(line_data(), run)
+    path = run / "last" / file
+    content = path.read_bytes()
+    for place in np.linspace(0, len(content) - 2, 13).astype(int):  # the last is a newline in JSON
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"\.(json|safetensors)"):
+            train(line_data(), out=run, resume=True, **NOWHERE)
+    path.write_bytes(content)
+    train(line_data(), out=run, resume=True, **NOWHERE)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("updates", [3]), ("updates", "3"), ("updates", None), ("updates", 3.5)),
+        *(("learning_rate", [1]), ("target_return", 3), ("target_return", ["a"])),
+        *(("agent", []), ("agent", "nobody"), ("mode", "fly"), ("data_cache", 7), ("seed", {})),
+        *(("model", []), ("loggers", "tensorboard"), ("loggers", ["nobody"]), ("held_out", "x")),
+    ],
+)
+def test_a_config_with_a_value_of_another_type(
+    field: str, value: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(
+        json.dumps({"dataset": "aaren-rl/hopper-small-v0", "model": {}, field: value})
+    )
+    assert main(["train", "--resume", "--out", str(tmp_path)]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+
+
+def test_more_devices_than_it_was_trained_by_leave_no_processes(tmp_path: Path) -> None:
+    """A `config.json` with another number of devices: refused before any process is started."""
+    run = tmp_path / "run"
+    stopped(line_file(tmp_path / "line.hdf5"), run)
+    content = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**content, "devices": 2}))
+    process = subprocess.run(
+        [sys.executable, "scripts/train.py", "--resume", "--out", str(run)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,  # ends only when every process that holds the pipes has ended
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert "trained by 1 process(es); resume it with as many, not with 2" in process.stderr

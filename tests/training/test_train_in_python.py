@@ -1,0 +1,182 @@
+"""`train` from Python: data, agents, environments, optimisers and schedules of the user's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from line_task import LINE, SMALL, Line, line_data
+from run_cases import scalars
+
+from aaren_rl import training
+from aaren_rl.agents import AGENTS, AgentConfig, AgentSpec, DecisionAaren, load_agent
+from aaren_rl.data import WindowSampler, load_trajectories
+from aaren_rl.errors import UserError
+from aaren_rl.training import TrainConfig, train
+
+
+def weights_of(agent: torch.nn.Module) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in agent.parameters()]
+
+
+def test_from_data_in_memory_to_a_score_without_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = train(line_data(), env=Line, **SMALL | {"target_return": 10.0})
+    assert [score.return_mean for score in run.scores] == [10.0]
+    assert run.history[-1].update == 20
+    assert len(run.history) == 10
+    assert run.folder is None
+    assert not run.agent.training
+    [score] = run.evaluate(episodes=3).rows
+    assert (score.episodes, score.return_mean) == (3, 10.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_is_the_run_that_the_command_line_makes(
+    tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    """One path for both: the same weights to the bit, with a folder or without."""
+    config = tiny(tmp_path / "config")
+    summary = train(config)
+    shape = dataclasses.asdict(config.model)
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    settings = {name: getattr(config, name) for name in names - {"model", "dataset", "agent"}}
+    for unwanted in ("environment", "preset", "out", "resume", "loggers"):
+        del settings[unwanted]
+    for out in (None, tmp_path / "python"):
+        run = train(load_trajectories(config.dataset), out=out, **settings, **shape)
+        for name, tensor in load_agent(tmp_path / "config" / "last").state_dict().items():
+            assert torch.equal(run.agent.state_dict()[name], tensor), name
+        assert [row.to_json() for row in run.scores] == summary["scores"]
+        assert run.summary["history"][-1]["score_mean"] == summary["history"][-1]["score_mean"]
+    again = train(config.dataset, out=tmp_path / "python", resume=True, **settings, **shape)
+    assert again.summary == run.summary
+    assert [row.to_json() for row in again.history] == run.summary["history"]
+
+
+def test_without_an_environment_there_are_no_scores() -> None:
+    run = train(line_data(), **SMALL)
+    assert run.scores == run.history == []
+    with pytest.raises(UserError, match="saved without one"):
+        run.evaluate()
+
+
+class Halved(DecisionAaren):
+    """An agent from outside the package, with a loss of its own."""
+
+    def loss_from(self, batch: Any, state: Any) -> Any:
+        loss, state = super().loss_from(batch, state)
+        return loss * 0.5 + 100.0, state
+
+
+def test_an_agent_of_ones_own_is_trained_in_place(tmp_path: Path) -> None:
+    data = line_data()
+    spec = AgentSpec(data.observation_space, data.action_space, target_returns=(10.0,))  # type: ignore[arg-type]
+    torch.manual_seed(1)
+    agent = Halved(AgentConfig(width=16, layers=1, context_length=4), spec)
+    before = weights_of(agent)
+    settings = {name: SMALL[name] for name in SMALL.keys() - {"width", "layers", "context_length"}}
+    run = train(data, agent, env=LINE, out=tmp_path / "run", **settings)
+    assert run.agent is agent
+    assert any(not torch.equal(a, b) for a, b in zip(before, weights_of(agent), strict=True))
+    assert all(100 < loss < 101 for _, loss in scalars(tmp_path / "run")["training/loss"])
+    assert run.scores[0].return_mean == 10.0
+    with pytest.raises(UserError, match="width: the agent that was given is made already"):
+        train(data, agent, width=32)
+    hopper = load_trajectories("aaren-rl/hopper-small-v0")
+    with pytest.raises(UserError, match="observation_space: the agent was made for Box"):
+        train(hopper, agent, env="none")
+
+
+def test_optimiser_and_schedule_of_ones_own() -> None:
+    """Plain SGD whose rate is 0 after the fifth update: only the first five learn."""
+
+    def optimizer(agent: torch.nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(agent.parameters(), lr=0.5, momentum=0.9)
+
+    five = train(line_data(), optimizer=optimizer, schedule=lambda _: 1.0, **SMALL | {"updates": 5})
+    more = train(
+        line_data(),
+        optimizer=optimizer,
+        schedule=lambda update: float(update < 5),
+        **SMALL,
+    )
+    same = zip(weights_of(five.agent), weights_of(more.agent), strict=True)
+    assert all(torch.equal(one, other) for one, other in same)
+    other = train(line_data(), **SMALL | {"updates": 5})
+    assert not torch.equal(weights_of(five.agent)[0], weights_of(other.agent)[0])
+
+
+def test_an_optimiser_of_ones_own_goes_on(tmp_path: Path) -> None:
+    def optimizer(agent: torch.nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(agent.parameters(), lr=0.1, momentum=0.9)
+
+    how = {**SMALL, "optimizer": optimizer, "schedule": "constant", "warmup": 0.0}
+    whole = train(line_data(), **how)
+    train(line_data(), out=tmp_path, **how | {"updates": 12})
+    run = train(line_data(), out=tmp_path, resume=True, **how)
+    for one, other in zip(weights_of(whole.agent), weights_of(run.agent), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_preset_and_settings_that_win() -> None:
+    config = train(
+        line_data(), preset="control", **SMALL | {"heads": 2, "recency": (0.5, 0)}
+    ).config
+    assert (config.preset, config.model.heads, config.model.recency) == ("control", 2, (0.5, 0.0))
+    assert train(line_data(), preset="control", **SMALL).config.model.heads == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"updatez": 3}, "no setting 'updatez'; did you mean updates?"),
+        ({"wdth": 3}, "no setting 'wdth'; did you mean width?"),
+        ({"dataset": "x"}, "no setting 'dataset'"),
+        ({"updates": "many"}, "updates: Expected `int`, got `str`"),
+        ({"updates": [3]}, "updates: Expected `int`, got `array`"),
+        ({"width": 2.5}, "width: Expected `int`"),
+        ({"updates": 0}, "--updates must be at least 1"),
+        ({"agent": "decision-aren"}, "--agent decision-aren: unknown agent"),
+        ({"preset": "kontrol"}, "preset"),
+        ({"loggers": ["tensorbord"]}, "unknown logger 'tensorbord'; did you mean tensorboard?"),
+        ({"loggers": ["csv"]}, r"CSVLogger\(file\): needed"),
+        ({"env": "Nowhere-v0"}, "environment 'Nowhere-v0'"),
+    ],
+)
+def test_mistakes_are_one_line(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        train(line_data(), **{**SMALL, **settings})
+    assert "\n" not in str(caught.value)
+
+
+def test_every_agent_by_name() -> None:
+    for name in AGENTS:
+        run = train(line_data(), name, env=LINE, **SMALL | {"updates": 2, "target_return": ()})
+        assert run.agent.name == name
+
+
+def test_a_loop_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one in the package's documentation, as it stands there but shorter."""
+    monkeypatch.chdir(tmp_path)
+    text = inspect.getdoc(training)
+    assert text is not None
+    code = textwrap.dedent(text[text.index("    data =") :])
+    assert "range(1000)" in code
+    names: dict[str, Any] = {
+        "torch": torch,
+        "load_trajectories": load_trajectories,
+        "WindowSampler": WindowSampler,
+        **{name: getattr(training, name) for name in ("TrainConfig", "build_agent")},
+    }
+    exec(code.replace("range(1000)", "range(3)"), names)
+    assert torch.isfinite(names["loss"])
+    assert load_agent(tmp_path / "my-agent").name == "decision-aaren"
