@@ -194,9 +194,13 @@ def _train(config: TrainConfig) -> None:
 
 def _evaluate(config: EvaluateConfig) -> None:
     from aaren_rl.evaluation import evaluate
-    from aaren_rl.evaluation.exported import onnx_policies
 
-    result = evaluate(config, policies=onnx_policies)
+    if config.runtime == "onnx":
+        from aaren_rl.export import onnx_policies
+
+        result = evaluate(config, policies=onnx_policies)
+    else:
+        result = evaluate(config)
     columns = ["agent", "mode", "target_return", "score_mean", "score_std", "return_mean"]
     rows = [row.to_json() for row in result.rows]
     print_rows(str(config.run), rows, [*columns, "length_mean", "episodes"])

@@ -119,11 +119,12 @@ def weight_readers(agent: Agent) -> tuple[dict[str, Callable[[], object]], dict[
     import onnxruntime as ort
     from onnx import TensorProto, helper, numpy_helper
 
-    from aaren_rl.export.onnx_step import onnx_step
+    from aaren_rl.export.formats import onnx_graph
+    from aaren_rl.export.steps import step_of
 
-    graph = onnx_step(agent).graph  # type: ignore[arg-type]
+    graph = onnx.load_from_string(onnx_graph(step_of(agent))).graph
     stored = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
-    table = stored["timestep_table"].nbytes
+    table = sum(each.nbytes for name, each in stored.items() if name.endswith("timestep_table"))
     sizes = {
         "all": 4 * agent.num_parameters,
         "step": sum(each.nbytes for each in stored.values()) - table,
@@ -308,10 +309,11 @@ def mujoco_seconds_per_step(steps: int = 5000) -> float:
 
 def file_sizes() -> dict[str, int]:
     """Bytes of the exported step of the default shape, and of its agent's weights."""
-    from aaren_rl.export.onnx_step import onnx_step
+    from aaren_rl.export.formats import onnx_graph
+    from aaren_rl.export.steps import step_of
 
     agent = make_agent("decision-aaren", rows=EPISODE)
-    size = len(onnx_step(agent).SerializeToString())  # type: ignore[arg-type]
+    size = len(onnx_graph(step_of(agent)))
     return {"file": size, "weights": 4 * agent.num_parameters}
 
 

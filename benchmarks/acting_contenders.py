@@ -87,9 +87,9 @@ def exported_file(folder: Path) -> Path:
     """Decision Aaren's exported step; made at the first call."""
     file = folder / "acting.onnx"
     if not file.exists():
-        from aaren_rl.export.command import write_onnx
+        from aaren_rl.export.command import write_step
 
-        write_onnx(make_agent("decision-aaren"), file)
+        write_step(make_agent("decision-aaren"), file)
     return file
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 from torch import nn
 
 from aaren_rl.agents import AGENTS, Agent, AgentConfig, AgentSpec, DecisionAaren
-from aaren_rl.export.command import write_onnx
+from aaren_rl.export.command import write_step
+from aaren_rl.export.program import ProgramPolicy
 from aaren_rl.layers import AarenAttention
+from aaren_rl.runtime.card import card_path
 
 HOPPER_OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (11,), np.float64)
 HOPPER_ACTIONS = gym.spaces.Box(-1, 1, (3,), np.float32)
@@ -27,6 +30,7 @@ def make_agent(
     target_returns: tuple[float, ...] = (TARGET,),
     seed: int = 0,
     query: float = 3.0,
+    environment: str | None = "Hopper-v5",
     **config: Any,
 ) -> Agent:
     """An agent whose every weight is random; its past matters to its actions.
@@ -43,7 +47,7 @@ def make_agent(
         returns_scale=100.0,
         returns_shift=30.0,
         target_returns=target_returns,
-        environment="Hopper-v5",
+        environment=environment,
         reference_scores=(-20.0, 3234.0),
         dataset="made-up",
     )
@@ -68,7 +72,24 @@ def make_aaren(**settings: Any) -> DecisionAaren:
     return agent
 
 
+_FILES: dict[tuple[str, ...], tuple[bytes, str]] = {}
+
+
+def program_policy(agent: Agent, folder: Path, target: float | None) -> ProgramPolicy:
+    """One environment's policy of the agent's `torch.export` program."""
+    write_step(agent, folder / "step.pt2", "torch-export")
+    return ProgramPolicy(folder / "step.pt2", 1, target)
+
+
 def exported(agent: Agent, folder: Path, name: str = "step.onnx") -> Path:
-    """The agent's ONNX file."""
-    write_onnx(agent, folder / name)
-    return folder / name
+    """The agent's ONNX file; one that was exported before in this process is copied."""
+    file = folder / name
+    weights = b"".join(each.numpy().tobytes() for each in agent.state_dict().values())
+    key = (agent.name, str(agent.config), str(agent.spec), hashlib.sha256(weights).hexdigest())
+    if key not in _FILES:
+        write_step(agent, file)
+        _FILES[key] = file.read_bytes(), card_path(file).read_text()
+    content, card = _FILES[key]
+    file.write_bytes(content)
+    card_path(file).write_text(card)
+    return file

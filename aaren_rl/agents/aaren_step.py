@@ -2,8 +2,9 @@
 
 The same numbers as `DecisionAgent.predict`, to float rounding, with the fewest operations: scales
 and statistics are in the weights, each layer's attention is `aaren_rl.layers.folded`, and the last
-feed-forward part is computed for a chunk's last token alone. The exported ONNX graph
-(`aaren_rl.export.onnx_step`) is this module written down in ONNX.
+feed-forward part is computed for a chunk's last token alone. Exported files hold
+this module (`aaren_rl.export`), so its operations are those that ONNX Runtime is fast at: splits
+instead of slices, and a single head without an axis of its own.
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ class AarenStep(nn.Module):
         self.dim = config.width // config.heads
         self.actions = agent.actions
         self.chunks = nn.ModuleList(StepChunk(agent, kinds) for kinds in agent.chunks)
+        if config.timestep_embedding == "learned":  # one table for all chunks
+            first, *others = (part(chunk, StepChunk).embedding for chunk in self.chunks)
+            for embedding in others:
+                embedding.timestep_table = first.timestep_table
         blocks = [StepBlock(part(block, Block)) for block in agent.sequence_model.blocks]
         self.blocks = nn.ModuleList(blocks)
         self.carries_maximum = any(block.bound > NO_MAXIMUM for block in blocks)
@@ -157,29 +162,42 @@ class StepChunk(nn.Module):
         kinds: the chunk's tokens, one of `agent.chunks`: the previous action and others, or one.
     """
 
-    absent: Tensor
     causal: Tensor
+    upto: Tensor
     recency: Tensor | None
+    at_first: Tensor
+    otherwise: Tensor
     passed: Tensor | None
+    kept: Tensor | None
 
     def __init__(self, agent: DecisionAgent, kinds: tuple[TokenKind, ...]) -> None:
         super().__init__()
         self.tokens = len(kinds)
         self.embedding = StepEmbedding(agent, kinds)
-        absent = torch.zeros(1, 1, self.tokens, 1)
-        absent[:, :, 0] = ABSENT  # an episode's first step has no previous action
-        self.register_buffer("absent", absent)
         self.register_buffer("causal", torch.from_numpy(causal(self.tokens)))
+        self.register_buffer("upto", torch.ones(self.tokens, self.tokens).tril())
+        layer = part(part(agent.sequence_model.blocks[0], Block).mixer, AarenAttention)
         recency = passed = None
-        rates = part(part(agent.sequence_model.blocks[0], Block).mixer, AarenAttention).recency
-        if rates is not None:  # the same in all layers
-            parts = recency_of_step(to_numpy(rates), self.tokens)
+        if layer.recency is not None:  # the same in all layers
+            parts = recency_of_step(to_numpy(layer.recency), self.tokens)
             recency, passed = (torch.from_numpy(values) for values in parts)
-        self.register_buffer("recency", recency)  # added to scores, [heads, tokens, 1]
-        self.register_buffer("passed", passed)  # taken from the maximum, [heads, 1]
+            recency = recency[0] if layer.heads == 1 else recency
+        # Taken from the maximum, [heads, 1], or, as a factor, from the sums.
+        self.register_buffer("passed", passed)
+        self.register_buffer("kept", None if passed is None else (-passed).exp())
+        # Added to scores, [heads, tokens, 1], or [tokens, 1] of a single head.
+        self.register_buffer("recency", recency)
+        shape = (self.tokens, 1) if layer.heads == 1 else (1, self.tokens, 1)
+        otherwise = torch.zeros(shape) if recency is None else recency.clone()
+        at_first = otherwise.clone()
+        at_first[..., 0, :] += ABSENT  # an episode's first step has no previous action
+        self.register_buffer("at_first", at_first)
+        self.register_buffer("otherwise", otherwise)
 
     def added_to_scores(self, first: Tensor | None) -> Tensor | None:
         """What is added to the scores, `[batch or 1, heads or 1, tokens, 1]`; `None` for nothing.
+
+        With a single head there is no axis for the heads.
 
         Args:
             first: bool `[batch, 1]`, true where there is no previous action; `None` for nowhere.
@@ -188,8 +206,8 @@ class StepChunk(nn.Module):
             return None
         if first is None:
             return self.recency
-        absent = torch.where(first[:, :, None, None], self.absent, 0.0)
-        return absent if self.recency is None else absent + self.recency
+        first = first.view(-1, *[1] * self.at_first.dim())
+        return torch.where(first, self.at_first, self.otherwise)
 
 
 class StepBlock(nn.Module):
@@ -218,21 +236,29 @@ class StepBlock(nn.Module):
 
         Tokens are `[tokens batch, width]`; from the last block the last one's, `[batch, width]`.
         """
-        rows = self.project(self.norm(x)).view(-1, chunk.tokens, self.heads, self.dim + 2)
-        rows = rows.transpose(1, 2)
+        rows = self.project(self.norm(x))
+        if self.heads == 1:  # without an axis for the heads
+            rows = rows.view(-1, chunk.tokens, self.dim + 2)
+        else:
+            rows = rows.view(-1, chunk.tokens, self.heads, self.dim + 2).transpose(1, 2)
         new: list[Tensor]
-        if chunk.passed is not None:
+        if chunk.passed is not None and chunk.kept is not None:
             if len(state) == 1:
-                state = (state[0] * (-chunk.passed).exp(),)
+                state = (state[0] * chunk.kept,)
             else:
                 state = (state[0], state[1] - chunk.passed)
+        newest = last or chunk.tokens == 1
         if len(state) == 1:
-            outputs, *new = attend_bounded(rows, state[0], added, last)
+            outputs, *new = attend_bounded(
+                rows, state[0], added, None if newest else chunk.upto
+            )
         else:
-            outputs, *new = attend(rows, state[0], state[1], added, chunk.causal, last)
-        outputs = outputs.transpose(1, 2).reshape(-1, self.heads * self.dim)
+            outputs, *new = attend(rows, state[0], state[1], added, chunk.causal, newest)
+        if self.heads > 1 and not newest:
+            outputs = outputs.transpose(1, 2)
+        outputs = outputs.reshape(-1, self.heads * self.dim)
         if self.out is not None:
             outputs = self.out(outputs)
-        if last:
+        if last and chunk.tokens > 1:
             x = x.view(-1, chunk.tokens, x.shape[1])[:, -1]
         return self.feed_forward(x + outputs), *new

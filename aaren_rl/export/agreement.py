@@ -1,21 +1,18 @@
-"""Does an exported step act as PyTorch does? Asked in the real environment."""
+"""Does an exported step act as PyTorch does? Asked in the real environment, where there is one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import VectorEnv
 
 from aaren_rl.acting import Policy
-from aaren_rl.agents import DecisionAaren
-from aaren_rl.agents.actions import ContinuousActions
+from aaren_rl.agents import Agent
 from aaren_rl.agents.policy import SteppingPolicy
-from aaren_rl.envs import check_environment, make_vector_env
-from aaren_rl.evaluation.rollouts import check_length
-from aaren_rl.export.interface import Exportable
+from aaren_rl.evaluation.rollouts import rollout
 
 TOLERANCE = 1e-5
 NUM_ENVS = 4
@@ -33,12 +30,15 @@ class Agreement:
             where that is not finite, of the data's standard deviation (of the mean, if that is so
             large that float32 does not resolve the deviation to the tolerance); for discrete
             actions the share that differs.
+        in_environment: in the agent's environment; else on observations drawn from the data's
+            statistics.
         tolerance: up to which they count as the same.
     """
 
     steps: int
     episodes: int
     largest_difference: float
+    in_environment: bool = True
     tolerance: float = TOLERANCE
 
     @property
@@ -48,83 +48,114 @@ class Agreement:
 
 
 def measure_agreement(
-    agent: Exportable,
+    agent: Agent,
     make_policy: Callable[[int, float | None], Policy],
-    environment: EnvSpec | str,
+    environment: Any,
     *,
     steps: int,
     seed: int = 0,
 ) -> Agreement:
     """Let PyTorch act, show the other policy the same observations, and compare all actions.
 
-    The reference goes through the agent's own layers, not through the folded step that is exported.
-    Several environments act together; all but the first are cut now and then, each at other times,
-    so that episodes end at different steps even where the agent never falls.
+    The reference goes through the agent's own layers, not through a folded step. Several
+    environments act together; in all but the first the policies begin a new episode now and then,
+    each at other times, so that episodes begin at different steps even where the agent never falls.
 
     Args:
         agent: acts in PyTorch.
         make_policy: makes the other policy, from a number of environments and a target return.
-        environment: where.
+        environment: where, as `rollout` takes it; `None` without one: the observations are then
+            random, with the mean and standard deviation of the data.
         steps: how many, of each environment.
         seed: of the first episode.
+
+    Raises:
+        UserError: when the environment cannot be made or does not fit the agent.
     """
     target = None
     if agent.asks_return:
         target = agent.spec.target_returns[0] if agent.spec.target_returns else 0.0
-    vector = make_vector_env(environment, NUM_ENVS)
-    try:
-        check_environment(vector, agent.spec.observation_space, agent.spec.action_space)
-        check_length(agent, vector)
-        policies = _reference(agent, target), make_policy(NUM_ENVS, target)
-        return _compare(agent, policies, vector, steps, seed)
-    finally:
-        vector.close()
+    made: list[_Twins] = []
+    sequence: Any = agent
+
+    def make_twins(num_envs: int, *_: object) -> Policy:
+        reference: Policy = agent.policy(num_envs, target)
+        if agent.has_memory:
+            reference = SteppingPolicy(sequence, sequence.targets_for(target, num_envs))
+        made.append(_Twins(agent, reference, make_policy(num_envs, target), num_envs, steps))
+        return made[0]
+
+    how: dict[str, Any] = {"episodes": NUM_ENVS * steps, "num_envs": NUM_ENVS, "seed": seed}
+    with suppress(_Compared):
+        if environment is None:
+            _act_on_noise(agent, make_twins(NUM_ENVS), seed)
+        else:
+            rollout(agent, environment, make_policy=make_twins, **how)
+    return Agreement(steps, made[0].episodes, made[0].worst, environment is not None)
 
 
-def _compare(
-    agent: Exportable, policies: tuple[Policy, Policy], vector: VectorEnv, steps: int, seed: int
-) -> Agreement:
-    """The first policy acts, the second is shown the same."""
-    cut_every = np.array([steps + 1, *(max(1, steps * k // 8) for k in (3, 2, 1))])
-    longest = _longest(agent)
-    seeds = list(range(seed, seed + NUM_ENVS))
-    observations, _ = vector.reset(seed=seeds)  # type: ignore[arg-type]
-    rewards: np.ndarray | None = None
-    ended, ages = np.ones(NUM_ENVS, dtype=bool), np.zeros(NUM_ENVS, dtype=np.int64)
-    worst, episodes = 0.0, NUM_ENVS
-    for step in range(1, steps + 1):
-        actions, others = (policy.act(observations, rewards, ended) for policy in policies)
-        worst = float(np.maximum(worst, _difference(agent, actions, others)))  # keeps NaN
-        observations, rewards, terminations, truncations, _ = vector.step(actions)
-        ages += 1
-        ended = np.asarray(terminations | truncations)
-        ended = ended | (step % cut_every == 0) | (ages >= longest)
-        if ended.any():
-            ages[ended], episodes = 0, episodes + int(ended.sum())
-            seeds = [number + NUM_ENVS for number in seeds]
-            again = {"reset_mask": ended}
-            observations, _ = vector.reset(seed=seeds, options=again)  # type: ignore[arg-type]
-    return Agreement(steps, episodes, worst)
+class _Compared(Exception):
+    """Ends the episodes once enough steps have been compared."""
 
 
-def _longest(agent: Exportable) -> int:
-    learned = isinstance(agent, DecisionAaren) and agent.config.timestep_embedding == "learned"
-    return agent.config.max_episode_length if learned else int(np.iinfo(np.int64).max)
+class _Twins(Policy):
+    """The first policy acts, the second is shown the same; keeps how far they were apart."""
+
+    def __init__(
+        self, agent: Agent, reference: Policy, other: Policy, num_envs: int, steps: int
+    ) -> None:
+        self.agent, self.pair, self.steps = agent, (reference, other), steps
+        self.taken, self.episodes, self.worst = 0, 0, 0.0
+        self._ages = np.zeros(num_envs, dtype=np.int64)
+        self._longest = agent.horizon or steps + 1
+        every = [steps + 1, *(max(1, steps * k // 8) for k in (3, 2, 1))]
+        self._every = np.resize(every, num_envs)
+
+    def act(
+        self,
+        observations: np.ndarray,
+        rewards: np.ndarray | None = None,
+        dones: np.ndarray | None = None,
+        executed_actions: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """See `Policy.act`."""
+        if self.taken == self.steps:
+            raise _Compared
+        starts = (self.taken % self._every == 0) | (self._ages >= self._longest)
+        starts = starts if dones is None else starts | dones
+        actions, others = (policy.act(observations, rewards, starts) for policy in self.pair)
+        self.worst = float(np.maximum(self.worst, _difference(self.agent, actions, others)))
+        self._ages = np.where(starts, 1, self._ages + 1)
+        self.episodes += int(starts.sum())
+        self.taken += 1
+        return actions
+
+    def reset(self, mask: np.ndarray | None = None) -> None:
+        """Not used: `rollout` tells by `dones` where an episode begins."""
+
+    @property
+    def state_bytes(self) -> int:
+        """The reference's."""
+        return self.pair[0].state_bytes
 
 
-def _reference(agent: Exportable, target: float | None) -> Policy:
-    if isinstance(agent, DecisionAaren):
-        agent.eval()
-        return SteppingPolicy(agent, agent.targets_for(target, NUM_ENVS))
-    return agent.policy(NUM_ENVS)
+def _act_on_noise(agent: Agent, policy: Policy, seed: int) -> None:
+    """Observations and rewards of the data's size, until the policy has seen enough."""
+    rng, shape = np.random.default_rng(seed), agent.spec.observation_space.shape
+    mean, std = agent.observation_mean.cpu().numpy(), agent.observation_std.cpu().numpy()
+    rewards = None
+    while True:
+        observations = mean + std * rng.normal(size=(NUM_ENVS, len(mean)))
+        policy.act(observations.reshape(NUM_ENVS, *shape), rewards)
+        rewards = rng.normal(size=NUM_ENVS) * agent.spec.returns_scale / 1000
 
 
-def _difference(agent: Exportable, actions: np.ndarray, others: np.ndarray) -> float:
+def _difference(agent: Agent, actions: np.ndarray, others: np.ndarray) -> float:
+    """See `Agreement.largest_difference`; NaN where an action is."""
     if agent.spec.discrete:
         return float((actions != others).mean())
-    codec = agent.actions
-    assert isinstance(codec, ContinuousActions)
     apart = np.abs(actions.astype(np.float64) - others).reshape(len(actions), -1)
+    codec: Any = agent.actions
     unit = codec.reach.cpu().numpy().astype(np.float64)
     if not codec.bounded:
         resolution = ROUNDINGS * np.finfo(np.float32).eps / TOLERANCE

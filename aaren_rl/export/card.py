@@ -1,58 +1,96 @@
-"""Makes the card of an exported file."""
+"""The card of an exported file: making it, and checking it against an agent."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from aaren_rl.agents import TrajectoryAgent
+from gymnasium.spaces import Discrete
+
+from aaren_rl.agents import Agent
 from aaren_rl.agents.base import WEIGHTS_FILE
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.evaluating import checkpoint_folder
-from aaren_rl.export.interface import Exportable, interface_of
+from aaren_rl.export.steps import Step
 from aaren_rl.files import read_json
 from aaren_rl.runtime.card import Card, checksum
 
-PACKAGES = ("aaren-rl", "torch", "onnx", "onnxruntime", "numpy")
+PACKAGES = ("aaren-rl", "torch", "onnx", "onnxruntime", "onnxscript", "numpy")
 
 
 def make_card(
-    agent: Exportable,
+    agent: Agent,
+    step: Step,
     file: Path,
     content: bytes,
-    *,
-    kind: str,
-    precision: str,
-    provenance: dict[str, Any],
+    format: str,
+    provenance: Mapping[str, Any] = MappingProxyType({}),
 ) -> Card:
     """The card of `content`, which is to be written to `file`; what was measured comes later."""
-    interface = interface_of(agent)
     space = agent.spec.action_space
-    remembers = isinstance(agent, TrajectoryAgent)
-    learned = remembers and agent.config.timestep_embedding == "learned"
+    choices = (int(space.start), int(space.n)) if isinstance(space, Discrete) else None
     return Card(
-        kind=kind,
+        kind=format,
         file=file.name,
         bytes=len(content),
         sha256=checksum(content),
-        precision=precision,
+        precision="float32",
         agent=agent.name,
-        inputs=interface.inputs,
-        outputs=interface.outputs,
-        state=interface.state,
-        reset_state=interface.reset_state,
+        inputs=step.inputs,
+        outputs=step.outputs,
+        state=step.state,
+        reset_state=step.reset_state,
         observation_shape=tuple(agent.spec.observation_space.shape),
         action_shape=tuple(space.shape or ()),
         action_dtype=str(space.dtype),
         target_returns=agent.spec.target_returns if agent.asks_return else (),
-        max_episode_length=agent.config.max_episode_length if learned else None,
-        provenance=provenance,
+        max_episode_length=agent.horizon,
+        provenance={**provenance, "agent": _saved(agent)},
+        choices=choices,
     )
 
 
-def provenance_of(agent: Exportable, run: Path, checkpoint: str) -> dict[str, Any]:
+def check_card(agent: Agent, card: Card, file: Path) -> None:
+    """Check that an exported file can act in an agent's place.
+
+    Args:
+        agent: the agent.
+        card: the file's card; an older one does not tell the spaces' bounds.
+        file: the file, for the message.
+
+    Raises:
+        UserError: for another kind of agent, other spaces, or another condition.
+    """
+    spec, told = agent.spec, card.provenance.get("agent", {}).get("spec", {})
+    ours: dict[str, Any] = {
+        "agent": agent.name,
+        "observations": spec.observation_space.shape,
+        "actions": (spec.action_space.shape, str(spec.action_space.dtype)),
+        "condition": "target" if agent.asks_return or not agent.has_memory else "max-return",
+    }
+    theirs: dict[str, Any] = {
+        "agent": card.agent,
+        "observations": card.observation_shape,
+        "actions": (card.action_shape, card.action_dtype),
+        "condition": "target" if card.asks_return or not card.state else "max-return",
+    }
+    for name in ("observation_space", "action_space"):
+        if name in told:
+            ours[name], theirs[name] = spec.to_json()[name], told[name]
+    for name, own in ours.items():
+        if theirs[name] != own:
+            raise UserError(f"--exported {file}: its {name} is {theirs[name]}, the run's is {own}")
+
+
+def _saved(agent: Agent) -> dict[str, Any]:
+    return {"config": agent.config.to_json(), "spec": agent.spec.to_json()}
+
+
+def provenance_of(agent: Agent, run: Path, checkpoint: str) -> dict[str, Any]:
     """Where an agent comes from: its run, data, updates and configuration, and who exported it.
 
     Args:
@@ -70,7 +108,6 @@ def provenance_of(agent: Exportable, run: Path, checkpoint: str) -> dict[str, An
         "update": _optional(folder / "training.json").get("update"),
         "seed": training.get("seed"),
         "training": training,
-        "agent": {"config": agent.config.to_json(), "spec": agent.spec.to_json()},
         "parameters": agent.num_parameters,
         "weights_sha256": checksum((folder / WEIGHTS_FILE).read_bytes()),
         "versions": {"python": platform.python_version(), **_versions()},

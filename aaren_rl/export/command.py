@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,8 +20,9 @@ from aaren_rl.evaluation.rollouts import rollout
 from aaren_rl.evaluation.scores import normalized_scores
 from aaren_rl.export.agreement import Agreement, measure_agreement
 from aaren_rl.export.card import make_card, provenance_of
-from aaren_rl.export.interface import Exportable, check_exportable
-from aaren_rl.export.program import program_policy, torch_program
+from aaren_rl.export.formats import onnx_graph, torch_program
+from aaren_rl.export.program import ProgramPolicy
+from aaren_rl.export.steps import Step, step_of
 from aaren_rl.files import probe_folder, write_bytes, write_json
 from aaren_rl.runtime.card import Card, card_path
 
@@ -30,7 +32,8 @@ class ExportConfig:
     """Write a trained agent's acting step to one file, with a JSON card beside it.
 
     The file takes raw observations and rewards and gives raw actions. It is checked against PyTorch
-    in the agent's environment before it is written.
+    before it is written: in the agent's environment, or, for an agent that was saved without one,
+    on observations drawn from the data's statistics.
 
     Example: aaren-rl export runs/first --format onnx --out policy.onnx
     """
@@ -44,7 +47,8 @@ class ExportConfig:
     checkpoint: Literal["last", "best"] = "last"
     """Which of the run's checkpoints."""
     dynamic_int8: bool = False
-    """Store the linear layers in 8 bits, and measure what that costs in score (ONNX only)."""
+    """Store the linear layers in 8 bits, and measure what that costs in score (ONNX only; needs an
+    environment)."""
     environment: str | None = None
     """Gymnasium id of the environment to check in; by default the agent's own."""
     steps: int = 1000
@@ -86,12 +90,17 @@ def export(config: ExportConfig) -> Card:
     """
     config.check()
     if config.format == "onnx":
-        need_onnx()
-    agent = check_exportable(load_agent(checkpoint_folder(config.run, config.checkpoint)))
+        need_packages("onnx", "onnxscript", "onnxruntime")
+    agent = load_agent(checkpoint_folder(config.run, config.checkpoint))
+    environment = None
+    if config.dynamic_int8 or config.environment or agent.spec.environment:
+        environment = environment_of_agent(agent, config.environment)
+    provenance, step = provenance_of(agent, config.run, config.checkpoint), step_of(agent)
     with TemporaryDirectory() as folder:
-        trial = _Trial(config, agent, Path(folder, config.out.name))
-        content = exported_step(agent, config.format)
-        card = trial.write(content, "float32")
+        trial = _Trial(config, agent, environment, Path(folder, config.out.name))
+        content = step_content(step, config.format)
+        card = make_card(agent, step, trial.file, content, config.format, provenance)
+        write_export(trial.file, content, card)
         agreement = trial.agreement()
         if not agreement.agrees:
             raise UserError(
@@ -103,67 +112,52 @@ def export(config: ExportConfig) -> Card:
         if config.dynamic_int8:
             from aaren_rl.export.quantize import quantize_int8
 
-            before = trial.score()
+            before = trial.scores()
             content = quantize_int8(content)
-            card = trial.write(content, "dynamic-int8")
-            checks["dynamic_int8"] = _loss(before, trial.score(), trial.agreement(), config)
+            card = make_card(agent, step, trial.file, content, config.format, provenance)
+            card = dataclasses.replace(card, precision="dynamic-int8")
+            write_export(trial.file, content, card)
+            checks["dynamic_int8"] = _loss(before, trial.scores(), trial.agreement())
     card = dataclasses.replace(card, checks=checks)
     write_export(config.out, content, card)
     return card
 
 
+@dataclass(frozen=True)
 class _Trial:
     """An exported step in a temporary file, and what it is worth there."""
 
-    def __init__(self, config: ExportConfig, agent: Exportable, file: Path) -> None:
-        self.config, self.agent, self.file = config, agent, file
-        self.environment = environment_of_agent(agent, config.environment)
-        self.provenance = provenance_of(agent, config.run, config.checkpoint)
+    config: ExportConfig
+    agent: Agent
+    environment: Any
+    file: Path
 
-    def write(self, content: bytes, precision: str) -> Card:
-        card = make_card(
-            self.agent,
-            self.file,
-            content,
-            kind=self.config.format,
-            precision=precision,
-            provenance=self.provenance,
-        )
-        write_export(self.file, content, card)
-        return card
-
-    def policy(self, num_envs: int, target: float | None) -> Policy:
+    def policy(self, num_envs: int, target: float | None, *_: object) -> Policy:
         if self.config.format == "torch-export":
-            return program_policy(self.agent, self.file, num_envs, target)
+            return ProgramPolicy(self.file, num_envs, target)
         from aaren_rl.runtime import OnnxPolicy
 
         return OnnxPolicy(self.file, num_envs, target)
 
     def agreement(self) -> Agreement:
-        config = self.config
-        return measure_agreement(
-            self.agent, self.policy, self.environment, steps=config.steps, seed=config.seed
-        )
+        where, how = self.environment, {"steps": self.config.steps, "seed": self.config.seed}
+        return measure_agreement(self.agent, self.policy, where, **how)
 
-    def score(self) -> np.ndarray:
+    def scores(self) -> np.ndarray:
         """Of whole episodes, normalised where the agent has reference scores: `[episodes]`."""
-        played = rollout(
-            self.agent,
-            self.environment,
-            episodes=self.config.episodes,
-            seed=self.config.seed,
-            make_policy=lambda num_envs, target, _: self.policy(num_envs, target),
-        )
+        how: dict[str, Any] = {"episodes": self.config.episodes, "seed": self.config.seed}
+        played = rollout(self.agent, self.environment, make_policy=self.policy, **how)
         return normalized_scores(played.returns, self.agent.spec.reference_scores)
 
 
-def need_onnx() -> None:
-    """Raise `UserError` unless onnx and onnxruntime are installed."""
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'aaren-rl[export]'") from None
+def need_packages(*names: str) -> None:
+    """Raise `UserError` unless these packages of the extra `export` are installed."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            missing = error.name or name
+            raise UserError(f"{missing} is not installed: pip install 'aaren-rl[export]'") from None
 
 
 def write_export(file: Path, content: bytes, card: Card) -> None:
@@ -172,31 +166,25 @@ def write_export(file: Path, content: bytes, card: Card) -> None:
     write_json(card_path(file), card.to_json())
 
 
-def write_onnx(agent: Agent, file: Path) -> None:
+def write_step(agent: Agent, file: Path, format: str = "onnx") -> None:
     """Export an agent that is in memory, unchecked: to act with it at once.
 
     Raises:
-        UserError: when it cannot be exported.
+        UserError: when it cannot be exported, or a package is missing.
     """
-    exportable = check_exportable(agent)
-    content = exported_step(exportable, "onnx")
-    card = make_card(exportable, file, content, kind="onnx", precision="float32", provenance={})
-    write_export(file, content, card)
+    if format == "onnx":
+        need_packages("onnx", "onnxscript")
+    step = step_of(agent)
+    content = step_content(step, format)
+    write_export(file, content, make_card(agent, step, file, content, format))
 
 
-def exported_step(agent: Exportable, format: str) -> bytes:
+def step_content(step: Step, format: str) -> bytes:
     """The content of a file in this format."""
-    if format == "torch-export":
-        return torch_program(agent)
-    from aaren_rl.export.onnx_step import onnx_step
-
-    content: bytes = onnx_step(agent).SerializeToString()
-    return content
+    return torch_program(step) if format == "torch-export" else onnx_graph(step)
 
 
-def _loss(
-    before: np.ndarray, after: np.ndarray, agreement: Agreement, config: ExportConfig
-) -> dict[str, Any]:
+def _loss(before: np.ndarray, after: np.ndarray, agreement: Agreement) -> dict[str, Any]:
     """What 8 bits cost, from the scores of the same episodes with and without them."""
     return {
         "score_float32": float(before.mean()),
@@ -204,6 +192,6 @@ def _loss(
         "score_int8": float(after.mean()),
         "score_int8_std": float(after.std()),
         "score_loss": float(before.mean() - after.mean()),
-        "episodes": config.episodes,
+        "episodes": len(before),
         "largest_action_difference": agreement.largest_difference,
     }

@@ -142,25 +142,31 @@ def recency_of_step(recency: np.ndarray, tokens: int) -> tuple[np.ndarray, np.nd
 
 
 def attend_bounded(
-    rows: Tensor, sums: Tensor, absent: Tensor | None, last_only: bool
+    rows: Tensor, sums: Tensor, absent: Tensor | None, upto: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Update a state (w, u) by new tokens and read it after each, where no maximum is needed.
 
     Args:
-        rows: `(v, 1, s)` of the new tokens, `[batch, heads, tokens, dim + 2]`.
+        rows: `(v, 1, s)` of the new tokens, `[batch, heads, tokens, dim + 2]`, or with a single
+            head `[batch, tokens, dim + 2]`, which takes fewer operations.
         sums: (w, u), `[batch, heads, dim + 1]`.
-        absent: added to the scores, `[batch, heads or 1, tokens, 1]`: `ABSENT` for tokens that do
-            not exist, and recency.
-        last_only: read after the last token alone.
+        absent: added to the scores, `[batch, heads or 1, tokens, 1]` (without heads where `rows`
+            has none): `ABSENT` for tokens that do not exist, and recency.
+        upto: ones up to the diagonal, `[tokens, tokens]` (a product with it costs less than a
+            cumulative sum); `None` to read after the last token alone.
 
     Returns:
-        Outputs `[batch, heads, tokens or 1, dim]` and the state after the last token.
+        Outputs `[batch, heads, tokens or 1, dim]` (without heads where `rows` has none) and the
+        state after the last token, as `sums`.
     """
-    scores = rows[..., -1:] if absent is None else rows[..., -1:] + absent
-    weighted = rows[..., :-1] * scores.exp()
-    weighted = weighted.sum(2, keepdim=True) if last_only else weighted.cumsum(2)
-    after = sums.unsqueeze(2) + weighted
-    return after[..., :-1] / after[..., -1:], after[:, :, -1]
+    values, scores = rows.split([rows.shape[-1] - 1, 1], dim=-1)
+    weights = (scores if absent is None else scores + absent).exp()
+    if upto is None:
+        new = torch.matmul(weights.transpose(-1, -2), values)
+    else:
+        new = torch.matmul(upto, values * weights)
+    after = _with_tokens(sums, rows) + new
+    return _mean(after), _newest(after, sums)
 
 
 def attend(
@@ -184,10 +190,28 @@ def attend(
     Returns:
         Outputs, and w, u and m after the last token.
     """
-    scores = rows[..., -1:] if absent is None else rows[..., -1:] + absent
-    scores = torch.cat([maximum.unsqueeze(2), scores], dim=2).transpose(2, 3)
+    values, scores = rows.split([rows.shape[-1] - 1, 1], dim=-1)
+    scores = scores if absent is None else scores + absent
+    scores = torch.cat([_with_tokens(maximum, rows), scores], dim=-2).transpose(-1, -2)
     scores = scores + (mask[-1:] if last_only else mask)
     highest = scores.amax(-1, keepdim=True)
     weights = torch.exp(scores - highest)
-    after = torch.matmul(weights, torch.cat([sums.unsqueeze(2), rows[..., :-1]], dim=2))
-    return after[..., :-1] / after[..., -1:], after[:, :, -1], highest[:, :, -1]
+    after = torch.matmul(weights, torch.cat([_with_tokens(sums, rows), values], dim=-2))
+    return _mean(after), _newest(after, sums), _newest(highest, maximum)
+
+
+def _with_tokens(state: Tensor, rows: Tensor) -> Tensor:
+    """A state `[batch, heads, size]` beside `rows`; a single head's axis serves for the tokens."""
+    return state if rows.dim() == state.dim() else state.unsqueeze(-2)
+
+
+def _mean(sums: Tensor) -> Tensor:
+    weighted, normalizer = sums.split([sums.shape[-1] - 1, 1], dim=-1)
+    return weighted / normalizer
+
+
+def _newest(after: Tensor, before: Tensor) -> Tensor:
+    """The inverse of `_with_tokens`, of the last token in `after`."""
+    if after.dim() > before.dim():
+        return after[..., -1, :]
+    return after if after.shape[-2] == 1 else after[..., -1:, :]

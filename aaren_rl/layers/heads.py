@@ -129,6 +129,7 @@ class ContinuousActions(ActionHead):
         low, high = _float32_inside(space.low, np.inf), _float32_inside(space.high, -np.inf)
         self.register_buffer("low", low)
         self.register_buffer("high", high)
+        self.plain = bool((low == -1).all() and (high == 1).all())  # there is nothing to scale
         middle, reach = torch.zeros(self.size), torch.ones(self.size)
         if self.bounded:
             middle, reach = (low + high) / 2, (high - low) / 2
@@ -170,6 +171,8 @@ class ContinuousActions(ActionHead):
 
     def decide(self, predictions: Tensor) -> Tensor:
         """Predictions `[..., size]` to the environment's numbers, inside the bounds."""
+        if self.plain:
+            return predictions.clamp(-1.0, 1.0)
         return (predictions * self.reach + self.middle).clamp(self.low, self.high)
 
     def loss(self, predictions: Tensor, actions: Tensor, mask: Tensor) -> Tensor:

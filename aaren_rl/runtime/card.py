@@ -55,6 +55,8 @@ class Card:
         action_shape: of one action, as the environment takes it.
         action_dtype: numpy's name of the environment's dtype for actions.
         target_returns: returns to ask for, the agent's own; none where it cannot be asked.
+        choices: for discrete actions the first one and how many there are; `None` for vectors (and
+            in older cards).
         max_episode_length: steps after which the timestep table ends; `None` for no end.
         provenance: run, checkpoint, dataset, updates, configuration, versions.
         checks: what the export measured: agreement with PyTorch, score of the quantised weights.
@@ -77,6 +79,7 @@ class Card:
     max_episode_length: int | None
     provenance: dict[str, Any] = field(default_factory=dict)
     checks: dict[str, Any] = field(default_factory=dict)
+    choices: tuple[int, int] | None = None
 
     @property
     def asks_return(self) -> bool:
@@ -100,6 +103,8 @@ class Card:
             )
         for name in ("observation_shape", "action_shape", "target_returns"):
             content[name] = tuple(content[name])
+        if content.get("choices") is not None:
+            content["choices"] = tuple(content["choices"])
         card = Card(**content)
         inputs, outputs = {each.name for each in card.inputs}, {each.name for each in card.outputs}
         state = set(card.state.values())

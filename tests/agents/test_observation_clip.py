@@ -12,18 +12,17 @@ import numpy as np
 import pytest
 import torch
 from agent_cases import CONTINUOUS, OBSERVATIONS, make_agent, play
-from exported_agents import exported
+from exported_agents import exported, program_policy
 
 from aaren_rl.acting import Policy
 from aaren_rl.agents import AGENTS, Agent, AgentConfig, AgentSpec, load_agent
 from aaren_rl.data import Batch, Trajectory, TrajectoryDataset
 from aaren_rl.errors import UserError
-from aaren_rl.export.program import program_policy, torch_program
 from aaren_rl.runtime import OnnxPolicy
 
 ALL = tuple(AGENTS)
 MEAN, STD = np.linspace(-1, 1, 4), np.linspace(0.5, 2, 4)  # of `make_agent`
-EXPORTED = ("decision-aaren", "behavior-cloning")
+EXPORTED = ("decision-aaren", "decision-lstm", "behavior-cloning")
 SIDES = np.array([1, -1, 1, -1])
 
 
@@ -35,9 +34,7 @@ def policies(agent: Agent, folder: Path) -> dict[str, Policy]:
     if agent.name in EXPORTED:
         target = None if cloning else agent.spec.target_returns[0]
         found["onnx"] = OnnxPolicy(exported(agent, folder), 1, target)
-        file = folder / "step.pt2"
-        file.write_bytes(torch_program(agent))  # type: ignore[arg-type]
-        found["torch.export"] = program_policy(agent, file, 1, target)  # type: ignore[arg-type]
+        found["torch.export"] = program_policy(agent, folder, target)
     return found
 
 

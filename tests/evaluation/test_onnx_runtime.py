@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 from exported_agents import exported, make_aaren, make_agent
 
 from aaren_rl.agents import Agent
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import EvaluateConfig, evaluate
-from aaren_rl.evaluation.exported import onnx_policies
+from aaren_rl.export import onnx_policies
 
 
 def saved(agent: Agent, folder: Path) -> Path:
@@ -53,14 +56,24 @@ def test_wrong_flags(tmp_path: Path, settings: dict[str, object], message: str) 
         evaluate(EvaluateConfig(run=run, episodes=1, **settings), policies=onnx_policies)  # type: ignore[arg-type]
 
 
-def test_the_file_of_another_agent(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            {"name": "behavior-cloning"},
+            "its agent is behavior-cloning, the run's is decision-aaren",
+        ),
+        ({"condition": "max-return"}, "its condition is max-return, the run's is target"),
+        ({"action_space": gym.spaces.Box(-2, 2, (3,), np.float32)}, "its action_space is "),
+        ({"action_space": gym.spaces.Discrete(3)}, r"its actions is \(\(\), 'int64'\)"),
+    ],
+)
+def test_the_file_of_another_agent(tmp_path: Path, other: dict[str, Any], message: str) -> None:
     run = saved(make_aaren(), tmp_path)
-    file = exported(make_agent("behavior-cloning"), tmp_path)
-    with pytest.raises(UserError, match=r"behavior-cloning .* the run's is decision-aaren"):
-        evaluate(
-            EvaluateConfig(run=run, episodes=1, runtime="onnx", exported=file),
-            policies=onnx_policies,
-        )
+    file = exported(make_agent(**other), tmp_path)
+    config = EvaluateConfig(run=run, episodes=1, runtime="onnx", exported=file)
+    with pytest.raises(UserError, match=message):
+        evaluate(config, policies=onnx_policies)
 
 
 def test_the_transformer_cannot(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from exported_agents import make_aaren, make_agent
 from aaren_rl.agents import Agent
 from aaren_rl.cli import main
 from aaren_rl.export import command
+from aaren_rl.export.steps import step_of
 from aaren_rl.runtime import OnnxPolicy, read_card
 
 
@@ -103,8 +104,8 @@ def test_the_card_says_all_that_a_stranger_needs(tmp_path: Path) -> None:
 def test_a_step_that_acts_otherwise_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    honest, other = command.exported_step, make_aaren(seed=1)
-    monkeypatch.setattr(command, "exported_step", lambda _, kind: honest(other, kind))
+    honest, other = command.step_content, make_aaren(seed=1)
+    monkeypatch.setattr(command, "step_content", lambda _, kind: honest(step_of(other), kind))
     assert export(saved(make_aaren(), tmp_path), tmp_path / "policy.onnx") == 2
     message = capsys.readouterr().err
     assert "the exported step's actions differ from PyTorch's by" in message
@@ -115,10 +116,10 @@ def test_a_step_that_acts_otherwise_is_not_written(
 def test_a_step_that_gives_no_numbers_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    honest, broken = command.exported_step, make_aaren()
+    honest, broken = command.step_content, make_aaren()
     with torch.no_grad():
         broken.head[0].bias.fill_(torch.nan)
-    monkeypatch.setattr(command, "exported_step", lambda _, kind: honest(broken, kind))
+    monkeypatch.setattr(command, "step_content", lambda _, kind: honest(step_of(broken), kind))
     run, out = saved(make_aaren(), tmp_path), tmp_path / "policy.onnx"
     out.write_text("an older export")
     assert export(run, out) == 2
@@ -176,13 +177,37 @@ def test_torch_export(tmp_path: Path, name: str) -> None:
         assert [str(each.numpy().dtype) for each in outputs] == [t.dtype for t in card.outputs]
 
 
-@pytest.mark.parametrize("name", ["decision-transformer", "decision-lstm"])
-def test_agents_without_such_a_step(
-    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["decision-lstm", "decision-min-gru"])
+def test_other_recurrent_agents(tmp_path: Path, name: str) -> None:
+    """Checked against PyTorch by the export itself; in 8 bits their blocks too."""
+    out = tmp_path / "policy.onnx"
+    run = saved(make_agent(name), tmp_path)
+    assert export(run, out, "--dynamic-int8", "--episodes", "1", "--steps", "60") == 0
+    assert read_card(out).checks["agreement"]["largest_difference"] <= 1e-5
+    kinds = [node.op_type for node in onnx.load(out).graph.node]
+    assert kinds.count("MatMulInteger") >= 2 * 2  # at least two layers' feed-forward parts
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch-export"])
+def test_an_agent_that_was_saved_without_an_environment(
+    tmp_path: Path, format: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert export(saved(make_agent(name), tmp_path), tmp_path / "policy.onnx") == 2
+    run = saved(make_aaren(environment=None), tmp_path)
+    out = tmp_path / "policy"
+    assert export(run, out, "--format", format, "--steps", "60") == 0
+    agreement = read_card(out).checks["agreement"]
+    assert agreement["largest_difference"] <= 1e-5
+    assert agreement["episodes"] > 4
+    assert not agreement["in_environment"]
+    assert export(run, out, "--dynamic-int8") == 2  # a score is of an environment
+    assert "saved without" in capsys.readouterr().err
+
+
+def test_a_transformer_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = saved(make_agent("decision-transformer"), tmp_path)
+    assert export(run, tmp_path / "policy.onnx") == 2
     message = capsys.readouterr().err
-    assert f"{name} cannot be exported: only decision-aaren" in message
+    assert "decision-transformer cannot be exported: its state grows with every step" in message
     assert message.count("\n") == 1
     assert files(tmp_path) == set()
 
@@ -218,7 +243,7 @@ def test_no_such_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "nothing: not a training run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
 def test_a_missing_package(
     tmp_path: Path,
     package: str,

@@ -56,7 +56,9 @@ class Stepper:
     def __call__(self, x: Tensor, absent: Tensor | None = None, last: bool = False) -> Tensor:
         rows = rows_of(self.folded, x)
         if self.bounded:
-            outputs, self.sums = attend_bounded(rows, self.sums, absent, last)
+            outputs, self.sums = attend_bounded(
+                rows, self.sums, absent, None if last else torch.ones(2 * rows.shape[-2:-1]).tril()
+            )
         else:
             mask = torch.from_numpy(causal(x.shape[1]))
             outputs, self.sums, self.maximum = attend(
@@ -143,10 +145,12 @@ def test_the_bounded_form_holds_at_its_bound() -> None:
     ones = torch.ones_like(values)
     low, high = torch.full_like(values, -NO_MAXIMUM), torch.full_like(values, NO_MAXIMUM)
     sums = torch.full((1, 1, 2), NOTHING)
-    outputs, sums = attend_bounded(torch.cat([values, ones, low], -1), sums, None, False)
+    outputs, sums = attend_bounded(
+        torch.cat([values, ones, low], -1), sums, None, torch.ones(1000, 1000).tril()
+    )
     averages = values.cumsum(2) / torch.arange(1, 1001).view(1, 1, -1, 1)
     torch.testing.assert_close(outputs, averages, rtol=0, atol=1e-5)
     for _ in range(100):
-        outputs, sums = attend_bounded(torch.cat([values, ones, high], -1), sums, None, True)
+        outputs, sums = attend_bounded(torch.cat([values, ones, high], -1), sums, None, None)
     assert torch.isfinite(sums).all()
     torch.testing.assert_close(outputs[0, 0, 0, 0], torch.tensor(0.0), rtol=0, atol=1e-5)

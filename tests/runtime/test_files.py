@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from exported_agents import exported, make_aaren
 
@@ -82,6 +83,15 @@ def test_a_card_that_contradicts_itself_or_the_file(file: Path) -> None:
     spoil(kind="torch-export")
     with pytest.raises(UserError, match="is a torch-export export"):
         OnnxPolicy(file)
+
+
+def test_a_card_of_the_first_edition(file: Path) -> None:
+    """It does not tell a discrete space's choices."""
+    whole = json.loads(card_of(file).read_text())
+    del whole["choices"]
+    whole["provenance"] = {}
+    card_of(file).write_text(json.dumps(whole))
+    assert OnnxPolicy(file).act(np.ones((1, 11))).shape == (1, 3)
 
 
 def test_a_file_that_is_no_graph_with_a_card_that_fits(file: Path) -> None:

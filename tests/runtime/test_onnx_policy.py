@@ -94,9 +94,8 @@ def test_every_kind_of_action(tmp_path: Path, kind: str) -> None:
     assert all(SPACES[kind].contains(action) for action in pair[1][:, 0])
 
 
-@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize(("heads", "activation"), [(1, "relu"), (2, "gelu")])
 @pytest.mark.parametrize("embedding", ["learned", "sinusoidal", "none"])
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_every_shape_of_agent(tmp_path: Path, heads: int, embedding: str, activation: str) -> None:
     agent = make_aaren(heads=heads, timestep_embedding=embedding, activation=activation, layers=1)
     file = exported(agent, tmp_path)
@@ -122,9 +121,17 @@ def test_heads_that_forget(tmp_path: Path, recency: tuple[float, ...], query: fl
     assert np.abs(other[0] - other[1]).max() > 1e-2  # forgetting matters
 
 
-@pytest.mark.parametrize("query", [3.0, 30.0])
-@pytest.mark.parametrize("recency", [(0.0,), (0.4,), (0.8, 0.0)])
-@pytest.mark.parametrize("kind", ["hopper", "discrete from 3"])
+@pytest.mark.parametrize(
+    ("kind", "recency", "query"),
+    [
+        ("hopper", (0.0,), 3.0),
+        ("hopper", (0.8, 0.0), 3.0),
+        ("hopper", (0.4,), 30.0),
+        ("discrete from 3", (0.4,), 3.0),
+        ("discrete from 3", (0.0,), 30.0),
+        ("discrete from 3", (0.8, 0.0), 30.0),
+    ],
+)
 def test_predicted_returns(
     tmp_path: Path, kind: str, recency: tuple[float, ...], query: float
 ) -> None:
@@ -163,6 +170,78 @@ def test_no_predicted_return_is_larger_than_the_datas(tmp_path: Path) -> None:
     assert predicted.min() < limit
     for others in (policies[1].returns_to_go, policies[2].state()["return_to_go"][:, 0]):
         np.testing.assert_allclose(others, predicted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["decision-lstm", "decision-min-gru"])
+@pytest.mark.parametrize(
+    ("kind", "condition"), [("hopper", "target"), ("discrete from 3", "max-return")]
+)
+def test_other_recurrent_agents(tmp_path: Path, name: str, kind: str, condition: str) -> None:
+    agent = make_agent(name, action_space=SPACES[kind], condition=condition)
+    ends = np.random.default_rng(1).random((100, 3)) < 0.05
+    pair = play([by_torch(agent, 3), OnnxPolicy(exported(agent, tmp_path), 3)], 100, ends)
+    np.testing.assert_allclose(pair[1], pair[0], rtol=0, atol=1e-5)
+    assert pair[0].std() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["a matrix", "discrete from 3"])
+def test_what_was_executed_takes_the_choices_place(tmp_path: Path, kind: str) -> None:
+    file = exported(make_aaren(action_space=SPACES[kind]), tmp_path)
+    policies = [OnnxPolicy(file, 2) for _ in range(3)]
+    rng = np.random.default_rng(0)
+    past = [(rng.normal(size=(2, 11)), rng.normal(size=2)) for _ in range(4)]
+    for policy in policies:
+        policy.act(past[0][0])
+    executed = np.stack([SPACES[kind].sample(), SPACES[kind].sample()])
+    told, edited, untold = policies
+    state = edited.state()
+    state["previous_action"][...] = executed.reshape(2, -1)
+    edited.load_state(state)
+    first = told.act(*past[1], executed_actions=executed)
+    assert np.array_equal(first, edited.act(*past[1]))
+    untold.act(*past[1])
+    actions = [np.stack([policy.act(*call) for call in past[2:]]) for policy in policies]
+    assert np.array_equal(actions[0], actions[1])
+    names = [name for name in told.state() if name.startswith("state")]
+    assert any((told.state()[name] != untold.state()[name]).any() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("kind", "executed", "message"),
+    [
+        ("hopper", np.zeros((2, 4)), r"must have shape \(2, 3\), got \(2, 4\)"),
+        ("hopper", [[0, 0, 0], [0, np.nan, 0]], r"environment \[1\] are not finite"),
+        ("discrete from 3", np.array([3, 7]), "choices from 3 to 6"),
+        ("discrete from 3", np.array([2, 3]), "choices from 3 to 6"),
+    ],
+)
+def test_what_cannot_have_been_executed(
+    tmp_path: Path, kind: str, executed: Any, message: str
+) -> None:
+    policy = OnnxPolicy(exported(make_aaren(action_space=SPACES[kind]), tmp_path), 2)
+    policy.act(np.ones((2, 11)))
+    before = policy.state()
+    with pytest.raises(UserError, match=message):
+        policy.act(np.ones((2, 11)), np.ones(2), executed_actions=executed)
+    assert all(np.array_equal(policy.state()[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("mask", [None, np.array([False, True, False])])
+def test_a_reset_is_an_episodes_end(tmp_path: Path, mask: np.ndarray | None) -> None:
+    file = exported(make_aaren(), tmp_path)
+    by_reset, by_dones = OnnxPolicy(file, 3), OnnxPolicy(file, 3)
+    rng = np.random.default_rng(0)
+    for step in range(12):
+        observations, rewards = rng.normal(size=(3, 11)), rng.normal(size=3)
+        dones = np.zeros(3, bool)
+        if step == 6:
+            by_reset.reset(mask)
+            dones = np.ones(3, bool) if mask is None else mask
+            rewards = np.where(dones, np.nan, rewards)  # counts for nothing where one starts
+        action = by_reset.act(observations, rewards if step else None, np.zeros(3, bool))
+        assert np.array_equal(action, by_dones.act(observations, rewards if step else None, dones))
+    with pytest.raises(UserError, match=r"shape \(3,\), got \(2,\)"):
+        by_reset.reset(np.ones(2, bool))
 
 
 def test_behavior_cloning(tmp_path: Path) -> None:

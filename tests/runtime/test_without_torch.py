@@ -88,7 +88,8 @@ def test_it_acts_where_torch_cannot_be_imported(tmp_path: Path) -> None:
         "'aaren_rl.lazy',",
         "'aaren_rl.runtime',",
         "'aaren_rl.runtime.card',",
-        "'aaren_rl.runtime.onnx_policy']",
+        "'aaren_rl.runtime.onnx_policy',",
+        "'aaren_rl.runtime.step_policy']",
     ]
 
 

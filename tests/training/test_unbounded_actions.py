@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from exported_agents import exported
+from exported_agents import exported, program_policy
 from run_cases import scalars
 from safetensors.torch import load_file, save_file
 
@@ -20,7 +20,6 @@ from aaren_rl.agents import AGENTS, Agent, AgentConfig, AgentSpec, load_agent
 from aaren_rl.agents.actions import ContinuousActions
 from aaren_rl.data import Batch, Trajectory, TrajectoryDataset, load_trajectories
 from aaren_rl.data.to_minari import write_minari
-from aaren_rl.export.program import program_policy, torch_program
 from aaren_rl.runtime import OnnxPolicy
 from aaren_rl.training import train
 
@@ -106,13 +105,7 @@ def test_all_ways_of_acting_agree(run: Path, tmp_path: Path) -> None:
     policies = {str(m): agent.policy(1, mode=m) for m in ((None,) if cloning else agent.modes)}
     if agent.name in ("decision-aaren", "behavior-cloning"):
         policies["onnx"] = OnnxPolicy(exported(agent, tmp_path), 1, target)
-        (tmp_path / "step.pt2").write_bytes(torch_program(agent))  # type: ignore[arg-type]
-        policies["torch.export"] = program_policy(
-            agent,  # type: ignore[arg-type]
-            tmp_path / "step.pt2",
-            1,
-            target,
-        )
+        policies["torch.export"] = program_policy(agent, tmp_path, target)
     for way, policy in policies.items():
         actions = play(policy, seen)
         wanted = parallel(agent, seen, actions, target or 0.0)
