@@ -69,6 +69,12 @@ def test_minari_and_we_read_what_was_written(
         assert episode.truncations.tolist() == [*ends, raw.truncated]
 
 
+def test_a_relative_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_minari("some/test-v0", episodes(), root=Path("minari"), **SPACES)
+    assert load_trajectories(tmp_path / "minari/some/test-v0").num_episodes == 3
+
+
 def test_half_a_dataset_is_none(tmp_path: Path) -> None:
     broken = episodes()
     broken[2] = Trajectory(np.zeros((5, 2)), np.zeros(5, int), np.zeros(5), True, False)
