@@ -103,7 +103,7 @@ class CollectConfig:
     @property
     def minari_root(self) -> Path:
         """Where the datasets go."""
-        return (local_root() if self.root is None else self.root).absolute()
+        return local_root() if self.root is None else self.root
 
     def dataset_id(self, quality: Quality) -> str:
         """The Minari id of one dataset."""

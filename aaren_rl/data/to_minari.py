@@ -58,7 +58,7 @@ def write_minari(
         UserError: a name that Minari does not take, a dataset that is there already, an episode
             of T observations for T actions, or a root that cannot be written.
     """
-    root = local_root() if root is None else root
+    root = (local_root() if root is None else root).absolute()
     target = root / dataset_id
     check_new_dataset(dataset_id, root)
     try:

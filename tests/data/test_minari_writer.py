@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def test_minari_and_we_read_what_was_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    spec = gymnasium.spec("CartPole-v1")
+    spec = copy.deepcopy(gymnasium.spec("CartPole-v1"))  # the registry keeps its own
     spec.kwargs["sutton_barto_reward"] = True
     written = episodes()
     folder = write_minari(
@@ -67,6 +68,12 @@ def test_minari_and_we_read_what_was_written(
         ends = [False] * (len(raw.rewards) - 1)
         assert episode.terminations.tolist() == [*ends, raw.terminated]
         assert episode.truncations.tolist() == [*ends, raw.truncated]
+
+
+def test_a_relative_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_minari("some/test-v0", episodes(), root=Path("minari"), **SPACES)
+    assert load_trajectories(tmp_path / "minari/some/test-v0").num_episodes == 3
 
 
 def test_half_a_dataset_is_none(tmp_path: Path) -> None:
