@@ -156,6 +156,8 @@ def _difference(agent: Agent, actions: np.ndarray, others: np.ndarray) -> float:
         return float((actions != others).mean())
     apart = np.abs(actions.astype(np.float64) - others).reshape(len(actions), -1)
     codec: Any = agent.actions
+    if not hasattr(codec, "reach"):  # a head from outside, with units of its own
+        return float(apart.max())
     unit = codec.reach.cpu().numpy().astype(np.float64)
     if not codec.bounded:
         resolution = ROUNDINGS * np.finfo(np.float32).eps / TOLERANCE

@@ -211,7 +211,8 @@ def _layer_tensor(name: str, tensor: Tensor) -> card.Tensor:
     """The tensor `LAYER.FIELD` of `SequenceState.tensors`."""
     layer, field = name.split(".", 1)
     dtype = str(tensor.dtype).removeprefix("torch.")
-    return _tensor(f"{field}_{layer}", f"{field} of layer {layer}", *tensor.shape[1:], dtype=dtype)
+    name = f"layer_{layer}_{field}"  # such as no operation's, after which values are named
+    return _tensor(name, f"{field} of layer {layer}", *tensor.shape[1:], dtype=dtype)
 
 
 def _new(tensor: card.Tensor) -> card.Tensor:
