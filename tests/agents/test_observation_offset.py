@@ -13,9 +13,9 @@ from gymnasium import spaces
 from aaren_rl.agents import AGENTS, Agent, load_agent
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.errors import UserError
-from aaren_rl.export.interface import check_exportable
+from aaren_rl.export.steps import step_of
+from aaren_rl.training.build import build_agent
 from aaren_rl.training.config import TrainConfig
-from aaren_rl.training.run import build_agent
 
 OFFSET = (1.7e9, 0.0, 0.0, 0.0)
 SEEN = np.random.default_rng(0).normal(size=(6, 2, 4))
@@ -41,7 +41,7 @@ def test_every_way_of_acting(name: str, tmp_path: Path) -> None:
         wanted = actions(plain, (shown - OFFSET).astype(np.float32), mode)
         np.testing.assert_array_equal(actions(loaded, shown, mode), wanted)
     with pytest.raises(UserError, match="cannot be exported"):
-        check_exportable(loaded)
+        step_of(loaded)
 
 
 def test_training_tells_the_agent() -> None:

@@ -18,7 +18,7 @@ from aaren_rl.data import TrajectoryDataset, load_trajectories
 from aaren_rl.data.trajectory import STEP_FIELDS
 from aaren_rl.errors import UserError
 from aaren_rl.training import train
-from aaren_rl.training.run import load_data
+from aaren_rl.training.build import load_data
 
 
 @pytest.fixture(params=["memory", "disk"])
