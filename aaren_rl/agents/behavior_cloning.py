@@ -5,6 +5,7 @@ Trained on the best episodes only (`top_percent` of the data) it is filtered beh
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from aaren_rl.agents.config import AgentConfig, Mode
 from aaren_rl.agents.policy import AgentPolicy
 from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.data.sampling import Batch
+from aaren_rl.errors import UserError
 from aaren_rl.layers import make_encoder
 
 
@@ -57,12 +59,18 @@ class BehaviorCloning(Agent):
         target_return: float | Sequence[float] | None = None,
         mode: Mode | None = None,
     ) -> Policy:
-        """Start acting.
+        """Start acting. A target return changes nothing, and a warning says so.
+
+        The command line refuses one; here code that asks every agent alike goes on.
 
         Raises:
-            UserError: for any mode or target return: there are none to choose from.
+            UserError: for any mode: there are none to choose from.
         """
-        self.check_request(mode, target_return)
+        self.check_request(mode)
+        try:
+            self.check_request(target_return=target_return)
+        except UserError as error:
+            warnings.warn(f"{error} (it is ignored)", stacklevel=2)
         self.eval()
         return MemorylessPolicy(self, np.zeros(num_envs))
 

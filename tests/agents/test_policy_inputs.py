@@ -134,8 +134,10 @@ def test_behavior_cloning_has_no_modes(mode: Mode) -> None:
 @pytest.mark.parametrize("target", [3.0, 0.0, [1.0, 2.0]])
 def test_behavior_cloning_cannot_be_asked_for_a_return(target: Any) -> None:
     agent = make_agent("behavior-cloning")
-    with pytest.raises(UserError, match=r"--target-return .*: behavior-cloning cannot be asked"):
-        agent.policy(2, target)
+    with pytest.warns(UserWarning, match=r"behavior-cloning cannot be asked .* \(it is ignored\)"):
+        policy = agent.policy(2, target)
+    seen = np.ones((2, *agent.spec.observation_space.shape))
+    np.testing.assert_array_equal(policy.act(seen), agent.policy(2).act(seen))
 
 
 def test_agents_say_what_they_are_able_to_do() -> None:
