@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aaren_rl import __version__
 from aaren_rl.errors import UserError
 from aaren_rl.options import options_of, parse
+from aaren_rl.registry import load_plugins
 
 if TYPE_CHECKING:  # for their types alone: `--help` must not wait for PyTorch
     from aaren_rl.collect import CollectConfig
@@ -31,13 +32,22 @@ if TYPE_CHECKING:  # for their types alone: `--help` must not wait for PyTorch
 
 PROG = "aaren-rl"
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+CHOSEN = ("agent", "mixer", "encoder")
+"""What may have options of its own, where a plug-in has registered it with some."""
 
 
 class Command(NamedTuple):
-    """One command: where its config is defined, as `module:class`, and what it does with it."""
+    """One command.
+
+    Attributes:
+        config: where its config is defined, as `module:class`.
+        action: what it does with its config.
+        plugins: whether it takes `--plugin`.
+    """
 
     config: str
     action: Callable[[Any], None]
+    plugins: bool = False
 
     @property
     def kind(self) -> Any:
@@ -102,11 +112,22 @@ def run(name: str, words: Sequence[str]) -> int:
     from aaren_rl.training.interrupt import Interrupted
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    kind, action = COMMANDS[name].kind, COMMANDS[name].action
+    command = COMMANDS[name]
     try:
         words = with_value("--ray", "auto", words)
-        default = starting_point(kind, words)
-        action(parse(kind, words, prog=f"{PROG} {name}", default=default))
+        early = first_look(words)
+        import_plugins(early.plugin if command.plugins else [])
+        default = starting_point(command.kind, early)
+        command.action(
+            parse(
+                command.kind,
+                words,
+                prog=f"{PROG} {name}",
+                default=default,
+                chosen=chosen_names(early, default),
+                plugins=command.plugins,
+            )
+        )
     except UserError as error:
         return report(error)
     except (MemoryError, RuntimeError) as error:
@@ -137,18 +158,43 @@ def is_out_of_memory(error: Exception) -> bool:
     return known or "can't allocate memory" in str(error)
 
 
-def starting_point(kind: Any, words: Sequence[str]) -> Any:
+def import_plugins(modules: Sequence[str | None]) -> None:
+    """Import installed plug-ins and these modules, which may lie in the working directory."""
+    if modules and "" not in sys.path:
+        sys.path.append("")
+    load_plugins(tuple(name for name in modules if name))
+
+
+def first_look(words: Sequence[str]) -> argparse.Namespace:
+    """The options that decide which options there are and what their defaults are."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--plugin", action="append", nargs="?", default=[])
+    for flag in ("--out", "--preset", *(f"--{kind}" for kind in CHOSEN)):
+        parser.add_argument(flag, nargs="?")  # tyro says it when a value is missing
+    return parser.parse_known_args(words)[0]
+
+
+def chosen_names(early: argparse.Namespace, default: Any) -> dict[str, str]:
+    """The agent, mixer and encoder that are asked for, or were by the config to go on from."""
+    names = {}
+    for kind in CHOSEN:
+        before = getattr(default, kind, getattr(getattr(default, "model", None), kind, None))
+        names[kind] = getattr(early, kind) or before or ""
+    return names
+
+
+def starting_point(kind: Any, given: argparse.Namespace) -> Any:
     """Where options that are not given are taken from.
+
+    Args:
+        kind: the config's class.
+        given: what `first_look` saw.
 
     Returns:
         With `--resume --out DIR` the config that the run saved there, else with `--preset` the
         preset's, else `None`.
     """
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--resume", action="store_true")
-    for flag in ("--out", "--preset"):
-        early.add_argument(flag, nargs="?")
-    given, _ = early.parse_known_args(words)
     if given.resume and given.out is not None and hasattr(kind, "from_json"):
         from aaren_rl.files import read_json
 
@@ -300,14 +346,14 @@ def _convert(config: ConvertConfig) -> None:
 
 
 COMMANDS: dict[str, Command] = {
-    "train": Command("aaren_rl.training.config:TrainConfig", _train),
-    "evaluate": Command("aaren_rl.evaluation.evaluating:EvaluateConfig", _evaluate),
-    "compare": Command("aaren_rl.experiments.config:CompareConfig", _compare),
+    "train": Command("aaren_rl.training.config:TrainConfig", _train, plugins=True),
+    "evaluate": Command("aaren_rl.evaluation.evaluating:EvaluateConfig", _evaluate, plugins=True),
+    "compare": Command("aaren_rl.experiments.config:CompareConfig", _compare, plugins=True),
     "quickstart": Command("aaren_rl.experiments.config:QuickstartConfig", _quickstart),
-    "export": Command("aaren_rl.export.command:ExportConfig", _export),
+    "export": Command("aaren_rl.export.command:ExportConfig", _export, plugins=True),
     "collect": Command("aaren_rl.collect.config:CollectConfig", _collect),
     "convert": Command("aaren_rl.convert:ConvertConfig", _convert),
-    "benchmark": Command("aaren_rl.experiments.config:BenchmarkConfig", _benchmark),
+    "benchmark": Command("aaren_rl.experiments.config:BenchmarkConfig", _benchmark, plugins=True),
     "report": Command("aaren_rl.experiments.config:ReportConfig", _report),
 }
 

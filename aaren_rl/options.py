@@ -12,27 +12,56 @@ import inspect
 import io
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
 import docstring_parser
 import tyro
 
 from aaren_rl.errors import UserError
+from aaren_rl.registry import REGISTRIES
 
 C = TypeVar("C")
 Option = tuple[str, Any, Any]
 """Name, annotation and default, as `dataclasses.make_dataclass` takes them."""
+CHOICES = {
+    "agent": "agent",
+    "agents": "agent",
+    "mixer": "mixer",
+    "encoder": "encoder",
+    "head": "action head",
+    "loggers": "logger",
+    "dataset": "data source",
+}
+"""Fields that name something registered, and its kind."""
+NOTHING: Mapping[str, str] = {}
+PLUGIN: Option = (
+    "plugin",
+    Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]],
+        tyro.conf.arg(help="Python module that registers own mixers, agents, sources and so on."),
+    ],
+    dataclasses.field(default=()),
+)
 
 
 class Box:
     """Base of the derived dataclasses that hold one box of options."""
 
-    config: type | None = None
-    """The config that they make, which is one field of the whole; `None` when each is a field."""
+    config: Callable[..., Any] | None = None
+    """What they make, which is one field of the whole; `None` when each is a field."""
 
 
-def parse(kind: type[C], words: Sequence[str], *, prog: str, default: C | None = None) -> C:
+def parse(
+    kind: type[C],
+    words: Sequence[str],
+    *,
+    prog: str,
+    default: C | None = None,
+    chosen: Mapping[str, str] = NOTHING,
+    plugins: bool = False,
+) -> C:
     """Read a config from the words behind a command.
 
     Args:
@@ -41,12 +70,17 @@ def parse(kind: type[C], words: Sequence[str], *, prog: str, default: C | None =
         words: the command line behind the command's name.
         prog: the command, for the help.
         default: where options that are not given are taken from; by default the config's defaults.
+        chosen: for `mixer`, `encoder` and `agent` the name that is asked for. What a plug-in has
+            registered under it has its own options, such as `--mixer-options.keep`.
+        plugins: whether there is an option `--plugin`; the modules are imported before this call.
 
     Raises:
         UserError: for options that do not fit, in one line.
         SystemExit: with code 0 after `--help`.
     """
-    options, messages = options_of(kind, default), io.StringIO()
+    options, messages = options_of(kind, default, chosen), io.StringIO()
+    if plugins:
+        options = make_dataclass(kind.__name__, [PLUGIN], options)
     values: Any
     try:
         with contextlib.redirect_stderr(messages):
@@ -61,10 +95,13 @@ def parse(kind: type[C], words: Sequence[str], *, prog: str, default: C | None =
         if not stop.code:  # after --help
             raise
         raise UserError(f"{in_one_line(messages.getvalue())}; see {prog} --help") from None
-    return kind(**fields_of(values))
+    given = fields_of(values)
+    if plugins:
+        del given[PLUGIN[0]]
+    return kind(**given) if default is None else dataclasses.replace(default, **given)
 
 
-def options_of(kind: type, default: Any = None) -> type:
+def options_of(kind: type, default: Any = None, chosen: Mapping[str, str] = NOTHING) -> type:
     """The dataclass that tyro makes the options of a config from; arguments as in `parse`."""
     titles = {name: title for title, names in getattr(kind, "GROUPS", {}).items() for name in names}
     hints, helps = get_type_hints(kind, include_extras=True), helps_of(kind)
@@ -74,9 +111,12 @@ def options_of(kind: type, default: Any = None) -> type:
         name, hint = field.name, hints[field.name]
         value = None if default is None else getattr(default, name)
         inner = hint.__origin__ if get_origin(hint) is Annotated else hint
-        if isinstance(inner, type) and dataclasses.is_dataclass(inner):
-            inside = options_of(inner, value)
-            boxes.append(boxed(name, make_dataclass(name, [], inside, Box, config=inner)))
+        if name.endswith("_options"):
+            boxes += plugin_box(name, value, chosen)
+        elif isinstance(inner, type) and dataclasses.is_dataclass(inner):
+            inside = options_of(inner, value, chosen)
+            config = inner if value is None else partial(dataclasses.replace, value)
+            boxes.append(boxed(name, make_dataclass(name, [], inside, Box, config=config)))
         else:
             option = option_of(field, hint, helps.get(name, ""), default)
             groups[titles.get(name, "")].append(option)
@@ -86,9 +126,14 @@ def options_of(kind: type, default: Any = None) -> type:
     return make_dataclass(kind.__name__, options + boxes)
 
 
-def option_of(field: dataclasses.Field[Any], hint: Any, help: str, default: Any) -> Option:
-    """The option of one field of a config."""
-    names: dict[str, Any] = {}
+def option_of(
+    field: dataclasses.Field[Any], hint: Any, help: str, default: Any, name: str = ""
+) -> Option:
+    """The option of one field of a config, called as the field or by another `name`."""
+    names = {"name": name} if name else {}
+    registry = REGISTRIES.get(CHOICES.get(field.name, ""))
+    if registry is not None and registry.from_plugins():
+        help = f"{help} From plug-ins: {', '.join(registry.from_plugins())}."
     if field.name in ("env", "environment") and not is_positional(hint):
         names = {"name": "env", "aliases": ("--environment",)}
     start: Any = {"default": field.default, "default_factory": field.default_factory}
@@ -96,6 +141,29 @@ def option_of(field: dataclasses.Field[Any], hint: Any, help: str, default: Any)
         start = {"default_factory": lambda: getattr(default, field.name)}
     option = Annotated[hint, tyro.conf.arg(help=help, **names)]
     return field.name, option, dataclasses.field(**start)
+
+
+def plugin_box(name: str, given: Any, chosen: Mapping[str, str]) -> list[Option]:
+    """The options of a plug-in's mixer, encoder or agent, if one is chosen and has any.
+
+    Args:
+        name: of the field that holds them as a dictionary, such as `mixer_options`.
+        given: the dictionary of the default config, if there is one.
+        chosen: as in `parse`.
+    """
+    kind = name.removesuffix("_options")
+    registry = REGISTRIES.get(kind)
+    entry = registry.from_plugins().get(chosen.get(kind, "")) if registry is not None else None
+    if entry is None or entry.options is None:
+        return []
+    default = entry.options(**given) if given else None
+    hints, helps = get_type_hints(entry.options, include_extras=True), helps_of(entry.options)
+    options = []
+    for field in dataclasses.fields(entry.options):
+        flag = f"{name}.{field.name}".replace("_", "-")
+        help = helps.get(field.name, "")
+        options.append(option_of(field, hints[field.name], help, default, flag))
+    return [boxed(name, make_dataclass(name, options, Box, config=dict))]
 
 
 def boxed(title: str, box: type) -> Option:

@@ -41,6 +41,15 @@ class Registry(Mapping[str, Registered[T]]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, Registered[T]] = {}
+        REGISTRIES.setdefault(kind, self)
+
+    def from_plugins(self) -> dict[str, Registered[T]]:
+        """The entries that come from outside this package."""
+        return {
+            name: entry
+            for name, entry in self._entries.items()
+            if not entry.module.startswith("aaren_rl.")
+        }
 
     def register(self, name: str, make: T, *, options: type | None = None) -> T:
         """Add an entry; the same class or function may be registered again under its name.
@@ -124,6 +133,9 @@ class Registry(Mapping[str, Registered[T]]):
     def __len__(self) -> int:
         return len(self._entries)
 
+
+REGISTRIES: dict[str, Registry[Any]] = {}
+"""The registries that were made so far, by kind; importing a room makes its own."""
 
 _loaded_entry_points = False
 

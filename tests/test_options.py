@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pytest
 import tyro
 
 from aaren_rl.errors import UserError
 from aaren_rl.options import parse
+from aaren_rl.registry import REGISTRIES, Registry
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,9 @@ class Shape:
     width: int = 4
     """Size of a
     token."""
+    mixer: str = ""
+    """What mixes."""
+    mixer_options: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,3 +105,50 @@ def test_a_mistake_is_one_line(words: list[str], message: str) -> None:
     assert message in str(error.value)
     assert str(error.value).endswith("; see aaren-rl thing --help")
     assert not set("│─╭\n") & set(str(error.value))
+
+
+@dataclass(frozen=True)
+class LeakyOptions:
+    """Options of a mixer from outside."""
+
+    keep: float = 0.9
+    """Share that is kept."""
+    taps: int = 3
+
+
+@pytest.fixture
+def leaky(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REGISTRIES, "mixer", Registry("mixer"))
+    REGISTRIES["mixer"].register("leaky", lambda: None, options=LeakyOptions)
+    REGISTRIES["mixer"].register("plain", lambda: None)
+
+
+def plug(*words: str, default: Config | None = None, **chosen: str) -> Config:
+    return parse(Config, words, prog="aaren-rl thing", default=default, chosen=chosen, plugins=True)
+
+
+@pytest.mark.usefixtures("leaky")
+def test_a_chosen_plugin_has_its_own_options(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--plugin", "a", "--mixer", "leaky", "--mixer-options.keep", "0.3", "--plugin", "b")
+    shape = plug(*words, mixer="leaky").shape
+    assert shape == Shape(mixer="leaky", mixer_options={"keep": 0.3, "taps": 3})
+    with pytest.raises(UserError, match=r"--mixer-options\.keep"):
+        plug("--mixer", "plain", "--mixer-options.keep", "0.3", mixer="plain")
+    with pytest.raises(UserError, match=r"--mixer-options\.keep"):
+        plug("--mixer-options.keep", "much", mixer="leaky")
+    with pytest.raises(SystemExit):
+        plug("--help", mixer="leaky")
+    words = capsys.readouterr().out
+    assert "What mixes. From plug-ins: leaky, plain." in words
+    assert "--mixer-options.keep FLOAT" in words
+    assert "Share that is kept. (default: 0.9)" in words
+
+
+@pytest.mark.usefixtures("leaky")
+def test_a_plugins_options_go_on_from_another_config() -> None:
+    options: dict[str, Any] = {"keep": 0.5, "taps": 1}
+    default = Config(shape=Shape(mixer="leaky", mixer_options=options))
+    assert plug(default=default, mixer="leaky") == default
+    changed = plug("--mixer-options.taps", "2", default=default, mixer="leaky")
+    assert changed.shape.mixer_options == {"keep": 0.5, "taps": 2}
+    assert plug(default=default) == default  # options that are not shown stay

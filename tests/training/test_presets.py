@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aaren_rl.agents import AgentConfig
-from aaren_rl.cli import main, starting_point
+from aaren_rl.cli import first_look, main, starting_point
 from aaren_rl.envs.memory.experts import write_expert_dataset
 from aaren_rl.errors import UserError
 from aaren_rl.experiments.comparison import CompareConfig
@@ -87,7 +87,7 @@ def test_a_run_from_a_preset_is_resumed_with_or_without_naming_it(
     assert main(["train", "--resume", "--out", str(out)]) == 0
     assert main(["train", "--resume", "--out", str(out), "--preset", "memory"]) == 0
     assert main([*words, "--resume"]) == 0
-    config = starting_point(TrainConfig, ["--resume", "--out", str(out)])
+    config = starting_point(TrainConfig, first_look(["--resume", "--out", str(out)]))
     assert config.preset == "memory"
     assert config.model == AgentConfig(**{**vars(PRESETS["memory"]["model"]), "width": 16})
 
