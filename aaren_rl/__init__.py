@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from aaren_rl.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from aaren_rl.agents import load_agent
+    from aaren_rl.agents import load_agent, register_agent
     from aaren_rl.data import TrajectoryDataset, load_dataset, register_source
     from aaren_rl.evaluation import evaluate
+    from aaren_rl.layers import register_encoder, register_mixer
     from aaren_rl.training import (
         Callback,
         CSVLogger,
@@ -38,7 +39,10 @@ __all__ = [
     "evaluate",
     "load_agent",
     "load_dataset",
+    "register_agent",
+    "register_encoder",
     "register_logger",
+    "register_mixer",
     "register_source",
     "train",
 ]

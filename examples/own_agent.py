@@ -1,7 +1,7 @@
 """An agent with a loss of its own: a Gaussian policy, trained by maximum likelihood.
 
-python examples/own_agent.py
-aaren-rl train --plugin own_agent --agent gaussian-policy   # in this folder
+Run it by `python examples/own_agent.py`, or in this folder
+`aaren-rl train --plugin own_agent --agent gaussian-policy`.
 """
 
 from __future__ import annotations

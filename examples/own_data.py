@@ -1,6 +1,6 @@
 """Train on arrays in memory and score the agent in the environment they come from.
 
-python examples/own_data.py
+Run it by `python examples/own_data.py`.
 """
 
 from __future__ import annotations

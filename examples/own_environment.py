@@ -1,6 +1,6 @@
 """Train for an environment of one's own, which Gymnasium does not know by name.
 
-python examples/own_environment.py
+Run it by `python examples/own_environment.py`.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Target(gym.Env[np.ndarray, np.ndarray]):
 
 def episode(env: gym.Env[np.ndarray, np.ndarray], seed: int) -> dict[str, Any]:
     """One episode of a policy that goes the right way three times in four."""
-    rng = np.random.default_rng(seed)
-    observations, actions, rewards, truncated = [env.reset(seed=seed)[0]], [], [], False
+    rng, truncated = np.random.default_rng(seed), False
+    observations, actions, rewards = [env.reset(seed=seed)[0]], [], []
     while not truncated:
         right = -np.sign(observations[-1]) if rng.random() < 0.75 else rng.uniform(-1, 1, 1)
         actions.append(np.float32(right))
@@ -50,7 +50,7 @@ def episode(env: gym.Env[np.ndarray, np.ndarray], seed: int) -> dict[str, Any]:
 def main(episodes: int = 200, updates: int = 300) -> float:
     """Collect, train, evaluate; the mean return of ten episodes."""
     recorded = [episode(Target(), seed) for seed in range(episodes)]
-    data = arl.TrajectoryDataset.from_episodes(recorded, env=Target())
+    data = arl.TrajectoryDataset.from_episodes(recorded, env=Target)
     run = arl.train(data, env=lambda: Target(), updates=updates, width=32, layers=1)
     [row] = arl.evaluate(run.agent, Target, episodes=10).rows
     print(f"data {data.episode_returns.mean():.1f}, agent {row.return_mean:.1f}")

@@ -1,6 +1,6 @@
 """A training loop by hand, and acting by hand: what `train` and `evaluate` do inside.
 
-python examples/own_loop.py
+Run it by `python examples/own_loop.py`.
 """
 
 from __future__ import annotations

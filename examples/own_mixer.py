@@ -1,7 +1,7 @@
 """A sequence mixer of one's own in attention's place: a leaky average of the tokens.
 
-python examples/own_mixer.py
-aaren-rl train --plugin own_mixer --mixer leaky-average --mixer-options.keep 0.5   # in this folder
+Run it by `python examples/own_mixer.py`, or in this folder
+`aaren-rl train --plugin own_mixer --mixer leaky-average --mixer-options.keep 0.5`.
 """
 
 from __future__ import annotations
