@@ -37,17 +37,10 @@ CHOSEN = ("agent", "mixer", "encoder")
 
 
 class Command(NamedTuple):
-    """One command.
-
-    Attributes:
-        config: where its config is defined, as `module:class`.
-        action: what it does with its config.
-        plugins: whether it takes `--plugin`.
-    """
+    """One command: where its config is defined, as `module:class`, and what it does with it."""
 
     config: str
     action: Callable[[Any], None]
-    plugins: bool = False
 
     @property
     def kind(self) -> Any:
@@ -112,22 +105,15 @@ def run(name: str, words: Sequence[str]) -> int:
     from aaren_rl.training.interrupt import Interrupted
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    command = COMMANDS[name]
+    kind, action = COMMANDS[name].kind, COMMANDS[name].action
     try:
         words = with_value("--ray", "auto", words)
         early = first_look(words)
-        import_plugins(early.plugin if command.plugins else [])
-        default = starting_point(command.kind, early)
-        command.action(
-            parse(
-                command.kind,
-                words,
-                prog=f"{PROG} {name}",
-                default=default,
-                chosen=chosen_names(early, default),
-                plugins=command.plugins,
-            )
-        )
+        load_plugins(tuple(filter(None, early.plugin)))
+        default = starting_point(kind, early)
+        load_plugins(getattr(default, "plugin", ()))
+        chosen = chosen_names(early, default)
+        action(parse(kind, words, prog=f"{PROG} {name}", default=default, chosen=chosen))
     except UserError as error:
         return report(error)
     except (MemoryError, RuntimeError) as error:
@@ -156,13 +142,6 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out, as NumPy, PyTorch on a CPU or PyTorch on a GPU say it."""
     known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return known or "can't allocate memory" in str(error)
-
-
-def import_plugins(modules: Sequence[str | None]) -> None:
-    """Import installed plug-ins and these modules, which may lie in the working directory."""
-    if modules and "" not in sys.path:
-        sys.path.append("")
-    load_plugins(tuple(name for name in modules if name))
 
 
 def first_look(words: Sequence[str]) -> argparse.Namespace:
@@ -346,14 +325,14 @@ def _convert(config: ConvertConfig) -> None:
 
 
 COMMANDS: dict[str, Command] = {
-    "train": Command("aaren_rl.training.config:TrainConfig", _train, plugins=True),
-    "evaluate": Command("aaren_rl.evaluation.evaluating:EvaluateConfig", _evaluate, plugins=True),
-    "compare": Command("aaren_rl.experiments.config:CompareConfig", _compare, plugins=True),
+    "train": Command("aaren_rl.training.config:TrainConfig", _train),
+    "evaluate": Command("aaren_rl.evaluation.evaluating:EvaluateConfig", _evaluate),
+    "compare": Command("aaren_rl.experiments.config:CompareConfig", _compare),
     "quickstart": Command("aaren_rl.experiments.config:QuickstartConfig", _quickstart),
-    "export": Command("aaren_rl.export.command:ExportConfig", _export, plugins=True),
+    "export": Command("aaren_rl.export.command:ExportConfig", _export),
     "collect": Command("aaren_rl.collect.config:CollectConfig", _collect),
     "convert": Command("aaren_rl.convert:ConvertConfig", _convert),
-    "benchmark": Command("aaren_rl.experiments.config:BenchmarkConfig", _benchmark, plugins=True),
+    "benchmark": Command("aaren_rl.experiments.config:BenchmarkConfig", _benchmark),
     "report": Command("aaren_rl.experiments.config:ReportConfig", _report),
 }
 

@@ -36,14 +36,6 @@ CHOICES = {
 }
 """Fields that name something registered, and its kind."""
 NOTHING: Mapping[str, str] = {}
-PLUGIN: Option = (
-    "plugin",
-    Annotated[
-        tyro.conf.UseAppendAction[tuple[str, ...]],
-        tyro.conf.arg(help="Python module that registers own mixers, agents, sources and so on."),
-    ],
-    dataclasses.field(default=()),
-)
 
 
 class Box:
@@ -60,7 +52,6 @@ def parse(
     prog: str,
     default: C | None = None,
     chosen: Mapping[str, str] = NOTHING,
-    plugins: bool = False,
 ) -> C:
     """Read a config from the words behind a command.
 
@@ -72,15 +63,12 @@ def parse(
         default: where options that are not given are taken from; by default the config's defaults.
         chosen: for `mixer`, `encoder` and `agent` the name that is asked for. What a plug-in has
             registered under it has its own options, such as `--mixer-options.keep`.
-        plugins: whether there is an option `--plugin`; the modules are imported before this call.
 
     Raises:
         UserError: for options that do not fit, in one line.
         SystemExit: with code 0 after `--help`.
     """
     options, messages = options_of(kind, default, chosen), io.StringIO()
-    if plugins:
-        options = make_dataclass(kind.__name__, [PLUGIN], options)
     values: Any
     try:
         with contextlib.redirect_stderr(messages):
@@ -96,8 +84,6 @@ def parse(
             raise
         raise UserError(f"{in_one_line(messages.getvalue())}; see {prog} --help") from None
     given = fields_of(values)
-    if plugins:
-        del given[PLUGIN[0]]
     return kind(**given) if default is None else dataclasses.replace(default, **given)
 
 
@@ -136,6 +122,8 @@ def option_of(
         help = f"{help} From plug-ins: {', '.join(registry.from_plugins())}."
     if field.name in ("env", "environment") and not is_positional(hint):
         names = {"name": "env", "aliases": ("--environment",)}
+    if field.name == "plugin":  # --plugin a --plugin b, added to those of the run to go on with
+        hint = tyro.conf.UseAppendAction[hint]
     start: Any = {"default": field.default, "default_factory": field.default_factory}
     if default is not None:
         start = {"default_factory": lambda: getattr(default, field.name)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from importlib.metadata import entry_points
@@ -147,7 +148,8 @@ def load_plugins(modules: tuple[str, ...] = ()) -> None:
     process.
 
     Args:
-        modules: names of further modules, such as `my_mixer` for a `my_mixer.py` that Python finds.
+        modules: names of further modules, such as `my_mixer` for a `my_mixer.py` in the working
+            directory or anywhere else that Python looks.
 
     Raises:
         UserError: for a module that is not found or fails to import; names it.
@@ -164,6 +166,8 @@ def load_plugins(modules: tuple[str, ...] = ()) -> None:
                 ) from error
             if callable(loaded):  # a function that registers; a module registers on import
                 loaded()
+    if modules and "" not in sys.path:
+        sys.path.append("")  # the working directory; a console script does not look there
     for name in modules:
         try:
             importlib.import_module(name)

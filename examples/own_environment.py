@@ -1,7 +1,4 @@
-"""Train for an environment of one's own, which Gymnasium does not know by name.
-
-Run it by `python examples/own_environment.py`.
-"""
+"""Train for an environment of one's own: `python examples/own_environment.py`."""
 
 from __future__ import annotations
 
@@ -24,12 +21,12 @@ class Target(gym.Env[np.ndarray, np.ndarray]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin somewhere in [-2, 2]."""
         super().reset(seed=seed)
-        self.place, self.steps = self.np_random.uniform(-2, 2, 1).astype(np.float32), 0
+        self.place, self.steps = np.float32(self.np_random.uniform(-2, 2, 1)), 0
         return self.place, {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Move; an episode is cut after 20 steps."""
-        self.place = (self.place + 0.2 * action).astype(np.float32)
+        self.place = np.float32(self.place + 0.2 * action)
         self.steps += 1
         return self.place, -abs(float(self.place[0])), False, self.steps == 20, {}
 
@@ -49,9 +46,8 @@ def episode(env: gym.Env[np.ndarray, np.ndarray], seed: int) -> dict[str, Any]:
 
 def main(episodes: int = 200, updates: int = 300) -> float:
     """Collect, train, evaluate; the mean return of ten episodes."""
-    recorded = [episode(Target(), seed) for seed in range(episodes)]
-    data = arl.TrajectoryDataset.from_episodes(recorded, env=Target)
-    run = arl.train(data, env=lambda: Target(), updates=updates, width=32, layers=1)
+    data = arl.TrajectoryDataset.from_episodes([episode(Target(), s) for s in range(episodes)])
+    run = arl.train(data, env=Target, updates=updates, width=32, layers=1)
     [row] = arl.evaluate(run.agent, Target, episodes=10).rows
     print(f"data {data.episode_returns.mean():.1f}, agent {row.return_mean:.1f}")
     return row.return_mean

@@ -35,6 +35,8 @@ class Settings:
     """Learning rates."""
     environment: str | None = None
     """Where to act."""
+    plugin: tuple[str, ...] = ()
+    """Modules to import."""
     shape: Annotated[Shape, tyro.conf.arg(name="")] = field(default_factory=Shape)
 
 
@@ -124,14 +126,15 @@ def leaky(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plug(*words: str, default: Config | None = None, **chosen: str) -> Config:
-    return parse(Config, words, prog="aaren-rl thing", default=default, chosen=chosen, plugins=True)
+    return parse(Config, words, prog="aaren-rl thing", default=default, chosen=chosen)
 
 
 @pytest.mark.usefixtures("leaky")
 def test_a_chosen_plugin_has_its_own_options(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--plugin", "a", "--mixer", "leaky", "--mixer-options.keep", "0.3", "--plugin", "b")
-    shape = plug(*words, mixer="leaky").shape
-    assert shape == Shape(mixer="leaky", mixer_options={"keep": 0.3, "taps": 3})
+    config = plug(*words, mixer="leaky")
+    assert config.plugin == ("a", "b")
+    assert config.shape == Shape(mixer="leaky", mixer_options={"keep": 0.3, "taps": 3})
     with pytest.raises(UserError, match=r"--mixer-options\.keep"):
         plug("--mixer", "plain", "--mixer-options.keep", "0.3", mixer="plain")
     with pytest.raises(UserError, match=r"--mixer-options\.keep"):
@@ -151,4 +154,5 @@ def test_a_plugins_options_go_on_from_another_config() -> None:
     assert plug(default=default, mixer="leaky") == default
     changed = plug("--mixer-options.taps", "2", default=default, mixer="leaky")
     assert changed.shape.mixer_options == {"keep": 0.5, "taps": 2}
+    assert plug("--plugin", "b", default=Config(plugin=("a",))).plugin == ("a", "b")
     assert plug(default=default) == default  # options that are not shown stay

@@ -53,6 +53,9 @@ class EvaluateConfig:
     """Environments that step together."""
     asynchronous: bool = False
     """Each environment in a process of its own (worth it when they are slow)."""
+    plugin: tuple[str, ...] = ()
+    """Module that registers own agents, mixers, encoders, sources or loggers; it is imported first.
+    Give the flag again for several."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Device for inference."""
     runtime: Literal["torch", "onnx"] = "torch"

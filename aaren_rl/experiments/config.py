@@ -106,6 +106,9 @@ class BenchmarkConfig:
     ray: str | None = None
     """Run on a Ray cluster: its address, or `auto` (also `--ray` alone) for the one that runs on
     this machine, or `local` for a new one."""
+    plugin: tuple[str, ...] = ()
+    """Module that registers own agents, mixers, encoders, sources or loggers; it is imported first.
+    Give the flag again for several."""
     dry_run: bool = False
     """Only say what there is to do."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def benchmark(
         config = BenchmarkConfig(Path(content), **options)
         whole = read_spec(config.spec)
     config.check()
+    whole = dataclasses.replace(whole, plugins=(*whole.plugins, *config.plugin))
     chosen = {name: _chosen(whole, config, name) for name in ("tasks", "agents", "seeds")}
     out = Path(config.out or Path("runs") / whole.name)
     asked = [unit for unit in units(whole, out) if is_asked(unit, chosen)]

@@ -51,6 +51,9 @@ class ExportConfig:
     environment)."""
     environment: str | None = None
     """Gymnasium id of the environment to check in; by default the agent's own."""
+    plugin: tuple[str, ...] = ()
+    """Module that registers own agents, mixers, encoders, sources or loggers; it is imported first.
+    Give the flag again for several."""
     steps: int = 1000
     """Steps over which the exported actions are compared with PyTorch's, in four environments."""
     episodes: int = 10

@@ -40,7 +40,7 @@ class TrainSettings:
         "training": (
             *("sampling", "windows", "batch_size", "batch_steps", "learning_rate", "weight_decay"),
             *("warmup", "schedule", "gradient_clip", "precision", "devices"),
-            *("init_from", "checkpoint_every", "keep_evaluated", "log_every", "loggers"),
+            *("init_from", "checkpoint_every", "keep_evaluated", "log_every", "loggers", "plugin"),
         ),
         "evaluation": (
             *("evaluate_every", "episodes", "num_envs", "mode", "target_return"),
@@ -137,6 +137,9 @@ class TrainSettings:
     """The agents of the last so many evaluations are kept, in the run's agents/update-N."""
     log_every: int = 50
     """Updates between two log entries."""
+    plugin: tuple[str, ...] = ()
+    """Module that registers own agents, mixers, encoders, sources or loggers; it is imported first.
+    Give the flag again for several."""
     loggers: tuple[str, ...] = ("tensorboard",)
     """Where metrics go: `tensorboard`, `csv`, `wandb`, `mlflow`, or registered ones; any number."""
     init_from: Path | None = None
@@ -253,6 +256,7 @@ class TrainConfig(TrainSettings):
         del content["out"], content["resume"]
         content["target_return"] = list(self.target_return)
         content["loggers"] = list(self.loggers)
+        content["plugin"] = list(dict.fromkeys(self.plugin))
         content["data_cache"] = None if self.data_cache is None else str(self.data_cache)
         if self.init_from is None:
             del content["init_from"]  # so that results of before this field still compare equal

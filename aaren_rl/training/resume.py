@@ -18,7 +18,7 @@ from aaren_rl.training.run_folder import RunFolder
 
 MAY_CHANGE = (
     *("device", "data_on", "data_cache"),  # where the arithmetic is done and the data lie
-    *("num_envs", "loggers", "on_evaluation_error"),
+    *("num_envs", "loggers", "plugin", "on_evaluation_error"),
 )
 """Settings that do not decide what is learned."""
 SAMPLED_ROWS = 4096
