@@ -160,6 +160,7 @@ def chosen_names(early: argparse.Namespace, default: Any) -> dict[str, str]:
     for kind in CHOSEN:
         before = getattr(default, kind, getattr(getattr(default, "model", None), kind, None))
         names[kind] = getattr(early, kind) or before or ""
+    names["mixer"] = names["mixer"] or names["agent"].removeprefix("decision-")
     return names
 
 

@@ -37,11 +37,15 @@ class Registry(Mapping[str, Registered[T]]):
 
     Args:
         kind: the word for one entry in error messages, such as `mixer`.
+
+    Attributes:
+        derive: makes the entry of a name that nobody has registered, or `None` for an unknown one.
     """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, Registered[T]] = {}
+        self.derive: Callable[[str], T | None] = lambda name: None
         REGISTRIES.setdefault(kind, self)
 
     def from_plugins(self) -> dict[str, Registered[T]]:
@@ -83,12 +87,15 @@ class Registry(Mapping[str, Registered[T]]):
         Raises:
             UserError: for an unknown name; lists the known ones.
         """
-        try:
-            return self._entries[name]
-        except (KeyError, TypeError):
-            raise UserError(self.unknown(name)) from None
+        if name not in self:
+            raise UserError(self.unknown(name))
+        return self._entries[name]
 
     def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str):
+            return False
+        if name not in self._entries and (made := self.derive(name)) is not None:
+            self.register(name, made)
         return name in self._entries
 
     def get(self, name: str, default: Any = None) -> Any:

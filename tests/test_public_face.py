@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import inspect
 import pkgutil
 import re
@@ -10,11 +11,15 @@ import subprocess
 import sys
 from importlib import import_module
 from importlib.metadata import packages_distributions, requires
+from pathlib import Path
 from types import ModuleType
 
+import numpy
 import pytest
+import torch
 
 import aaren_rl
+from aaren_rl.registry import REGISTRIES
 
 LAZY = ["aaren_rl", "aaren_rl.agents", "aaren_rl.training"]
 
@@ -67,6 +72,22 @@ def test_every_lazy_name_is_what_type_checkers_see(package: str) -> None:
         assert not isinstance(value, ModuleType)
     with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'trian'"):
         module.trian  # noqa: B018
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", aaren_rl.__all__)
+def test_every_name_has_an_example_that_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = getattr(aaren_rl, name)
+    for registry in REGISTRIES.values():  # what an example registers is for itself alone
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.chdir(tmp_path)
+    known = {"arl": aaren_rl, "np": numpy, "torch": torch, name: value}
+    text = inspect.getdoc(value) or ""
+    example = doctest.DocTestParser().get_doctest(text, known, name, None, None)
+    assert example.examples
+    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 def imported(module: ModuleType) -> set[str]:

@@ -297,7 +297,16 @@ REGISTRIES: dict[str, Registry[Any]] = {
 
 
 def register_agent(name: str, cls: A, *, options: type | None = None) -> A:
-    """Add an agent class, for `--agent` and `load_agent`.
+    """Add an agent class, for `--agent`, `train` and `load_agent`.
+
+    >>> from aaren_rl.agents import DecisionAaren
+    >>> class Careful(DecisionAaren):
+    ...     def loss(self, batch):
+    ...         errors = self.predict(batch) - self.actions.encode(batch.actions)
+    ...         return errors.abs()[batch.mask].mean()
+    >>> _ = arl.register_agent("careful", Careful)
+    >>> arl.train("aaren-rl/hopper-small-v0", "careful", env="none", updates=2).agent.name
+    'careful'
 
     Args:
         name: how it is called in configs, tables and on the command line; becomes `cls.name`.

@@ -11,7 +11,7 @@ the return-to-go or the observation comes first, see `aaren_rl.agents.conditioni
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch.nn.functional import linear
 from aaren_rl.acting import Policy, check_targets
 from aaren_rl.agents.aaren_policy import AarenPolicy
 from aaren_rl.agents.aaren_step import AarenStep
-from aaren_rl.agents.base import Agent, register_agent
+from aaren_rl.agents.base import AGENTS, Agent, register_agent
 from aaren_rl.agents.conditioning import CHUNKS, TokenKind, expectile_loss
 from aaren_rl.agents.config import AgentConfig, Mode
 from aaren_rl.agents.embeddings import start_embeddings, timestep_embedding
@@ -31,6 +31,7 @@ from aaren_rl.data.sampling import Batch
 from aaren_rl.errors import UserError
 from aaren_rl.layers import (
     EVERY_TOKEN,
+    MIXERS,
     Dropout,
     LinearEncoder,
     SequenceModel,
@@ -397,4 +398,21 @@ PRESETS = (
     register_agent("decision-lstm", DecisionLSTM),
     register_agent("decision-min-gru", DecisionMinGRU),
 )
+
+
+def decision_agent(name: str) -> type[Agent] | None:
+    """The agent `decision-MIXER` of any registered mixer; `None` for another name.
+
+    It makes a mixer from a plug-in an agent of its own in comparisons and benchmarks.
+    """
+    mixer = name.removeprefix("decision-")
+    if mixer == name or mixer not in MIXERS:
+        return None
+    members: dict[str, Any] = {"name": name, "mixer": mixer}
+    if getattr(MIXERS[mixer].make, "slides", False):
+        members |= {"modes": (*Agent.modes, "sliding"), "default_mode": "window"}
+    return type(name, (DecisionAgent,), members)
+
+
+AGENTS.derive = decision_agent
 TrajectoryAgent = DecisionAgent  # its name in the first edition

@@ -20,10 +20,12 @@ from aaren_rl.agents.base import (
 from aaren_rl.agents.config import AgentConfig
 from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.errors import UserError
-from aaren_rl.files import read_card, read_tensors
+from aaren_rl.files import read_card, read_tensors, recover_folder
 from aaren_rl.registry import load_plugins
 
 __all__ = ["AGENTS", "load_agent"]
+LAST = "last"
+"""Folder of a training run's last checkpoint."""
 
 
 def check_plugins(plugins: dict[str, str]) -> None:
@@ -42,16 +44,24 @@ def check_plugins(plugins: dict[str, str]) -> None:
 
 
 def load_agent(folder: Path | str, device: str = "cpu") -> Agent:
-    """Read an agent that `Agent.save` wrote.
+    """Read a trained agent.
+
+    >>> run = arl.train("aaren-rl/hopper-small-v0", out="runs/hopper", updates=2, env="none")
+    >>> agent = arl.load_agent("runs/hopper")
+    >>> policy = agent.policy(num_envs=2, target_return=3600.0)
+    >>> policy.act(np.zeros((2, 11))).shape
+    (2, 3)
 
     Args:
-        folder: the folder that it was saved to.
+        folder: a run's folder, for its last checkpoint; a checkpoint; or what `Agent.save` wrote.
         device: where to put it.
 
     Raises:
         UserError: when a file is missing, broken, of another format, or does not fit the card.
     """
     folder = Path(folder)
+    if not (folder / CARD_FILE).is_file() and recover_folder(folder / LAST).is_dir():
+        folder = recover_folder(folder / LAST)
     card_file = folder / CARD_FILE
     card = read_card(card_file)
     try:

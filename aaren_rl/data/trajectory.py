@@ -28,6 +28,11 @@ STEP_FIELDS = ("observations", "actions", "rewards", "returns_to_go", "timesteps
 class TrajectoryDataset:
     """Episodes laid end to end. Episode i is rows `offsets[i]` to `offsets[i + 1]`.
 
+    >>> ends = [False, False, True, False, False, True]
+    >>> data = arl.TrajectoryDataset.from_arrays(np.zeros((6, 2)), np.zeros((6, 1)), range(6), ends)
+    >>> data.offsets, data.episode_returns
+    (array([0, 3, 6]), array([ 3., 12.]))
+
     Row t holds the observation in which action t was taken: an observation after the last action
     is not stored, so that the arrays index alike. With `load_dataset(..., on="disk")` an array with
     a row for each step is a `Rows`, which reads from the disk what is asked for.

@@ -120,8 +120,10 @@ def evaluate(
 ) -> Evaluation:
     """Act with a trained agent and score its episodes.
 
-        score = evaluate("runs/hopper", episodes=20).rows[0].score_mean
-        evaluate(agent, lambda: MyEnv(), target_return=[100, 200])
+    >>> run = arl.train("aaren-rl/hopper-small-v0", env="none", updates=2)
+    >>> result = arl.evaluate(run.agent, "Hopper-v5", episodes=2, target_return=[1800, 3600])
+    >>> [(row.target_return, row.episodes) for row in result.rows]
+    [(1800.0, 2), (3600.0, 2)]
 
     Args:
         run: an agent, a finished run with an attribute `agent`, the folder of a run or checkpoint,

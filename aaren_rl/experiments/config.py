@@ -61,6 +61,14 @@ class CompareConfig(TrainSettings):
             agents[0].check_request(mode=self.mode)
         if not any(agent.asks_return for agent in agents):
             agents[0].check_request(target_return=self.target_return)
+        mixer = self.model.mixer
+        for name, agent in zip(self.agents, agents, strict=True):
+            own = getattr(agent, "mixer", mixer)
+            if name.startswith("decision-") and mixer not in ("", own):
+                raise UserError(
+                    f"--mixer {mixer} would take the place of {name}'s; give decision-{mixer} in "
+                    "--agents"
+                )
         for each in self.agents:
             for seed in self.seeds:
                 self.run(each, seed).check()

@@ -21,7 +21,14 @@ ENCODERS: Registry[Callable[..., nn.Module]] = Registry("encoder")
 
 
 def register_encoder(name: str, make: M, *, options: type | None = None) -> M:
-    """Add an encoder, for `AgentConfig.encoder`.
+    """Add an encoder, for `AgentConfig.encoder` and `--encoder`.
+
+    >>> from aaren_rl.layers import LinearEncoder
+    >>> class Squashed(LinearEncoder):
+    ...     def forward(self, observations):
+    ...         return super().forward(observations.tanh())
+    >>> _ = arl.register_encoder("squashed", Squashed)
+    >>> run = arl.train("aaren-rl/hopper-small-v0", encoder="squashed", env="none", updates=2)
 
     Args:
         name: how it is called in configs and on the command line.

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
 
 class StopTraining(Exception):
-    """Raised by a callback: training ends after this update as if it were the last one."""
+    """Raised by a callback: training ends after this update as if it were the last one.
+
+    >>> class OneUpdate(arl.Callback):
+    ...     def on_update(self, trainer):
+    ...         raise arl.StopTraining
+    >>> data = arl.load_dataset("aaren-rl/hopper-small-v0")
+    >>> arl.train(data, env="none", callbacks=[OneUpdate()], updates=2).summary["updates"]
+    1
+    """
 
 
 class TrainerView:
@@ -76,12 +84,14 @@ class Callback:
     In a training by several processes they are called in the first one only. Any other exception
     ends the training with that exception; what was saved before stays.
 
-        class Patience(Callback):
-            def on_evaluation(self, trainer, scores):
-                if scores[0].score_mean > 90:
-                    trainer.request_stop()
-
-        train(data, callbacks=[Patience()])
+    >>> class Watched(arl.Callback):
+    ...     def on_update(self, trainer):
+    ...         if trainer.loss < 1000:
+    ...             print("update", trainer.update)
+    ...             trainer.request_stop()
+    >>> data = arl.load_dataset("aaren-rl/hopper-small-v0")
+    >>> run = arl.train(data, env="none", callbacks=[Watched()], updates=5)
+    update 1
     """
 
     def on_start(self, trainer: TrainerView) -> None:

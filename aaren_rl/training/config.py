@@ -218,7 +218,7 @@ class TrainConfig(TrainSettings):
 
     agent: str = "decision-aaren"
     """Which agent to train: decision-aaren, decision-transformer, decision-lstm, decision-min-gru,
-    behavior-cloning, or a registered one."""
+    behavior-cloning, `decision-MIXER` for any registered mixer, or a registered agent."""
     seed: int = 0
     """Seed of everything random: weights, batches, dropout, evaluation episodes."""
     out: Path | None = None

@@ -42,6 +42,18 @@ class RunInfo:
 class Logger:
     """Base class of loggers: override what the destination can hold.
 
+    >>> class Losses(arl.Logger):
+    ...     def __init__(self):
+    ...         self.losses = []
+    ...
+    ...     def scalars(self, values, step):
+    ...         self.losses += [values[tag] for tag in ["training/loss"] if tag in values]
+    >>> logger = Losses()
+    >>> data = arl.load_dataset("aaren-rl/hopper-small-v0")
+    >>> run = arl.train(data, env="none", loggers=[logger], log_every=1, updates=2)
+    >>> len(logger.losses)
+    2
+
     Methods are called in this order: `start`, then any number of `scalars` and `figure`, `finish`
     unless the training fails, `close` always.
     """
@@ -108,6 +120,10 @@ class LoggerGroup(Logger):
 class TensorBoardLogger(Logger):
     """TensorBoard's event files, with a custom-scalars page and a row in the HParams tab.
 
+    >>> data = arl.load_dataset("aaren-rl/hopper-small-v0")
+    >>> logger = arl.TensorBoardLogger("events")  # then: tensorboard --logdir events
+    >>> run = arl.train(data, env="none", loggers=[logger], updates=2)
+
     Args:
         folder: where to; the run's folder when `None`.
     """
@@ -151,6 +167,11 @@ class TensorBoardLogger(Logger):
 class CSVLogger(Logger):
     """A table `step,tag,value`, one line for each number.
 
+    >>> data = arl.load_dataset("aaren-rl/hopper-small-v0")
+    >>> run = arl.train(data, env="none", loggers=[arl.CSVLogger("metrics.csv")], updates=2)
+    >>> open("metrics.csv").readline()
+    'step,tag,value\\n'
+
     Args:
         file: where to; `metrics.csv` in the run's folder when `None`.
     """
@@ -184,6 +205,8 @@ class CSVLogger(Logger):
 
 class WandbLogger(Logger):
     """Weights & Biases; needs `pip install 'aaren-rl[wandb]'`. A resumed run is a new one there.
+
+    >>> arl.train(data, loggers=[arl.WandbLogger(project="robots")])  # doctest: +SKIP
 
     Args:
         settings: of `wandb.init`, such as `project="robots"` or `mode="offline"`.
@@ -219,6 +242,8 @@ class WandbLogger(Logger):
 
 class MLflowLogger(Logger):
     """MLflow; needs `pip install 'aaren-rl[mlflow]'`. A resumed run is a new one there.
+
+    >>> arl.train(data, loggers=[arl.MLflowLogger("robots")])  # doctest: +SKIP
 
     Args:
         experiment: name of the experiment.
@@ -264,6 +289,14 @@ LOGGERS: Registry[Any] = Registry("logger")
 
 def register_logger(name: str, cls: type[Logger], *, options: type | None = None) -> type[Logger]:
     """Let `--loggers NAME` and `train(loggers=[NAME])` make a logger.
+
+    >>> class Printed(arl.Logger):
+    ...     def finish(self, metrics, step):
+    ...         print("updates:", step)
+    >>> _ = arl.register_logger("printed", Printed)
+    >>> data = arl.load_dataset("aaren-rl/hopper-small-v0")
+    >>> run = arl.train(data, env="none", loggers=["printed"], updates=2)
+    updates: 2
 
     Args:
         name: in lower case with hyphens.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aaren_rl.agents import Agent, DecisionAaren
+from aaren_rl.agents import Agent
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.evaluation.length import LengthError, length_errors
 from aaren_rl.evaluation.memory import episode_batch, memory_horizon, plot_memory
@@ -65,7 +65,8 @@ def split(data: TrajectoryDataset, share: float) -> tuple[TrajectoryDataset, Tra
 def offline_metrics(agent: Agent, held_out: TrajectoryDataset) -> OfflineMetrics:
     """Measure on held-out episodes; the same episodes and steps at every call."""
     lengths = length_errors(agent, held_out)
-    if not isinstance(agent, DecisionAaren):
+    sequence = getattr(agent, "sequence_model", None)
+    if sequence is None or not sequence.can("folds"):  # there are no scores to look at
         return OfflineMetrics(lengths, {}, {}, None)
     batch = episode_batch(held_out, int(held_out.lengths.argmax()))
     memory = memory_horizon(agent, batch.to(agent.observation_mean.device))

@@ -126,9 +126,13 @@ def train(
 ) -> TrainedRun | dict[str, Any]:
     """Train an agent offline.
 
-        data = TrajectoryDataset.from_episodes(episodes)
-        run = train(data, env=lambda: MyEnv(), preset="control", updates=1500)
-        print(run.scores, run.evaluate(episodes=20))
+    >>> data = arl.load_dataset("aaren-rl/hopper-small-v0")
+    >>> run = arl.train(data, env="Hopper-v5", updates=2, episodes=2)  # 5,000 updates learn it
+    >>> len(run.scores), len(run.history), run.folder
+    (1, 2, None)
+
+    `data` may come from arrays, and `env` be a function that makes an environment:
+    `examples/own_data.py`, `examples/own_environment.py`.
 
     Args:
         data: a dataset, or its name or path as `load_trajectories` takes it.

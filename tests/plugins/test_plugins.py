@@ -39,6 +39,12 @@ PARTS = (
     *("--encoder", "gain", "--encoder-options.gain", "2"),
 )
 OWN = ("--agent", "gaussian", "--agent-options.spread", "0.25", *PARTS, "--loggers", "lines")
+SPEC = """
+name: small
+tasks: {pendulum: {dataset: "pendulum:6", settings: {environment: Pendulum-v1}}}
+agents: {decision-leaky: , gaussian: }
+seeds: [0]
+"""
 
 
 def aaren_rl(
@@ -58,6 +64,7 @@ def aaren_rl(
 
 def succeeded(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "failed" not in done.stderr
     return done.stdout
 
 
@@ -82,8 +89,8 @@ def trained(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
         ("train", *TINY, *OWN, "--out", "own"),
         ("train", "--resume", "--out", "own", "--updates", "8"),
         ("evaluate", "own", "--episodes", "2", "--json", "scores.json"),
-        ("compare", *TINY, *PARTS, "--agents", "decision-aaren", "gaussian", "--seeds", "0"),
-        ("train", *TINY, *PARTS[:4], "--out", "recurrent"),
+        ("compare", *TINY, *PARTS, "--agents", "decision-leaky", "gaussian", "--seeds", "0"),
+        ("train", *TINY, "--agent", "decision-leaky", *PARTS[2:4], "--out", "recurrent"),
         ("export", "recurrent", "--out", "step.onnx", "--steps", "20"),
         path=installed,
         folder=folder,
@@ -137,14 +144,19 @@ def test_a_missing_plugin_is_named(trained: tuple[Path, str]) -> None:
 def test_a_file_in_the_working_directory_is_a_plugin_too(tmp_path: Path) -> None:
     shutil.copy(PLUGIN / "arl_everything.py", tmp_path / "mine.py")
     (tmp_path / "broken.py").write_text("import no_such_module")
+    (tmp_path / "small.yaml").write_text(SPEC)
     succeeded(
         aaren_rl(
             ("train", "--plugin", "mine", *TINY, *OWN, "--out", "own"),
             ("evaluate", "--plugin", "mine", "own", "--episodes", "1"),
+            ("benchmark", "--plugin", "mine", "small.yaml", "--dry-run"),
             path=None,
             folder=tmp_path,
         )
     )
+    resumed = ("train", "--resume", "--out", "own", "--updates", "8")
+    succeeded(aaren_rl(resumed, path=None, folder=tmp_path))
+    assert json.loads((tmp_path / "own" / "config.json").read_text())["plugin"] == ["mine"]
     for name, message in (("broken", "no_such_module"), ("absent", "absent")):
         done = aaren_rl(("train", "--plugin", name), path=None, folder=tmp_path)
         assert done.returncode == 2

@@ -20,11 +20,15 @@ SOURCES: Registry[Reader] = Registry("data source")
 def register_source(name: str, reader: Reader, options: type | None = None) -> Reader:
     """Add a data source, which `load_dataset` then asks before those that are there already.
 
-        >>> def read_mine(name: str) -> TrajectoryDataset | None:
-        ...     if not name.endswith(".mine"):
+        >>> def zeros(name):
+        ...     if not name.startswith("zeros:"):
         ...         return None
-        ...     return TrajectoryDataset.from_episodes(parse(name), name=name)
-        >>> register_source("mine", read_mine)
+        ...     steps = int(name.removeprefix("zeros:"))
+        ...     columns = np.zeros((steps, 2)), np.zeros((steps, 1)), np.zeros(steps)
+        ...     return arl.TrajectoryDataset.from_arrays(*columns, np.arange(steps) == steps - 1)
+        >>> _ = arl.register_source("zeros", zeros)
+        >>> arl.load_dataset("zeros:5").num_steps
+        5
 
     Args:
         name: how errors and `load_dataset(..., source=)` call it, in lower case with hyphens.

@@ -65,7 +65,20 @@ MIXERS: Registry[Callable[..., nn.Module]] = Registry("mixer")
 
 
 def register_mixer(name: str, make: M, *, options: type | None = None) -> M:
-    """Add a mixer, for `AgentConfig.mixer` and `SequenceModel`.
+    """Add a mixer, for `AgentConfig.mixer`, `--mixer`, `--agent decision-NAME`, `SequenceModel`.
+
+    >>> from aaren_rl.layers import HiddenState, RecurrentMixer
+    >>> class Leaky(RecurrentMixer):  # the tokens' average, the older ones ever lighter
+    ...     def mix(self, x, state):
+    ...         average, outputs = 0.0 if state is None else state.vectors[:, 0], []
+    ...         for token in x.unbind(1):
+    ...             average = 0.9 * average + 0.1 * token
+    ...             outputs.append(average)
+    ...         return torch.stack(outputs, 1), HiddenState(average[:, None])
+    >>> _ = arl.register_mixer("leaky-example", lambda width: Leaky())
+    >>> data = arl.load_dataset("aaren-rl/hopper-small-v0")
+    >>> arl.train(data, "decision-leaky-example", env="none", updates=2).agent.name
+    'decision-leaky-example'
 
     Args:
         name: how it is called in configs and on the command line.
