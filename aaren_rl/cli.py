@@ -327,10 +327,10 @@ def _convert(config: ConvertConfig) -> None:
 
 COMMANDS: dict[str, Command] = {
     "train": Command("aaren_rl.training.config:TrainConfig", _train),
-    "evaluate": Command("aaren_rl.evaluation.evaluating:EvaluateConfig", _evaluate),
+    "evaluate": Command("aaren_rl.evaluation.config:EvaluateConfig", _evaluate),
     "compare": Command("aaren_rl.experiments.config:CompareConfig", _compare),
     "quickstart": Command("aaren_rl.experiments.config:QuickstartConfig", _quickstart),
-    "export": Command("aaren_rl.export.command:ExportConfig", _export),
+    "export": Command("aaren_rl.export.config:ExportConfig", _export),
     "collect": Command("aaren_rl.collect.config:CollectConfig", _collect),
     "convert": Command("aaren_rl.convert:ConvertConfig", _convert),
     "benchmark": Command("aaren_rl.experiments.config:BenchmarkConfig", _benchmark),

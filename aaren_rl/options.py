@@ -84,7 +84,7 @@ def parse(
             raise
         raise UserError(f"{in_one_line(messages.getvalue())}; see {prog} --help") from None
     given = fields_of(values)
-    return kind(**given) if default is None else dataclasses.replace(default, **given)
+    return kind(**given) if default is None else dataclasses.replace(default, **given)  # type: ignore[type-var]
 
 
 def options_of(kind: type, default: Any = None, chosen: Mapping[str, str] = NOTHING) -> type:
@@ -116,14 +116,14 @@ def option_of(
     field: dataclasses.Field[Any], hint: Any, help: str, default: Any, name: str = ""
 ) -> Option:
     """The option of one field of a config, called as the field or by another `name`."""
-    names = {"name": name} if name else {}
+    names: dict[str, Any] = {"name": name} if name else {}
     registry = REGISTRIES.get(CHOICES.get(field.name, ""))
     if registry is not None and registry.from_plugins():
         help = f"{help} From plug-ins: {', '.join(registry.from_plugins())}."
     if field.name in ("env", "environment") and not is_positional(hint):
-        names = {"name": "env", "aliases": ("--environment",)}
+        names |= {"name": "env", "aliases": ("--environment",)}
     if field.name == "plugin":  # --plugin a --plugin b, added to those of the run to go on with
-        hint = tyro.conf.UseAppendAction[hint]
+        hint = Annotated[hint, tyro.conf.UseAppendAction]
     start: Any = {"default": field.default, "default_factory": field.default_factory}
     if default is not None:
         start = {"default_factory": lambda: getattr(default, field.name)}

@@ -21,7 +21,10 @@ import torch
 import aaren_rl
 from aaren_rl.registry import REGISTRIES
 
-LAZY = ["aaren_rl", "aaren_rl.agents", "aaren_rl.training"]
+LAZY = [
+    "aaren_rl",
+    *(f"aaren_rl.{room}" for room in ("agents", "collect", "data", "export", "training")),
+]
 
 HEAVY = ("torch", "numpy", "gymnasium", "minari", "tyro", "rich")
 
@@ -58,6 +61,18 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     *names, modules = python(program).splitlines()
     assert names == sorted(aaren_rl.__all__)
     assert not set(modules.split()) & set(HEAVY)
+
+
+def test_no_help_waits_for_pytorch() -> None:
+    program = """
+import sys
+from aaren_rl.cli import COMMANDS, main, options_of
+main(["--help"])
+for command in COMMANDS.values():
+    options_of(command.kind)
+assert "torch" not in sys.modules
+"""
+    python(program)
 
 
 @pytest.mark.parametrize("package", LAZY)

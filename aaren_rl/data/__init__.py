@@ -1,13 +1,18 @@
 """Trajectories in, batches out."""
 
-from aaren_rl.data.episode import Recording, Trajectory
-from aaren_rl.data.episodes import EpisodeSampler
-from aaren_rl.data.sampling import Batch, Sampler, WindowSampler
-from aaren_rl.data.sources.load import load_dataset, load_trajectories
-from aaren_rl.data.sources.registry import SOURCES, register_source
-from aaren_rl.data.spaces import flat_size, flatten_batch
-from aaren_rl.data.streams import StreamSampler
-from aaren_rl.data.trajectory import TrajectoryDataset
+from typing import TYPE_CHECKING
+
+from aaren_rl.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from aaren_rl.data.episode import Recording, Trajectory
+    from aaren_rl.data.episodes import EpisodeSampler
+    from aaren_rl.data.sampling import Batch, Sampler, WindowSampler
+    from aaren_rl.data.sources.load import load_dataset, load_trajectories
+    from aaren_rl.data.sources.registry import SOURCES, register_source
+    from aaren_rl.data.spaces import flat_size, flatten_batch
+    from aaren_rl.data.streams import StreamSampler
+    from aaren_rl.data.trajectory import TrajectoryDataset
 
 __all__ = [
     "SOURCES",
@@ -25,3 +30,4 @@ __all__ = [
     "load_trajectories",
     "register_source",
 ]
+__getattr__, __dir__ = lazy_exports(__name__, __all__)

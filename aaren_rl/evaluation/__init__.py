@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from aaren_rl.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from aaren_rl.evaluation.config import EvaluateConfig
     from aaren_rl.evaluation.cost import ActingCost, acting_cost
-    from aaren_rl.evaluation.evaluating import EvaluateConfig, Evaluation, evaluate, score_rows
+    from aaren_rl.evaluation.evaluating import Evaluation, evaluate, score_rows
     from aaren_rl.evaluation.rollouts import Episodes, rollout
     from aaren_rl.evaluation.scores import Row, Score, normalized_scores, score
     from aaren_rl.evaluation.statistics import Estimate, mean_interval

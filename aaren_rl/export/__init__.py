@@ -1,6 +1,13 @@
 """A trained agent's acting step as one file: ONNX or a torch.export program."""
 
-from aaren_rl.export.command import ExportConfig, export
-from aaren_rl.export.policies import onnx_policies
+from typing import TYPE_CHECKING
+
+from aaren_rl.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from aaren_rl.export.command import export
+    from aaren_rl.export.config import ExportConfig
+    from aaren_rl.export.policies import onnx_policies
 
 __all__ = ["ExportConfig", "export", "onnx_policies"]
+__getattr__, __dir__ = lazy_exports(__name__, __all__)

@@ -169,8 +169,8 @@ class CSVLogger(Logger):
 
     >>> data = arl.load_dataset("aaren-rl/hopper-small-v0")
     >>> run = arl.train(data, env="none", loggers=[arl.CSVLogger("metrics.csv")], updates=2)
-    >>> open("metrics.csv").readline()
-    'step,tag,value\\n'
+    >>> open("metrics.csv").readline().strip()
+    'step,tag,value'
 
     Args:
         file: where to; `metrics.csv` in the run's folder when `None`.

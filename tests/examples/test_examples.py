@@ -1,13 +1,16 @@
-"""Every example runs, small, and is short enough to be read at a glance."""
+"""Every example runs, small, and is short enough to be read at a glance; so does README's."""
 
 from __future__ import annotations
 
 import importlib.util
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -39,3 +42,27 @@ def test_it_runs(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert math.isfinite(imported(name).main(**SMALL[name]))
     assert capfd.readouterr().out
     assert len((FOLDER / f"{name}.py").read_text().splitlines()) < 60
+
+
+def test_from_arrays_to_a_score_in_ten_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall("```python\n(.*?)```", (FOLDER.parent / "README.md").read_text(), re.S)
+    [block] = [each for each in blocks if "from_arrays" in each]
+    assert len([line for line in block.splitlines() if line]) <= 10
+    assert "updates=1500" in block
+    monkeypatch.chdir(tmp_path)
+    mine: dict[str, Any] = {
+        "observations": np.random.default_rng(0).normal(size=(60, 3)),
+        "actions": np.random.default_rng(1).uniform(-2, 2, (60, 1)),
+        "rewards": -np.ones(60),
+        "terminals": np.zeros(60, bool),
+        "timeouts": np.arange(60) % 20 == 19,
+        "MyEnv": lambda: gym.make("Pendulum-v1", max_episode_steps=20),
+    }
+    exec(block.replace("updates=1500", "updates=5"), mine)
+    mode, target, mean = capsys.readouterr().out.split()[-3:]
+    assert mode == "carry"
+    assert float(target) == -20
+    assert math.isfinite(float(mean))
+    assert (tmp_path / "runs/mine/last/agent.json").is_file()

@@ -1,0 +1,66 @@
+"""What `aaren-rl export` is told. The command line is made from it: no import of PyTorch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from aaren_rl.errors import UserError
+from aaren_rl.files import probe_folder
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Write a trained agent's acting step to one file, with a JSON card beside it.
+
+    The file takes raw observations and rewards and gives raw actions. It is checked against PyTorch
+    before it is written: in the agent's environment, or, for an agent that was saved without one,
+    on observations drawn from the data's statistics.
+
+    Example: aaren-rl export runs/first --format onnx --out policy.onnx
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a training run (or of a checkpoint)."""
+    out: Path
+    """File to write; its card is written to the same name with `.json` after it."""
+    format: Literal["onnx", "torch-export"] = "onnx"
+    """`onnx` for ONNX Runtime (see aaren_rl.runtime), `torch-export` for a torch.export program."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which of the run's checkpoints."""
+    dynamic_int8: bool = False
+    """Store the linear layers in 8 bits, and measure what that costs in score (ONNX only; needs an
+    environment)."""
+    environment: str | None = None
+    """Gymnasium id of the environment to check in; by default the agent's own."""
+    plugin: tuple[str, ...] = ()
+    """Module that registers own agents, mixers, encoders, sources or loggers; it is imported first.
+    Give the flag again for several."""
+    steps: int = 1000
+    """Steps over which the exported actions are compared with PyTorch's, in four environments."""
+    episodes: int = 10
+    """Episodes for the score of 8-bit weights, and as many for full precision."""
+    seed: int = 30_000
+    """Seed of the first episode."""
+
+    def check(self) -> None:
+        """Raise `UserError` for a value that cannot work, naming its flag."""
+        if self.steps < 1:
+            raise UserError(f"--steps must be at least 1, got {self.steps}")
+        if self.episodes < 1:
+            raise UserError(f"--episodes must be at least 1, got {self.episodes}")
+        if self.seed < 0:
+            raise UserError(f"--seed must not be negative, got {self.seed}")
+        if self.dynamic_int8 and self.format != "onnx":
+            raise UserError(f"--dynamic-int8 needs --format onnx, got {self.format}")
+        if not self.out.parent.is_dir():
+            raise UserError(f"--out {self.out}: no folder {self.out.parent}")
+        if self.out.is_dir():
+            raise UserError(f"--out {self.out}: a folder; the name of a file expected")
+        try:
+            probe_folder(self.out.parent)
+        except OSError as error:
+            raise UserError(f"--out {self.out}: cannot be written ({error.strerror})") from None
