@@ -13,6 +13,7 @@ import tyro
 from aaren_rl.agents import AgentConfig, Mode
 from aaren_rl.errors import UserError
 from aaren_rl.records import typed
+from aaren_rl.registry import load_plugins
 from aaren_rl.training.loggers import LOGGERS
 
 if TYPE_CHECKING:
@@ -164,9 +165,10 @@ class TrainSettings:
         return self.checkpoint_every or self.evaluation_interval
 
     def check(self) -> None:
-        """Raise `UserError` for a value that cannot work, naming its flag."""
+        """Load the plug-ins; raise `UserError` for a value that cannot work, naming its flag."""
         from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK
 
+        load_plugins(self.plugin)
         self.model.check()
         for name in ("updates", "batch_size", "devices", "episodes", "num_envs", "log_every"):
             if getattr(self, name) < 1:

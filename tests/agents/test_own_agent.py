@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from aaren_rl.agents import (
     BehaviorCloning,
     Carry,
     DecisionAaren,
+    DecisionAgent,
     load_agent,
     register_agent,
 )
@@ -30,7 +32,16 @@ from aaren_rl.agents.aaren_policy import AarenPolicy
 from aaren_rl.agents.policy import SteppingPolicy
 from aaren_rl.data import Batch
 from aaren_rl.errors import UserError
-from aaren_rl.layers import ContinuousActions, SequenceState, register_head
+from aaren_rl.experiments import CompareConfig
+from aaren_rl.layers import (
+    MIXERS,
+    CausalSelfAttention,
+    ContinuousActions,
+    LSTMMixer,
+    SequenceState,
+    register_head,
+    register_mixer,
+)
 
 SPEC = AgentSpec(OBSERVATIONS, CONTINUOUS, returns_scale=10.0, target_returns=(40.0,))
 SMALL = {"width": 16, "layers": 2, "context_length": 5, "dropout": 0.0}
@@ -313,3 +324,27 @@ def test_an_own_action_head(name: str) -> None:
     halved = cautious.policy(1).act(seen)
     np.testing.assert_allclose(halved, plain.policy(1).act(seen) / 2, atol=1e-6)
     assert math.isfinite(float(halved.sum()))
+
+
+def test_any_registered_mixer_is_an_agent_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for registry in (AGENTS, MIXERS):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    register_mixer("two-lstms", LSTMMixer)
+    register_mixer("two-caches", CausalSelfAttention)
+    made = AGENTS["decision-two-lstms"].make(AgentConfig(**SMALL), SPEC)
+    assert (made.name, made.parts()["mixer"]) == ("decision-two-lstms", "two-lstms")
+    assert isinstance(made, DecisionAgent)
+    assert AGENTS["decision-two-lstms"] is AGENTS["decision-two-lstms"]
+    assert AGENTS["decision-two-caches"].make.default_mode == "window"
+    assert "sliding" in AGENTS["decision-two-caches"].make.modes
+    for name in ("decision-three", "two-lstms", None, 3):
+        assert name not in AGENTS
+    with pytest.raises(UserError, match="unknown agent 'decision-three'"):
+        AGENTS["decision-three"]
+
+
+def test_a_comparison_does_not_put_one_mixer_under_two_names() -> None:
+    config = CompareConfig(model=AgentConfig(mixer="lstm"))
+    with pytest.raises(UserError, match="--mixer lstm would take the place of decision-aaren's"):
+        config.check()
+    dataclasses.replace(config, agents=("decision-lstm", "behavior-cloning")).check()

@@ -131,6 +131,21 @@ def test_it_acts_compares_and_exports(trained: tuple[Path, str]) -> None:
     assert (folder / "step.onnx").stat().st_size > 0
 
 
+def test_python_finds_it_too(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import aaren_rl\naaren_rl.register_logger('mine', print)")
+    program = """
+import aaren_rl as arl
+settings = {"mixer": "leaky", "env": "none", "updates": 2, "width": 16}
+run = arl.train("pendulum:6", "gaussian", plugin=("mine",), **settings)
+assert run.agent.name == "gaussian"
+from aaren_rl.training import LOGGERS
+assert "mine" in LOGGERS
+"""
+    places = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(installed)])}
+    command = [sys.executable, "-P", "-c", program]
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, **places}, check=True)
+
+
 def test_a_missing_plugin_is_named(trained: tuple[Path, str]) -> None:
     folder, _ = trained
     for words in (("evaluate", "own"), ("export", "own", "--out", "x.onnx")):

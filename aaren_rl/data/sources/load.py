@@ -19,6 +19,7 @@ from aaren_rl.data.sources.minari import SHIPPED_ROOT, minari_download, minari_s
 from aaren_rl.data.sources.registry import SOURCES, register_source
 from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.errors import UserError
+from aaren_rl.registry import load_plugins
 
 __all__ = ["SHIPPED_ROOT", "load_dataset", "load_trajectories", "open_recording"]
 
@@ -115,7 +116,8 @@ def open_recording(name_or_path: str | Path, **options: Any) -> Recording:
 
 
 def _open(name: str, source: str | None, options: dict[str, Any]) -> Recording | TrajectoryDataset:
-    """Ask the sources."""
+    """Ask the sources, installed plug-ins' too."""
+    load_plugins()
     theirs = [each for each in SOURCES if each not in OURS]
     for each in [source] if source else [*theirs, *OURS]:
         entry = SOURCES[each]
