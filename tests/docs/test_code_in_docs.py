@@ -32,4 +32,5 @@ def test_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     names: dict[str, object] = {"__name__": page}
     for block in blocks:
         above = "\n" * text[: block.start(1)].count("\n")  # so that a traceback has the page's line
-        exec(compile(above + shorter(block[1]), str(DOCS / page), "exec"), names)
+        code = compile(above + shorter(block[1]), DOCS / page, "exec", dont_inherit=True)
+        exec(code, names)
