@@ -129,6 +129,7 @@ class ContinuousActions(ActionHead):
         low, high = _float32_inside(space.low, np.inf), _float32_inside(space.high, -np.inf)
         self.register_buffer("low", low)
         self.register_buffer("high", high)
+        self.whole = np.issubdtype(space.dtype, np.integer)
         self.plain = bool((low == -1).all() and (high == 1).all())  # there is nothing to scale
         middle, reach = torch.zeros(self.size), torch.ones(self.size)
         if self.bounded:
@@ -170,10 +171,15 @@ class ContinuousActions(ActionHead):
         return (actions - self.middle) / self.reach
 
     def decide(self, predictions: Tensor) -> Tensor:
-        """Predictions `[..., size]` to the environment's numbers, inside the bounds."""
+        """Predictions `[..., size]` to the environment's numbers, inside the bounds.
+
+        In a space of integers they are the nearest ones.
+        """
         if self.plain:
-            return predictions.clamp(-1.0, 1.0)
-        return (predictions * self.reach + self.middle).clamp(self.low, self.high)
+            chosen = predictions.clamp(-1.0, 1.0)
+        else:
+            chosen = (predictions * self.reach + self.middle).clamp(self.low, self.high)
+        return chosen.round() if self.whole else chosen
 
     def loss(self, predictions: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
         """Mean squared error over the steps where `mask` is true, in the network's units."""

@@ -87,6 +87,15 @@ def test_a_box_of_no_width_is_no_division_by_zero() -> None:
     torch.testing.assert_close(codec.decide(torch.tensor([[0.3, 0.5]])), fixed)
 
 
+def test_integer_boxes_get_the_nearest_integer() -> None:
+    space = gym.spaces.Box(-2, 5, (4,), np.int64)
+    head = make_head(space)
+    wanted = torch.tensor([[-1.9, 0.6, 3.49, 4.9]])
+    decided = head.decide(head.encode(wanted))
+    np.testing.assert_array_equal(head.to_numpy(decided), [[-2, 1, 3, 5]])
+    assert space.contains(head.to_numpy(decided)[0])
+
+
 def test_discrete_actions_start_where_the_space_says() -> None:
     space = gym.spaces.Discrete(4, start=-2)
     codec = make_head(space)
