@@ -12,7 +12,6 @@ import numpy as np
 from lightning_fabric import Fabric
 
 from aaren_rl.agents import Agent, AgentSpec, load_agent
-from aaren_rl.agents.actions import ContinuousActions
 from aaren_rl.data import (
     EpisodeSampler,
     Sampler,
@@ -33,6 +32,7 @@ from aaren_rl.envs import (
 )
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.evaluation.evaluating import checkpoint_folder
+from aaren_rl.layers.heads import ContinuousActions
 from aaren_rl.robots import Robot
 from aaren_rl.training.config import TrainConfig, TrainSettings, agent_class
 
