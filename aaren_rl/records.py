@@ -1,17 +1,73 @@
-"""Typed records: dataclasses whose fields are checked against their annotations."""
+"""Typed records: dataclasses from YAML, JSON or keywords, checked against their annotations."""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
+import yaml
 
-from aaren_rl.errors import UserError
+from aaren_rl.errors import UserError, one_line
 
 T = TypeVar("T")
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values; the same key twice is an error; 1e-3 is a number, as in YAML 1.2."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    names = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} twice", node.start_mark)
+    return dict(loader.construct_pairs(node, deep=True))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
+
+
+def read_yaml(file: Path) -> Any:
+    """The plain values in a YAML file.
+
+    Raises:
+        UserError: it is missing or not YAML of plain values; names the file and the line.
+    """
+    try:
+        return yaml.load(file.read_text(), Loader=_Loader)  # a safe one
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: not readable as YAML ({error})") from None
+
+
+def decode(kind: type[T], content: Any, where: str) -> T:
+    """A dataclass from a mapping, with no other fields than its own.
+
+    Args:
+        kind: the dataclass.
+        content: plain values, as YAML or JSON holds them.
+        where: file and field, which messages begin with.
+
+    Raises:
+        UserError: a field is unknown, missing or of another type; names the field.
+    """
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: expected fields, got {content!r}")
+    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for name in content:
+        if name not in known:
+            raise UserError(f"{where}: unknown field {name!r}; {closest(name, known)}")
+    found: T = convert(content, kind, where)
+    return found
 
 
 def typed(record: T, where: str) -> T:
@@ -19,7 +75,7 @@ def typed(record: T, where: str) -> T:
 
     Args:
         record: a dataclass instance; dataclasses in its fields are checked likewise.
-        where: what error messages begin with, such as the file that it was read from.
+        where: as for `decode`.
 
     Raises:
         UserError: for a value of another type; names `where` and the field.
@@ -27,15 +83,35 @@ def typed(record: T, where: str) -> T:
     hints = get_type_hints(type(record))
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(record):  # type: ignore[arg-type]
-        value = getattr(record, field.name)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            fields[field.name] = typed(value, where)
-            continue
-        try:
-            fields[field.name] = msgspec.convert(value, hints[field.name], dec_hook=_custom)
-        except msgspec.ValidationError as error:
-            raise UserError(f"{where}: {field.name}: {error}, got {value!r}") from None
+        value, place = getattr(record, field.name), f"{where}: {field.name}"
+        inner = dataclasses.is_dataclass(value) and not isinstance(value, type)
+        fields[field.name] = (
+            typed(value, where) if inner else convert(value, hints[field.name], place, strict=True)
+        )
     return dataclasses.replace(record, **fields)  # type: ignore[type-var]
+
+
+def convert(value: Any, kind: Any, where: str, *, strict: bool = False) -> Any:
+    """A value as an annotation asks for it: lists as tuples, text as paths.
+
+    Args:
+        value: as YAML, JSON or Python hold it.
+        kind: the annotation.
+        where: what messages begin with.
+        strict: by default a text such as `inf` may stand for a number.
+
+    Raises:
+        UserError: the value is of another type; names the place and what was expected.
+    """
+    try:
+        strict = strict or not isinstance(value, str)
+        return msgspec.convert(value, kind, strict=strict, dec_hook=_custom)
+    except msgspec.ValidationError as error:
+        message, _, path = one_line(error).replace("`", "").partition(" - at $")
+        place = f"{path.lstrip('.')}: " if path else ""
+        if message.startswith("Invalid enum value") and not place:
+            message = f"expected one of {', '.join(map(str, _choices(kind)))}, got {value!r}"
+        raise UserError(f"{where}: {place}{message[0].lower()}{message[1:]}") from None
 
 
 def _custom(kind: type, value: Any) -> Any:
@@ -43,6 +119,19 @@ def _custom(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, (str, Path)):
         return Path(value)
     raise msgspec.ValidationError(f"Expected `{kind.__name__}`")
+
+
+def closest(name: object, known: Iterable[str]) -> str:
+    """The known names, that which is most like `name` first."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{hint}known: {', '.join(names)}"
+
+
+def _choices(kind: Any) -> list[Any]:
+    inner = list(get_args(kind))
+    return inner if get_origin(kind) is Literal else [c for each in inner for c in _choices(each)]
 
 
 def finite(content: Any) -> Any:

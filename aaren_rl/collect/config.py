@@ -14,7 +14,7 @@ import tyro
 from aaren_rl.data.sources.minari import is_minari_id, local_root
 from aaren_rl.envs.make import environment_spec
 from aaren_rl.errors import UserError
-from aaren_rl.experiments.decode import decode
+from aaren_rl.records import decode
 
 Quality = Literal["random", "medium", "medium-replay", "medium-expert", "expert"]
 QUALITIES: tuple[Quality, ...] = ("random", "medium", "medium-replay", "medium-expert", "expert")

@@ -42,8 +42,8 @@ from aaren_rl.collect.learner import (
 from aaren_rl.collect.rollouts import actor_of, play, say
 from aaren_rl.data.trajectory import Trajectory
 from aaren_rl.errors import UserError, one_line
-from aaren_rl.experiments.decode import decode
 from aaren_rl.files import read_json, read_tensors, write_bytes, write_json, write_tensors
+from aaren_rl.records import decode
 from aaren_rl.training.interrupt import Interrupted
 
 PROGRESS_FILE = "progress.json"

@@ -13,7 +13,7 @@ import tyro
 from aaren_rl.agents import AgentConfig
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN
-from aaren_rl.experiments.decode import closest
+from aaren_rl.records import closest
 from aaren_rl.training.config import TrainConfig, TrainSettings
 from aaren_rl.training.presets import from_preset
 

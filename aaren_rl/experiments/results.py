@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from aaren_rl.evaluation.length import LengthError
 from aaren_rl.evaluation.scores import Score
-from aaren_rl.experiments.decode import convert
 from aaren_rl.files import read_json
+from aaren_rl.records import convert
 
 T = TypeVar("T")
 
