@@ -33,17 +33,10 @@ class EpisodeSampler:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Prepare to draw.
+        """Prepare to draw, as `WindowSampler`, but with a budget in place of a batch size.
 
-        Args:
-            dataset: what to draw from.
-            batch_steps: most steps of a batch; an episode that is longer is a batch of its own.
-            seed: of the generator, the same on every process.
-            rank: this process, from 0.
-            world_size: number of processes.
-
-        Raises:
-            UserError: a budget below 1.
+        `batch_steps`, at least 1, is the most steps of a batch; an episode that is longer is a
+        batch of its own.
         """
         if batch_steps < 1:
             raise UserError(f"batch steps {batch_steps}: at least 1 expected")

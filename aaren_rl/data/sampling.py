@@ -105,19 +105,11 @@ class WindowSampler:
         Raises:
             UserError: a size below 1, or a batch that does not divide among the processes.
         """
-        if context_length < 1:
-            raise UserError(f"context length {context_length}: at least 1 expected")
-        if batch_size < 1 or batch_size % world_size:
-            raise UserError(
-                f"batch size {batch_size}: a positive multiple of the {world_size} process(es) "
-                "expected"
-            )
+        self._rows = share_of_rows(batch_size, context_length, rank, world_size)
         self._before = 0 if inside else context_length - 1  # places before an episode's start
         self.dataset = dataset
         self.batch_size = batch_size
         self.context_length = context_length
-        share = batch_size // world_size
-        self._rows = slice(rank * share, (rank + 1) * share)
         self._generator = np.random.default_rng(seed)
 
     def sample(self) -> Batch:
@@ -139,6 +131,22 @@ class WindowSampler:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where the sampler that gave `state` stood."""
         self._generator.bit_generator.state = state["generator"]
+
+
+def share_of_rows(batch_size: int, context_length: int, rank: int, world_size: int) -> slice:
+    """The rows of a batch that one of several processes has.
+
+    Raises:
+        UserError: a size below 1, or a batch that does not divide among the processes.
+    """
+    if context_length < 1:
+        raise UserError(f"context length {context_length}: at least 1 expected")
+    if batch_size < 1 or batch_size % world_size:
+        raise UserError(
+            f"batch size {batch_size}: a positive multiple of the {world_size} process(es) expected"
+        )
+    share = batch_size // world_size
+    return slice(rank * share, (rank + 1) * share)
 
 
 def gather(

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from aaren_rl.data.sampling import Batch, gather
+from aaren_rl.data.sampling import Batch, gather, share_of_rows
 from aaren_rl.data.trajectory import TrajectoryDataset
-from aaren_rl.errors import UserError
 
 
 class StreamSampler:
@@ -31,29 +30,9 @@ class StreamSampler:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Prepare to read.
-
-        Args:
-            dataset: what to read.
-            batch_size: episodes side by side, over all processes together.
-            context_length: steps of a segment.
-            seed: of the generator, the same on every process.
-            rank: this process, from 0.
-            world_size: number of processes.
-
-        Raises:
-            UserError: a size below 1, or rows that do not divide among the processes.
-        """
-        if context_length < 1:
-            raise UserError(f"context length {context_length}: at least 1 expected")
-        if batch_size < 1 or batch_size % world_size:
-            raise UserError(
-                f"batch size {batch_size}: a positive multiple of the {world_size} process(es) "
-                "expected"
-            )
+        """Prepare to read; arguments and errors as `WindowSampler`'s, of segments for windows."""
+        self._rows = share_of_rows(batch_size, context_length, rank, world_size)
         self.dataset, self.context_length = dataset, context_length
-        share = batch_size // world_size
-        self._rows = slice(rank * share, (rank + 1) * share)
         self._generator = np.random.default_rng(seed)
         self._waiting: list[int] = []
         self._position = np.zeros(batch_size, dtype=np.int64)  # the next step of each row

@@ -32,6 +32,11 @@ def check_offsets(offsets: Tensor, time: int) -> None:
         )
 
 
+def unit_stride(tensor: Tensor) -> Tensor:
+    """The tensor, copied unless its last axis is contiguous, as the kernels read it."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
 def with_packing(run: Plain) -> Backend:
     """Give packed batches to a backend that knows only rows of one length.
 

@@ -43,16 +43,7 @@ def token_terms(scores: Tensor, values: Tensor, dtype: torch.dtype) -> Terms:
 def recurrent(
     scores: Tensor, values: Tensor, state: PrefixState | None
 ) -> tuple[Tensor, PrefixState]:
-    """Prefix attention token by token; autograd traces every step.
-
-    Args:
-        scores: `[batch, time, heads]`, any float dtype.
-        values: `[batch, time, heads, dim]`.
-        state: the tokens before the first one.
-
-    Returns:
-        Outputs `[batch, time, heads, dim]` in the values' dtype, and the final state.
-    """
+    """Prefix attention token by token, as `chunked`; autograd traces every step."""
     batch, time, heads, dim = values.shape
     dtype = state_dtype(scores, values)
     if state is None:

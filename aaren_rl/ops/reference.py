@@ -14,16 +14,7 @@ from aaren_rl.ops.state import PrefixState, divide, finite_floor, fix_gauge
 def reference(
     scores: Tensor, values: Tensor, state: PrefixState | None
 ) -> tuple[Tensor, PrefixState]:
-    """Compute `o_k = sum_{i<=k} exp(s_i) v_i / sum_{i<=k} exp(s_i)` with an initial state.
-
-    Args:
-        scores: `[batch, time, heads]`, any float dtype.
-        values: `[batch, time, heads, dim]`.
-        state: the tokens before the first one.
-
-    Returns:
-        Outputs `[batch, time, heads, dim]` in float64 and the final state in float64.
-    """
+    """`o_k = sum_{i<=k} exp(s_i) v_i / sum_{i<=k} exp(s_i)`, as `chunked`; all in float64."""
     batch, time, heads = scores.shape
     s = scores.double().transpose(1, 2)
     v = values.double().transpose(1, 2)

@@ -11,16 +11,7 @@ from aaren_rl.ops.state import PrefixState, Terms, divide, fix_gauge, merge_term
 
 
 def scan(scores: Tensor, values: Tensor, state: PrefixState | None) -> tuple[Tensor, PrefixState]:
-    """Prefix attention by a work-efficient parallel scan; autograd traces every level.
-
-    Args:
-        scores: `[batch, time, heads]`, any float dtype.
-        values: `[batch, time, heads, dim]`.
-        state: the tokens before the first one.
-
-    Returns:
-        Outputs `[batch, time, heads, dim]` in the values' dtype, and the final state.
-    """
+    """Prefix attention by a work-efficient parallel scan, as `chunked`; autograd traces it all."""
     batch, _, heads, dim = values.shape
     dtype = state_dtype(scores, values)
     if state is None:

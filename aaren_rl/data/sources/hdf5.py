@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from aaren_rl.errors import UserError, one_line
 
-IN_USE = (errno.EAGAIN, errno.EACCES)  # what a lock that another process holds is answered with
-
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aaren_rl.ops.cpu.library import Library, load, pack
-from aaren_rl.ops.packed import check_offsets
+from aaren_rl.ops.packed import check_offsets, unit_stride
 from aaren_rl.ops.state import state_dtype
 
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
@@ -73,7 +73,7 @@ def backward(
     work = inputs.values.dtype
     batch, time, heads, dim = values.shape
     o = outputs.to(work).contiguous()
-    g = o.new_zeros(o.shape) if d_outputs is None else _unit_stride(d_outputs.to(work))
+    g = o.new_zeros(o.shape) if d_outputs is None else unit_stride(d_outputs.to(work))
     units = inputs.dim_units
     d_scores = torch.empty((units, batch, time, heads), dtype=m.dtype)
     d_values = torch.empty((batch, time, heads, dim), dtype=work)
@@ -106,7 +106,7 @@ class _Inputs:
         """Convert what the kernels do not read: float16, mixed double, a strided last axis."""
         native = real == torch.float32 and values.dtype in _KINDS
         self.scores = scores.to(real).contiguous()
-        self.values = _unit_stride(values if native else values.to(real))
+        self.values = unit_stride(values if native else values.to(real))
         self.offsets = None
         if cu_seqlens is not None:
             self.offsets = cu_seqlens.to("cpu", torch.int64).contiguous()
@@ -135,7 +135,3 @@ def _library() -> Library:
     if library is None:
         raise RuntimeError("aaren_rl was installed without its compiled CPU kernels")
     return library
-
-
-def _unit_stride(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aaren_rl.errors import UserError
-from aaren_rl.ops.packed import check_offsets
+from aaren_rl.ops.packed import check_offsets, unit_stride
 from aaren_rl.ops.triton import kernels
 
 WARPS = 4
@@ -74,7 +74,7 @@ def backward(
     batch, time, heads, dim = values.shape
     rows, blocks = plan.rows, plan.blocks
     o = outputs.contiguous()
-    g = o.new_zeros(o.shape) if d_outputs is None else _unit_stride(d_outputs)
+    g = o.new_zeros(o.shape) if d_outputs is None else unit_stride(d_outputs)
     m_before = plan.new(rows, heads).fill_(-torch.inf) if m0 is None else m0.contiguous()
     du = plan.new(rows, heads).zero_() if du_end is None else du_end.contiguous()
     dw = plan.new(rows, heads, dim).zero_() if dw_end is None else dw_end.contiguous()
@@ -107,7 +107,7 @@ class _Plan:
         """Choose block sizes by the shapes, and segments by the number of programs."""
         self.device = values.device
         self.scores = scores.to(torch.float32).contiguous()
-        self.values = _unit_stride(values)
+        self.values = unit_stride(values)
         batch, time, heads, dim = values.shape
         self.rows = batch
         self.packed = cu_seqlens is not None
@@ -170,7 +170,3 @@ def _processors(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def _unit_stride(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
