@@ -112,13 +112,6 @@ def _mean_and_std(values: np.ndarray) -> tuple[float, float]:
     return float(scaled.mean() * largest), float(scaled.std() * largest)
 
 
-def target_labels(targets: Sequence[float | None]) -> list[str]:
-    """A short text for each target return, `3600`, different for different targets."""
-    short = ["" if target is None else f"{target:g}" for target in targets]
-    different = len(set(short)) == len(set(targets))
-    return short if different else ["" if t is None else repr(float(t)) for t in targets]
-
-
 def warn_of_far_targets(targets: Sequence[float | None], best: float | None) -> None:
     """Warn of target returns that are far above the best return of the data.
 

@@ -16,21 +16,6 @@ def target_tag(target_return: float | None) -> str:
     return f"evaluation/target_{short if float(short) == target_return else repr(target_return)}"
 
 
-def mean_layout(tags: list[str], bounds: str) -> dict[str, dict[str, list[Any]]]:
-    """The custom-scalars page of means over seeds: a chart of the score for each target return.
-
-    Args:
-        tags: groups of evaluations, as `target_tag` names them.
-        bounds: `range` or `interval`: what `score_{bounds}_low` and `_high` are.
-    """
-    charts: dict[str, list[Any]] = {}
-    for tag in tags:
-        short = tag.removeprefix("evaluation").strip("/") or "all"
-        names = [f"{tag}/score", f"{tag}/score_{bounds}_low", f"{tag}/score_{bounds}_high"]
-        charts[f"score, mean and {bounds} over seeds, {short}"] = ["Margin", names]
-    return {"agents side by side": charts}
-
-
 def custom_layout(tags: list[str]) -> dict[str, dict[str, list[Any]]]:
     """The custom-scalars page: one chart each of score (with spread), length, loss and speed.
 

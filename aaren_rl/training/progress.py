@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import (
@@ -67,16 +66,11 @@ class TrainingProgress:
         self._loss = self._score = ""
 
     def __enter__(self) -> TrainingProgress:
-        self._bar.__enter__()
+        self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
 
     def update(self, done: int, loss: float | None = None) -> None:
         """Move the bar to `done` updates."""

@@ -21,7 +21,7 @@ from aaren_rl.evaluation import (
     normalized_scores,
     score,
 )
-from aaren_rl.evaluation.scores import target_labels, warn_of_far_targets
+from aaren_rl.evaluation.scores import warn_of_far_targets
 
 HOPPER = (-20.272305, 3234.3)
 
@@ -80,12 +80,6 @@ def test_huge_returns_stay_numbers_that_json_holds() -> None:
     row = score(hopper_agent(None), Episodes(returns, np.ones(4, int), 0.0, 0.0, 1), -1e300)
     assert row.return_mean == pytest.approx(1.5e308 / 4, rel=1e-6)
     json.dumps(row.to_json(), allow_nan=False)
-
-
-def test_labels_of_targets_differ_as_the_targets_do() -> None:
-    assert target_labels([3600.0, -0.5, None]) == ["3600", "-0.5", ""]
-    assert target_labels([3600.0, 3600.0001]) == ["3600.0", "3600.0001"]
-    assert len(set(target_labels([1e7, 1e7 + 1, 1e7 + 2]))) == 3
 
 
 def test_targets_far_above_the_data() -> None:
