@@ -39,6 +39,10 @@ class ActionHead(nn.Module, ABC):
         super().__init__()
         self.space = space
 
+    def standardise(self, mean: np.ndarray, std: np.ndarray) -> None:
+        """Take the data's mean and (positive) standard deviation, `[size]`; not when `bounded`."""
+        raise NotImplementedError
+
     @abstractmethod
     def embedding(self, width: int) -> nn.Module:
         """A new layer from actions as `encode` gives them to tokens `[..., width]`."""
@@ -80,18 +84,7 @@ HEADS: Registry[Callable[..., ActionHead]] = Registry("action head")
 
 
 def register_head(name: str, make: M) -> M:
-    """Add an action head, for `AgentConfig.head`.
-
-    Args:
-        name: how it is called in configs and on the command line.
-        make: a subclass of `ActionHead`.
-
-    Returns:
-        `make`.
-
-    Raises:
-        UserError: for a name that belongs to another head.
-    """
+    """Add an action head, a subclass of `ActionHead`, as `register_mixer` adds a mixer."""
     HEADS.register(name, make)
     return make
 
@@ -140,10 +133,7 @@ class ContinuousActions(ActionHead):
         self.register_buffer("reach", reach, persistent=not self.bounded)
 
     def standardise(self, mean: np.ndarray, std: np.ndarray) -> None:
-        """Take the data's mean and (positive) standard deviation, `[size]`.
-
-        Not for a space with all bounds, which has a scale of its own.
-        """
+        """See `ActionHead.standardise`."""
         assert not self.bounded
         for buffer, values in ((self.middle, mean), (self.reach, std)):
             buffer.copy_(torch.as_tensor(values, dtype=torch.float32))
