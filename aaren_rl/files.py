@@ -36,11 +36,35 @@ def write_bytes(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def probe_folder(folder: Path) -> None:
-    """Raise `OSError` unless files can be made in a folder."""
+def _probe_folder(folder: Path, what: str) -> None:
     probe = folder / f".probe.{os.getpid()}"
-    probe.touch()
-    probe.unlink()
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{what}: cannot be written ({error.strerror})") from None
+
+
+def make_folder(folder: Path, flag: str = "--out") -> None:
+    """Make a folder for results, with those above it; it may be there.
+
+    Raises:
+        UserError: it cannot be written; begins with the flag.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{flag} {folder}: cannot be written ({error.strerror})") from None
+    _probe_folder(folder, f"{flag} {folder}")
+
+
+def check_file(file: Path, flag: str) -> None:
+    """Raise `UserError`, which begins with the flag, when a file cannot be written."""
+    if not file.parent.is_dir():
+        raise UserError(f"{flag} {file}: no folder {file.parent}")
+    if file.is_dir():
+        raise UserError(f"{flag} {file}: a folder; the name of a file expected")
+    _probe_folder(file.parent, f"{flag} {file}")
 
 
 @contextlib.contextmanager

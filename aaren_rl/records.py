@@ -134,6 +134,19 @@ def _choices(kind: Any) -> list[Any]:
     return inner if get_origin(kind) is Literal else [c for each in inner for c in _choices(each)]
 
 
+def flag(name: str) -> str:
+    """A setting as the command line calls it."""
+    return "--" + name.replace("_", "-")
+
+
+def check_counts(config: object, *names: str) -> None:
+    """Raise `UserError` unless these settings are at least 1, or `None`; names the flag."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise UserError(f"{flag(name)} must be at least 1, got {value}")
+
+
 def finite(content: Any) -> Any:
     """JSON values with null in the place of NaN and infinities, which JSON does not have."""
     if isinstance(content, float):

@@ -21,9 +21,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from aaren_rl.agents import Mode, TrajectoryAgent, load_agent
+from aaren_rl.agents import DecisionAgent, Mode, load_agent
 from aaren_rl.envs.memory.experts import write_expert_dataset
-from aaren_rl.training.config import AgentName
 from aaren_rl.training.presets import PRESETS
 from benchmarks.memory_agents import TEST_SEED, train_to_remember
 from benchmarks.memory_corridor import (
@@ -45,7 +44,7 @@ class Contender:
     """An agent and how it acts."""
 
     name: str
-    agent: AgentName
+    agent: str
     mode: Mode = "carry"
     window: int | None = None
     """Steps that it sees when it acts in mode `window`."""
@@ -75,7 +74,7 @@ class MemoryConfig:
 
     quick: bool = False
     """Aaren and the Transformer's window of 20 only, fewer mazes and updates, shorter corridors."""
-    agents: tuple[AgentName, ...] = ()
+    agents: tuple[str, ...] = ()
     """Agents to train and measure; all by default."""
     longest: int = LENGTHS[-1]
     """Steps of the longest corridor."""
@@ -101,16 +100,16 @@ class MemoryConfig:
         return dataclasses.replace(self, mazes=mazes, updates=updates)
 
 
-def load_contender(who: Contender, folder: Path) -> TrajectoryAgent:
+def load_contender(who: Contender, folder: Path) -> DecisionAgent:
     """The trained agent, with the window that it is to act on."""
     agent = load_agent(folder)
-    assert isinstance(agent, TrajectoryAgent)
+    assert isinstance(agent, DecisionAgent)
     if who.window is not None:
         agent.config = dataclasses.replace(agent.config, context_length=who.window)
     return agent
 
 
-def measure(config: MemoryConfig, who: Contender, agent: TrajectoryAgent) -> list[dict[str, Any]]:
+def measure(config: MemoryConfig, who: Contender, agent: DecisionAgent) -> list[dict[str, Any]]:
     """A row for each length that this contender can do."""
     longest = min(who.quick if config.quick else who.longest, config.longest)
     lengths = [length for length in LENGTHS if length <= longest]

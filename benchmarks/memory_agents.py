@@ -8,12 +8,11 @@ from typing import Any
 from aaren_rl.agents import Agent, Mode
 from aaren_rl.evaluation import rollout
 from aaren_rl.training import TrainConfig, from_preset, train
-from aaren_rl.training.config import AgentName
 
 TEST_SEED = 1_000_000  # the training episodes count up from 0
 
 
-def train_to_remember(name: AgentName, dataset: Path, out: Path, **settings: Any) -> dict[str, Any]:
+def train_to_remember(name: str, dataset: Path, out: Path, **settings: Any) -> dict[str, Any]:
     """Train one kind of agent on all of a dataset; `settings` win over the preset's.
 
     Returns:

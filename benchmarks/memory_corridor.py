@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aaren_rl.agents import Mode, TrajectoryAgent
+from aaren_rl.agents import DecisionAgent, Mode
 from aaren_rl.data.sampling import Batch
 from aaren_rl.envs.memory.tmaze import MOVE_ON, PASSIVE_TMAZE, VectorPassiveTMaze
 from aaren_rl.layers import SequenceState
@@ -30,7 +30,7 @@ def maze(length: int | tuple[int, int], noise: float) -> str:
 
 
 def success_by_stepping(
-    agent: TrajectoryAgent, mode: Mode, length: int, mazes: int, noise: float, seed: int
+    agent: DecisionAgent, mode: Mode, length: int, mazes: int, noise: float, seed: int
 ) -> float:
     """Share of mazes whose cue is recalled, acting step by step; maze i is seeded `seed + i`."""
     return share_right(agent, maze(length, noise), mode, mazes, seed)
@@ -38,7 +38,7 @@ def success_by_stepping(
 
 @torch.inference_mode()
 def success_by_stretches(
-    agent: TrajectoryAgent, length: int, mazes: int, noise: float, seed: int, stretch: int = 500
+    agent: DecisionAgent, length: int, mazes: int, noise: float, seed: int, stretch: int = 500
 ) -> float:
     """As `success_by_stepping` in mode `carry`, `stretch` steps of the corridor at a time."""
     agent.eval()
@@ -60,7 +60,7 @@ def success_by_stretches(
 
 
 def act_through(
-    agent: TrajectoryAgent, observations: np.ndarray, start: int, state: SequenceState | None
+    agent: DecisionAgent, observations: np.ndarray, start: int, state: SequenceState | None
 ) -> tuple[np.ndarray, SequenceState]:
     """The actions of consecutive steps whose observations are known and that earn nothing.
 
@@ -95,7 +95,7 @@ def act_through(
 
 
 def cost_of_steps(
-    agent: TrajectoryAgent, mode: Mode, lengths: list[int], noise: float
+    agent: DecisionAgent, mode: Mode, lengths: list[int], noise: float
 ) -> dict[int, dict[str, Any]]:
     """Microseconds a step (the median of the last 100) and bytes of state, by length.
 

@@ -24,7 +24,6 @@ from rich.table import Table
 from aaren_rl.agents import load_agent
 from aaren_rl.envs.memory.experts import write_expert_dataset
 from aaren_rl.envs.memory.recall import RECALL
-from aaren_rl.training.config import AgentName
 from aaren_rl.training.presets import PRESETS
 from benchmarks.memory_agents import share_right, train_to_remember
 from benchmarks.timing import describe_machine, save
@@ -32,7 +31,7 @@ from benchmarks.timing import describe_machine, save
 SHORTEST, LONGEST = 8, 120  # steps of an episode to learn from
 LENGTHS = (120, 1_000)
 CHANCE = 0.5  # two values
-AGENTS: tuple[AgentName, ...] = ("decision-aaren", "decision-transformer")
+AGENTS: tuple[str, ...] = ("decision-aaren", "decision-transformer")
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class RecallConfig:
 
     pairs: tuple[int, ...] = (1, 2, 4, 8, 16)
     """Numbers of pairs."""
-    agents: tuple[AgentName, ...] = AGENTS
+    agents: tuple[str, ...] = AGENTS
     """Which agents."""
     heads: int = PRESETS["memory"]["model"].heads
     """Heads of a layer."""
@@ -66,9 +65,7 @@ def task(pairs: int, length: int | tuple[int, int]) -> str:
     return f"{RECALL}?pairs={pairs}&length=[{length[0]},{length[1]}]&log_uniform=True"
 
 
-def measure(
-    config: RecallConfig, name: AgentName, pairs: int, data: Path, out: Path
-) -> dict[str, Any]:
+def measure(config: RecallConfig, name: str, pairs: int, data: Path, out: Path) -> dict[str, Any]:
     """Train one agent on one number of pairs, and ask it."""
     model = dataclasses.replace(PRESETS["memory"]["model"], heads=config.heads, width=config.width)
     summary = train_to_remember(

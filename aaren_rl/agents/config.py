@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from aaren_rl.errors import UserError
 from aaren_rl.layers.mixers.options import AarenOptions, AttentionOptions
+from aaren_rl.records import check_counts, flag
 
 Mode = Literal["carry", "reset", "window", "sliding"]
 Condition = Literal["target", "max-return"]
@@ -82,12 +83,10 @@ class AgentConfig(AarenOptions, AttentionOptions):
 
     def check(self) -> None:
         """Raise `UserError` for a value that cannot work, naming its flag."""
-        for name in ("context_length", "layers", "width", "heads", "max_episode_length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{_flag(name)} must be at least 1, got {getattr(self, name)}")
+        check_counts(self, "context_length", "layers", "width", "heads", "max_episode_length")
         for name in ("dropout", "embedding_dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{_flag(name)} must be in [0, 1), got {getattr(self, name)}")
+                raise UserError(f"{flag(name)} must be in [0, 1), got {getattr(self, name)}")
         if not 1 <= self.dilution < math.inf:
             raise UserError(f"--dilution must be finite and at least 1, got {self.dilution}")
         if self.condition not in get_args(Condition):
@@ -122,7 +121,7 @@ class AgentConfig(AarenOptions, AttentionOptions):
         from aaren_rl.layers import MIXERS  # here, so that `--help` does not wait for PyTorch
 
         for name in MIXER_FLAGS.intersection(self.mixer_options):
-            raise UserError(f"--mixer-options {name}: give {_flag(name)} instead")
+            raise UserError(f"--mixer-options {name}: give {flag(name)} instead")
         kind = MIXERS[mixer].options
         known = () if kind is None else (each.name for each in fields(kind))
         flags = {name: getattr(self, name) for name in known if name in MIXER_FLAGS}
@@ -146,7 +145,3 @@ class AgentConfig(AarenOptions, AttentionOptions):
         given = {"observation_clip": math.inf, **content}
         given.setdefault("embedding_dropout", given.get("dropout", 0.1))
         return AgentConfig(**given)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

@@ -14,7 +14,7 @@ import tyro
 from aaren_rl.data.sources.minari import is_minari_id, local_root
 from aaren_rl.envs.make import environment_spec
 from aaren_rl.errors import UserError
-from aaren_rl.records import decode
+from aaren_rl.records import check_counts, decode
 
 Quality = Literal["random", "medium", "medium-replay", "medium-expert", "expert"]
 QUALITIES: tuple[Quality, ...] = ("random", "medium", "medium-replay", "medium-expert", "expert")
@@ -128,10 +128,7 @@ class CollectConfig:
 
     def check(self) -> None:
         """Raise `UserError` for a value that cannot work, naming its flag."""
-        for name in AT_LEAST_ONE:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        check_counts(self, *AT_LEAST_ONE)
         if not 0 < self.medium_score <= 100:
             raise UserError(f"--medium-score must be in (0, 100], got {self.medium_score}")
         if self.expert_return is not None and not math.isfinite(self.expert_return):

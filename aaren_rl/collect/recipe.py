@@ -28,7 +28,8 @@ from aaren_rl.data.to_minari import SCRATCH, check_new_dataset, write_minari
 from aaren_rl.data.trajectory import Trajectory
 from aaren_rl.envs.make import environment_spec, make_env
 from aaren_rl.errors import UserError
-from aaren_rl.files import locked, probe_folder, read_json, read_tensors, write_json, write_tensors
+from aaren_rl.files import locked, make_folder, read_json, read_tensors, write_json, write_tensors
+from aaren_rl.records import flag
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -117,20 +118,15 @@ def _check_datasets(config: CollectConfig) -> None:
 def _claim_folder(config: CollectConfig) -> None:
     """Make the run's folder, and see that it can be written and holds no other run."""
     folder, now = config.run_folder, config.to_json()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe_folder(folder)
-    except OSError as error:
-        raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
+    make_folder(folder)
     file = folder / CONFIG_FILE
     if file.exists():
         before = CollectConfig.from_json(read_json(file), file).to_json()
         for key in now:
             if before[key] != now[key]:
-                flag = "--" + key.replace("_", "-")
                 raise UserError(
-                    f"--out {folder}: holds another run ({flag} {before[key]} there, {now[key]} "
-                    "here); choose another folder"
+                    f"--out {folder}: holds another run ({flag(key)} {before[key]} there, "
+                    f"{now[key]} here); choose another folder"
                 )
         if not config.resume:
             raise UserError(

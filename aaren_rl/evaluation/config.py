@@ -11,7 +11,8 @@ import tyro
 
 from aaren_rl.agents.config import Mode
 from aaren_rl.errors import UserError
-from aaren_rl.files import probe_folder
+from aaren_rl.files import check_file
+from aaren_rl.records import check_counts
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,7 @@ class EvaluateConfig:
 
     def check(self) -> None:
         """Raise `UserError` for a value that cannot work, naming its flag."""
-        if self.episodes < 1:
-            raise UserError(f"--episodes must be at least 1, got {self.episodes}")
-        if self.num_envs < 1:
-            raise UserError(f"--num-envs must be at least 1, got {self.num_envs}")
+        check_counts(self, "episodes", "num_envs")
         if self.seed < 0:
             raise UserError(f"--seed must not be negative, got {self.seed}")
         if not all(math.isfinite(target) for target in self.target_return):
@@ -77,16 +75,4 @@ class EvaluateConfig:
         if self.exported is not None and self.runtime != "onnx":
             raise UserError(f"--exported {self.exported} needs --runtime onnx")
         if self.json is not None:
-            check_file(self.json)
-
-
-def check_file(file: Path) -> None:
-    """Raise `UserError` when the file of `--json` cannot be written."""
-    if not file.parent.is_dir():
-        raise UserError(f"--json {file}: no folder {file.parent}")
-    if file.is_dir():
-        raise UserError(f"--json {file}: a folder; the name of a file expected")
-    try:
-        probe_folder(file.parent)
-    except OSError as error:
-        raise UserError(f"--json {file}: cannot be written ({error.strerror})") from None
+            check_file(self.json, "--json")

@@ -77,9 +77,9 @@ def judge(
         return Verdict("no verdict", "scores are plain returns, to which the margin does not apply")
     few_runs = runs is not None and runs < FEWEST_RUNS
     if seeds < FEWEST_SEEDS or few_runs:
-        had, needed = f"{seeds} seed{_s(seeds)}", f"{FEWEST_SEEDS} needed"
+        had, needed = counted(seeds, "seed"), f"{FEWEST_SEEDS} needed"
         if runs is not None:
-            had += f" and {runs} run{_s(runs)} of each agent"
+            had += f" and {counted(runs, 'run')} of each agent"
             needed = f"at least {FEWEST_SEEDS} and {FEWEST_RUNS} needed"
         return Verdict("no verdict", f"{had}, {needed}")
     if difference.bounds != "95% interval":
@@ -137,5 +137,6 @@ def seeds_to_decide(difference: Estimate, margin: float, seeds: int) -> int | No
     return max(seeds + 1, math.floor(wanted) + 1)
 
 
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"
+def counted(number: int, noun: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -117,18 +117,8 @@ def seconds_per_step(
 ) -> float:
     """Time of one step of acting, all environments together, in seconds.
 
-    Args:
-        agent: who acts. It is left in evaluation mode.
-        env: where, and so on: as for `rollout`.
-        episodes: as for `rollout`.
-        target_return: as for `rollout`.
-        mode: as for `rollout`.
-        seed: as for `rollout`.
-        num_envs: as for `rollout`.
-        steps: steps that are timed, after a first one that is not.
-
-    Raises:
-        UserError: as `rollout`.
+    Arguments and errors are as `rollout`'s; `steps` steps are timed, after a first one that is not.
+    The agent is left in evaluation mode.
     """
     how = (episodes, target_return, mode, seed, num_envs, False, None)
     with closing(_steps(agent, env, *how)) as played:

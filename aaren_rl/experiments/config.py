@@ -6,19 +6,16 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from aaren_rl.agents import AgentConfig
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN
-from aaren_rl.records import closest
-from aaren_rl.training.config import TrainConfig, TrainSettings
+from aaren_rl.records import check_counts, closest
+from aaren_rl.training.config import TrainConfig, TrainSettings, agent_class
 from aaren_rl.training.presets import from_preset
-
-if TYPE_CHECKING:
-    from aaren_rl.agents import Agent
 
 S = TypeVar("S", bound=TrainSettings)
 
@@ -122,8 +119,7 @@ class BenchmarkConfig:
 
     def check(self) -> None:
         """Raise `UserError` for a value that cannot work, naming its flag."""
-        if self.workers is not None and self.workers < 1:
-            raise UserError(f"--workers must be at least 1, got {self.workers}")
+        check_counts(self, "workers")
 
 
 @dataclass(frozen=True)
@@ -163,21 +159,6 @@ class QuickstartConfig:
     """Episodes for each row of the table."""
     seed: int = 0
     """Seed of everything random."""
-
-
-def agent_class(name: str, where: str = "agent") -> type[Agent]:
-    """The class behind an agent's name.
-
-    Raises:
-        UserError: nobody has registered it; names `where` and the closest.
-    """
-    from aaren_rl.agents import AGENTS  # late: it needs PyTorch, the command line's help does not
-
-    if name not in AGENTS:
-        raise UserError(f"{where} {name}: no such agent; {closest(name, AGENTS)}")
-    entry: Any = AGENTS[name]
-    kind: type[Agent] = getattr(entry, "make", entry)
-    return kind
 
 
 def from_settings(kind: type[S], settings: dict[str, Any]) -> S:

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from aaren_rl.errors import UserError
-from aaren_rl.experiments.config import agent_class
 from aaren_rl.experiments.results import Result, Row, read_record
 from aaren_rl.experiments.spec import BenchmarkSpec
 from aaren_rl.experiments.sweep import is_asked, read_benchmark
 from aaren_rl.experiments.unit import RESULT_FILE, units
+from aaren_rl.training.config import agent_class
 
 
 class Contender(NamedTuple):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
+from aaren_rl.evaluation.noninferiority import counted
 from aaren_rl.experiments.content import Content
 from aaren_rl.experiments.plots import Group, Panel, saved, sheet
 from aaren_rl.experiments.tables import tables, task_table
-from aaren_rl.experiments.verdict import counted, verdict
+from aaren_rl.experiments.verdict import verdict
 
 BELOW = {
     "Scores": ("learning_curves", "conditioning", "profiles"),

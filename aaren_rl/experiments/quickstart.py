@@ -7,9 +7,9 @@ from typing import Any
 from aaren_rl.experiments.config import QuickstartConfig
 from aaren_rl.experiments.results import Result, read_record
 from aaren_rl.experiments.spec import BenchmarkSpec, ContenderSpec, EvaluationSpec, TaskSpec
-from aaren_rl.experiments.unit import RESULT_FILE, make_folder, units, work
-from aaren_rl.files import write_json
-from aaren_rl.training.run import SUMMARY_FILE
+from aaren_rl.experiments.unit import RESULT_FILE, units, work
+from aaren_rl.files import make_folder, write_json
+from aaren_rl.training.run_folder import SUMMARY_FILE
 
 QUICKSTART_DATASET = "aaren-rl/hopper-small-v0"
 MODES = {

@@ -16,9 +16,8 @@ from aaren_rl.experiments.page import pages
 from aaren_rl.experiments.plots import groups, saved, sheet
 from aaren_rl.experiments.tables import score_table, to_latex
 from aaren_rl.experiments.tensorboard import sheets, write_curves, write_pictures, write_videos
-from aaren_rl.experiments.unit import make_folder
 from aaren_rl.experiments.verdict import verdict
-from aaren_rl.files import write_bytes, write_json
+from aaren_rl.files import make_folder, write_bytes, write_json
 
 CURVES = "mean"
 """The run in TensorBoard, beside the tasks, that has the agents' means over seeds."""

@@ -14,9 +14,9 @@ from aaren_rl.errors import UserError
 from aaren_rl.experiments.config import BenchmarkConfig
 from aaren_rl.experiments.parallel import run_one_by_one, run_with_ray, workers_here
 from aaren_rl.experiments.spec import BenchmarkSpec, parse_spec, read_spec
-from aaren_rl.experiments.unit import Unit, make_folder, units
-from aaren_rl.files import locked, read_json, write_json
-from aaren_rl.training.run import check_same_run
+from aaren_rl.experiments.unit import Unit, units
+from aaren_rl.files import locked, make_folder, read_json, write_json
+from aaren_rl.training.resume import check_same_run
 
 BENCHMARK_FILE = "benchmark.json"
 

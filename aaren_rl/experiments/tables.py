@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from aaren_rl.evaluation.noninferiority import counted
 from aaren_rl.evaluation.statistics import FEWEST_SEEDS, Estimate
 from aaren_rl.experiments.content import Content, Spread
-from aaren_rl.experiments.verdict import counted, status_words
+from aaren_rl.experiments.verdict import status_words
 
 PLACES = (0, 1, 10, 100, 1000)
 """First steps of the positions that the table of errors shows."""

@@ -22,11 +22,12 @@ from aaren_rl.evaluation.evaluating import environment_of_agent
 from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.experiments.results import Cost, Row, read_record
 from aaren_rl.experiments.spec import BenchmarkSpec
-from aaren_rl.files import locked, probe_folder, read_json, write_json
+from aaren_rl.files import locked, make_folder, read_json, write_json
 from aaren_rl.registry import load_plugins
 from aaren_rl.training import Interrupted, TrainConfig, train
-from aaren_rl.training.run import MAY_CHANGE, SUMMARY_FILE, load_data
-from aaren_rl.training.run_folder import RunFolder
+from aaren_rl.training.build import load_data
+from aaren_rl.training.resume import MAY_CHANGE
+from aaren_rl.training.run_folder import SUMMARY_FILE, RunFolder
 
 T = TypeVar("T")
 RESULT_FILE, LOG_FILE = "result.json", "log.txt"
@@ -135,19 +136,6 @@ def attempt(unit: Unit) -> str | None:
             print(f"error: {error}", file=log)
             return str(error)
     return None
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder for results.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe_folder(folder)
-    except OSError as error:
-        raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
 
 
 def work(unit: Unit) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aaren_rl.evaluation.noninferiority import MOST_SEEDS, Status, Verdict
+from aaren_rl.evaluation.noninferiority import MOST_SEEDS, Status, Verdict, counted
 from aaren_rl.evaluation.statistics import Estimate
 from aaren_rl.experiments.content import Content
 
@@ -95,8 +95,3 @@ def status_words(verdict: Verdict) -> str:
         return verdict.status
     needed = verdict.seeds_needed
     return f"not decided: {'about' if needed else 'more than'} {needed or MOST_SEEDS:,} seeds would"
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 seed`, `2 seeds`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 import tyro
 
 from aaren_rl.errors import UserError
-from aaren_rl.files import probe_folder
+from aaren_rl.files import check_file
+from aaren_rl.records import check_counts
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,9 @@ class ExportConfig:
 
     def check(self) -> None:
         """Raise `UserError` for a value that cannot work, naming its flag."""
-        if self.steps < 1:
-            raise UserError(f"--steps must be at least 1, got {self.steps}")
-        if self.episodes < 1:
-            raise UserError(f"--episodes must be at least 1, got {self.episodes}")
+        check_counts(self, "steps", "episodes")
         if self.seed < 0:
             raise UserError(f"--seed must not be negative, got {self.seed}")
         if self.dynamic_int8 and self.format != "onnx":
             raise UserError(f"--dynamic-int8 needs --format onnx, got {self.format}")
-        if not self.out.parent.is_dir():
-            raise UserError(f"--out {self.out}: no folder {self.out.parent}")
-        if self.out.is_dir():
-            raise UserError(f"--out {self.out}: a folder; the name of a file expected")
-        try:
-            probe_folder(self.out.parent)
-        except OSError as error:
-            raise UserError(f"--out {self.out}: cannot be written ({error.strerror})") from None
+        check_file(self.out, "--out")

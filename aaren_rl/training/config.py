@@ -12,20 +12,12 @@ import tyro
 
 from aaren_rl.agents import AgentConfig, Mode
 from aaren_rl.errors import UserError
-from aaren_rl.records import typed
+from aaren_rl.records import check_counts, flag, typed
 from aaren_rl.registry import load_plugins
 from aaren_rl.training.loggers import LOGGERS
 
 if TYPE_CHECKING:
     from aaren_rl.agents import Agent
-
-AgentName = Literal[
-    "decision-aaren",
-    "decision-transformer",
-    "behavior-cloning",
-    "decision-lstm",
-    "decision-min-gru",
-]
 
 
 @dataclass(frozen=True)
@@ -170,19 +162,14 @@ class TrainSettings:
 
         load_plugins(self.plugin)
         self.model.check()
-        for name in ("updates", "batch_size", "devices", "episodes", "num_envs", "log_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{_flag(name)} must be at least 1, got {getattr(self, name)}")
+        check_counts(self, "updates", "batch_size", "devices", "episodes", "num_envs", "log_every")
         if self.episodes > EPISODES_PER_BLOCK:
             raise UserError(f"--episodes must be at most {EPISODES_PER_BLOCK}, got {self.episodes}")
-        for name in ("evaluate_every", "checkpoint_every", "batch_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{_flag(name)} must be at least 1, got {value}")
+        check_counts(self, "evaluate_every", "checkpoint_every", "batch_steps")
         for name in ("learning_rate", "gradient_clip", "returns_scale"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
-                raise UserError(f"{_flag(name)} must be positive and finite, got {value}")
+                raise UserError(f"{flag(name)} must be positive and finite, got {value}")
         most = math.ceil(self.updates / self.evaluation_interval)
         if not 0 <= self.keep_evaluated <= most:
             raise UserError(
@@ -306,19 +293,15 @@ def is_agent(name: str) -> bool:
     return name in AGENTS
 
 
-def agent_class(name: str) -> type[Agent]:
+def agent_class(name: str, where: str = "--agent") -> type[Agent]:
     """The class of a registered agent.
 
     Raises:
-        UserError: nobody has registered it; lists the known ones.
+        UserError: nobody has registered it; names `where`, and lists the known ones.
     """
     from aaren_rl.agents import AGENTS  # late: it needs PyTorch, the command line's help does not
 
     if name not in AGENTS:
-        raise UserError(f"--agent {name}: {AGENTS.unknown(name)}")
+        raise UserError(f"{where} {name}: {AGENTS.unknown(name)}")
     kind: type[Agent] = AGENTS[name].make
     return kind
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

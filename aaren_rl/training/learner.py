@@ -22,8 +22,7 @@ from aaren_rl.training.checkpoint import (
     without_prefix,
 )
 from aaren_rl.training.config import TrainConfig
-from aaren_rl.training.optimizer import make_optimizer
-from aaren_rl.training.schedule import learning_rate_factor
+from aaren_rl.training.optimizer import learning_rate_factor, make_optimizer
 
 OptimizerMaker = Callable[[Agent], torch.optim.Optimizer]
 """Makes the optimiser of an agent. Its learning rates are the peaks of the schedule."""

@@ -31,6 +31,7 @@ from aaren_rl.training.build import (
     load_data,
     make_sampler,
     processes,
+    resolved_precision,
 )
 from aaren_rl.training.callbacks import Callback
 from aaren_rl.training.config import TrainConfig
@@ -39,34 +40,18 @@ from aaren_rl.training.keywords import config_from_keywords
 from aaren_rl.training.learner import Learner, OptimizerMaker, Schedule
 from aaren_rl.training.loggers import Logger, make_logger
 from aaren_rl.training.offline import split
-from aaren_rl.training.precision import resolved_precision
 from aaren_rl.training.resume import (
-    MAY_CHANGE,
     absolute_dataset,
     check_progress,
     check_same_data,
-    check_same_run,
     claim_folder,
     fingerprint,
     saved_config,
     with_absolute_data,
 )
-from aaren_rl.training.run_folder import CONFIG_FILE, SUMMARY_FILE, RunFolder
+from aaren_rl.training.run_folder import RunFolder
 from aaren_rl.training.trained_run import TrainedRun, finished_run, result_of
 from aaren_rl.training.trainer import Trainer
-
-__all__ = [
-    "CONFIG_FILE",
-    "MAY_CHANGE",
-    "SUMMARY_FILE",
-    "build_agent",
-    "check_same_run",
-    "is_leader",
-    "load_data",
-    "make_sampler",
-    "processes",
-    "train",
-]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from aaren_rl.errors import UserError
-from aaren_rl.files import locked, probe_folder, recover_folder
+from aaren_rl.files import locked, make_folder, recover_folder
 
 CONFIG_FILE, SUMMARY_FILE, METRICS_FILE = "config.json", "summary.json", "metrics.csv"
 LAST, BEST, KEPT_AGENTS = "last", "best", "agents"
@@ -73,11 +72,7 @@ class RunFolder:
         Raises:
             UserError: it cannot be written, or another process is training there.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe_folder(self.path)
-        except OSError as error:
-            raise UserError(f"--out {self.path}: cannot be written ({error.strerror})") from None
+        make_folder(self.path)
         with locked(self.lock, f"--out {self.path}: another process is training there"):
             try:
                 yield

@@ -17,7 +17,7 @@ from agent_cases import (
     play,
 )
 
-from aaren_rl.agents import Mode, TrajectoryAgent
+from aaren_rl.agents import Mode, DecisionAgent
 from aaren_rl.errors import UserError
 
 MODES: tuple[Mode, ...] = ("carry", "reset", "window")
@@ -223,7 +223,7 @@ def test_what_the_timestep_embeddings_say(name: str) -> None:
 
     def embedded(kind: str) -> torch.Tensor:
         agent = make_agent(name, timestep_embedding=kind)
-        assert isinstance(agent, TrajectoryAgent)
+        assert isinstance(agent, DecisionAgent)
         out: torch.Tensor = agent.embed_timestep(steps)
         return out
 

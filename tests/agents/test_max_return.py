@@ -19,7 +19,7 @@ from aaren_rl.agents import (
     AgentSpec,
     BehaviorCloning,
     Mode,
-    TrajectoryAgent,
+    DecisionAgent,
     load_agent,
 )
 from aaren_rl.agents.conditioning import expectile_loss
@@ -31,9 +31,9 @@ LENGTHS = [[60], [13, 47], [1, 1, 2, 30, 26]]
 agents = pytest.mark.parametrize("name", SEQUENCE_AGENTS)
 
 
-def predicting(name: str, kind: str = "continuous", **config: object) -> TrajectoryAgent:
+def predicting(name: str, kind: str = "continuous", **config: object) -> DecisionAgent:
     agent = make_agent(name, SPACES[kind], condition="max-return", **config)
-    assert isinstance(agent, TrajectoryAgent)
+    assert isinstance(agent, DecisionAgent)
     return agent
 
 
@@ -69,7 +69,7 @@ def test_the_agents_loss_is_that_of_actions_plus_that_of_returns(name: str, kind
         torch.testing.assert_close(agent.loss(longer), of_actions + of_returns)
 
 
-def assert_same_returns(agent: TrajectoryAgent, batch: Batch, only: slice) -> None:
+def assert_same_returns(agent: DecisionAgent, batch: Batch, only: slice) -> None:
     """The returns-to-go of a batch are those that one parallel pass over it predicts."""
     with torch.no_grad():
         tokens = agent.embed(*(batch[i] for i in (2, 0, 1, 3)))

@@ -11,7 +11,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from rich.console import Console
 
-from aaren_rl.agents import AGENTS, AgentConfig, AgentSpec, TrajectoryAgent
+from aaren_rl.agents import AGENTS, AgentConfig, AgentSpec, DecisionAgent
 from aaren_rl.data.episodes import pack
 from aaren_rl.envs.memory.experts import expert_dataset
 from aaren_rl.envs.memory.tmaze import VectorPassiveTMaze
@@ -27,7 +27,7 @@ from benchmarks.memory_corridor import (
 CARRIED = ("decision-aaren", "decision-transformer", "decision-lstm", "decision-min-gru")
 
 
-def restless_agent(name: str) -> TrajectoryAgent:
+def restless_agent(name: str) -> DecisionAgent:
     """Random weights, so large that it does something else at nearly every step."""
     torch.manual_seed(2)
     env = VectorPassiveTMaze(1)
@@ -36,7 +36,7 @@ def restless_agent(name: str) -> TrajectoryAgent:
     assert isinstance(seen, Box)
     assert isinstance(taken, Discrete)
     agent = AGENTS[name].make(config, AgentSpec(seen, taken, returns_scale=1.0)).eval()
-    assert isinstance(agent, TrajectoryAgent)
+    assert isinstance(agent, DecisionAgent)
     for parameter in agent.parameters():
         if parameter.dim() == 2:
             torch.nn.init.normal_(parameter, std=0.7)

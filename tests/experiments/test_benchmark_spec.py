@@ -94,7 +94,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"tasks": {"a/b": {"dataset": "x"}}},
         "'a/b': expected a name that can be",
     ),
-    "agent": ({"agents": {"bc": {}}}, "agents: bc: agent: bc: no such agent; known: "),
+    "agent": ({"agents": {"bc": {}}}, "agents: bc: agent: bc: unknown agent"),
     "agent's mode": (
         {"agents": {**AGENTS, "decision-aaren": {"modes": ["sliding"]}}},
         "decision-aaren knows carry, reset, window, got sliding",

@@ -18,7 +18,7 @@ from run_cases import scalars, signal_at_batch, weights
 from aaren_rl.cli import main
 from aaren_rl.errors import UserError
 from aaren_rl.training import Interrupted, TrainConfig, train
-from aaren_rl.training.run import processes
+from aaren_rl.training.build import processes
 
 ROOT = Path(__file__).parents[2]
 UPDATES = 20

@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock
 from run_cases import scalars, weights
 
-from aaren_rl.agents import TrajectoryAgent, load_agent
+from aaren_rl.agents import DecisionAgent, load_agent
 from aaren_rl.data import load_trajectories
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Score
@@ -81,7 +81,7 @@ def test_the_summary_says_what_came_of_it(finished: Any) -> None:
 
 def test_the_agent_takes_along_what_acting_needs(finished: Any) -> None:
     agent, data = load_agent(finished.out / "last"), load_trajectories(finished.dataset)
-    assert isinstance(agent, TrajectoryAgent)
+    assert isinstance(agent, DecisionAgent)
     mean, std = data.observation_statistics()
     np.testing.assert_array_equal(agent.observation_mean.numpy(), mean)
     np.testing.assert_array_equal(agent.observation_std.numpy(), std)
