@@ -12,7 +12,7 @@ import numpy as np
 from aaren_rl.evaluation import mean_interval
 from aaren_rl.evaluation.noninferiority import Verdict, judge
 from aaren_rl.evaluation.statistics import Bounds, Estimate, paired_difference
-from aaren_rl.experiments.config import CompareConfig, from_settings
+from aaren_rl.experiments.config import CompareConfig
 from aaren_rl.experiments.content import error_curve, to_json
 from aaren_rl.experiments.plots import error_panel, looks_of, saved, sheet
 from aaren_rl.experiments.results import Summary, read_record
@@ -27,6 +27,7 @@ from aaren_rl.files import write_bytes, write_json
 from aaren_rl.training import train
 from aaren_rl.training.build import is_leader, load_data
 from aaren_rl.training.config import agent_class
+from aaren_rl.training.keywords import from_settings
 from aaren_rl.training.run_folder import SUMMARY_FILE
 
 COMPARISON_FILE = "comparison.json"

@@ -6,18 +6,14 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import tyro
 
-from aaren_rl.agents import AgentConfig
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN
-from aaren_rl.records import check_counts, closest
+from aaren_rl.records import check_counts
 from aaren_rl.training.config import TrainConfig, TrainSettings, agent_class
-from aaren_rl.training.presets import from_preset
-
-S = TypeVar("S", bound=TrainSettings)
 
 
 @dataclass(frozen=True)
@@ -159,26 +155,3 @@ class QuickstartConfig:
     """Episodes for each row of the table."""
     seed: int = 0
     """Seed of everything random."""
-
-
-def from_settings(kind: type[S], settings: dict[str, Any]) -> S:
-    """A config from flat settings, of which those of `AgentConfig` go to the model.
-
-    Args:
-        kind: `TrainConfig` or `CompareConfig`.
-        settings: fields of `kind` and of `AgentConfig`; a preset among them gives other defaults.
-
-    Raises:
-        UserError: for a setting that neither has; names the closest.
-    """
-    shape = {field.name for field in dataclasses.fields(AgentConfig)}
-    own = {field.name for field in dataclasses.fields(kind)} - {"model"}
-    for name in settings:
-        if name not in shape | own:
-            raise UserError(f"{name}: not a setting; {closest(name, shape | own)}")
-    preset = settings.get("preset")
-    plain = kind() if preset is None else from_preset(kind, preset)
-    of_model = {name: value for name, value in settings.items() if name in shape}
-    others = {name: value for name, value in settings.items() if name in own}
-    model = dataclasses.replace(plain.model, **of_model)
-    return dataclasses.replace(plain, **others, model=model)

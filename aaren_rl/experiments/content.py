@@ -21,6 +21,7 @@ from aaren_rl.evaluation.noninferiority import Verdict, judge
 from aaren_rl.evaluation.statistics import Estimate, paired_difference
 from aaren_rl.experiments.outcome import Contender, Outcome, rows_of
 from aaren_rl.experiments.results import Row, Summary
+from aaren_rl.robots import normalized
 
 
 @dataclass(frozen=True)
@@ -329,8 +330,7 @@ def _asked_score(row: Row) -> float:
     assert row.target_return is not None
     if row.reference_scores is None or not row.normalized:
         return row.target_return
-    low, high = row.reference_scores
-    return round(100 * (row.target_return - low) / (high - low), 6)
+    return round(normalized(row.target_return, row.reference_scores), 6)
 
 
 def _measured_offline(outcome: Outcome) -> list[Contender]:

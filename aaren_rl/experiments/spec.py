@@ -15,11 +15,11 @@ from aaren_rl.agents import AgentConfig
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN
 from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK
-from aaren_rl.experiments.config import from_settings
 from aaren_rl.records import closest, convert, decode, read_yaml
 from aaren_rl.registry import load_plugins
 from aaren_rl.training import TrainConfig
 from aaren_rl.training.config import TrainSettings, agent_class
+from aaren_rl.training.keywords import from_settings
 
 Count = Annotated[int, Meta(ge=1)]
 ELSEWHERE = {

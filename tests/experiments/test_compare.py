@@ -300,5 +300,5 @@ def test_from_python_with_flat_settings(tmp_path: Path) -> None:
     assert row.seeds == [0]
     saved = json.loads((tmp_path / "out/behavior-cloning/seed-0/config.json").read_text())
     assert (saved["updates"], saved["model"]["width"]) == (4, 16)
-    with pytest.raises(UserError, match=r"widht: not a setting; did you mean width\?"):
+    with pytest.raises(UserError, match=r"no setting 'widht'; did you mean width\?"):
         compare("aaren-rl/hopper-small-v0", widht=16)
