@@ -10,8 +10,11 @@ import math
 import re
 import warnings
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from gymnasium.envs.registration import EnvSpec
+
+S = TypeVar("S", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,18 @@ def reference_scores(
     """D4RL's returns for 0 and 100 on this dataset, or None; see `robot_of`."""
     robot = robot_of(name, environment, sizes)
     return None if robot is None else robot.reference_scores
+
+
+def normalized(returns: S, reference: tuple[float, float]) -> S:
+    """D4RL's score of returns (a number or an array): 100 (return - minimum) / (maximum - minimum).
+
+    Args:
+        returns: undiscounted.
+        reference: the returns that count as 0 and 100, minimum and maximum.
+    """
+    low, high = reference
+    score: S = 100 * (returns - low) / (high - low)
+    return score
 
 
 def usable_reference(reference: tuple[float, float] | None) -> tuple[float, float] | None:

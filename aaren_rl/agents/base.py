@@ -257,6 +257,13 @@ class Agent(nn.Module, ABC):
             raise beyond_the_table(what, steps, self.horizon)
 
     @property
+    def usual_target(self) -> float | None:
+        """The return to ask for where any will do: its own first target, else 0; `None` for none."""
+        if not self.asks_return:
+            return None
+        return self.spec.target_returns[0] if self.spec.target_returns else 0.0
+
+    @property
     def num_parameters(self) -> int:
         """How many numbers are trained."""
         return sum(parameter.numel() for parameter in self.parameters())

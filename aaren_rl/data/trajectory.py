@@ -20,6 +20,7 @@ from aaren_rl.data.rows import Rows
 from aaren_rl.data.spaces import map_arrays, named, numbers
 from aaren_rl.data.statistics import column_statistics, returns_to_go, timesteps
 from aaren_rl.errors import UserError
+from aaren_rl.robots import normalized
 
 STEP_FIELDS = ("observations", "actions", "rewards", "returns_to_go", "timesteps")
 
@@ -304,8 +305,7 @@ class TrajectoryDataset:
         """
         if self.reference_scores is None:
             return None
-        lowest, highest = self.reference_scores
-        return 100.0 * (np.asarray(returns, dtype=np.float64) - lowest) / (highest - lowest)
+        return normalized(np.asarray(returns, dtype=np.float64), self.reference_scores)
 
     def episode(self, index: int) -> Trajectory:
         """Episode `index`, its arrays views into this dataset's (T observations, not T + 1)."""

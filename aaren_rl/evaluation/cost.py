@@ -36,10 +36,7 @@ def acting_cost(
         mode: see `Agent.policy`.
         steps: how many steps, at most the agent's horizon.
     """
-    target = None
-    if agent.asks_return:
-        target = agent.spec.target_returns[0] if agent.spec.target_returns else 0.0
-    policy = agent.policy(1, target, mode)
+    policy = agent.policy(1, agent.usual_target, mode)
     shape = agent.spec.observation_space.shape
     reward, done = np.zeros(1), np.zeros(1, dtype=bool)
     seconds, sizes = [], []

@@ -11,7 +11,7 @@ import numpy as np
 
 from aaren_rl.agents import Agent
 from aaren_rl.evaluation.rollouts import Episodes
-from aaren_rl.robots import usable_reference
+from aaren_rl.robots import normalized, usable_reference
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,7 @@ def normalized_scores(returns: np.ndarray, reference: tuple[float, float] | None
     The returns themselves when there is no reference, or one that is of no use.
     """
     usable = usable_reference(reference)
-    if usable is None:
-        return returns
-    low, high = usable
-    return 100 * (returns - low) / (high - low)
+    return returns if usable is None else normalized(returns, usable)
 
 
 def score(agent: Agent, episodes: Episodes, target_return: float | None) -> Score:

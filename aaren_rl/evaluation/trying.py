@@ -109,7 +109,6 @@ def _as_batch(observation: Any, space: spaces.Space[Any]) -> Any:
 def _action(agent: Agent, env: Env, batch: Any) -> Any:
     """What the agent does at the beginning of an episode."""
     training = agent.training
-    target = 0.0 if agent.asks_return and not agent.spec.target_returns else None
-    action = fitted(agent.policy(1, target), env).act(batch)[0]
+    action = fitted(agent.policy(1, agent.usual_target), env).act(batch)[0]
     agent.train(training)
     return action

@@ -72,9 +72,7 @@ def measure_agreement(
     Raises:
         UserError: when the environment cannot be made or does not fit the agent.
     """
-    target = None
-    if agent.asks_return:
-        target = agent.spec.target_returns[0] if agent.spec.target_returns else 0.0
+    target = agent.usual_target
     made: list[_Twins] = []
     sequence: Any = agent
 

@@ -40,10 +40,10 @@ def discrete(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(
         write_minari(
             "test/maze-v0",
-            record.episodes,
+            record.episodes(),
             observation_space=record.observation_space,
             action_space=record.action_space,
-            env_spec=record.environment,
+            env_spec=record.env_spec,
             root=tmp_path_factory.mktemp("maze"),
         )
     )

@@ -74,4 +74,5 @@ def test_offline_metrics_have_a_scalar_for_each_place_and_head(data):
     assert "held_out/error_window/steps_200_500" in scalars
     margin = scalars["memory/margin/layer_0_head_1"]
     assert scalars["memory/horizon/layer_0_head_1"] == pytest.approx(np.exp(margin))
-    assert offline_metrics(make("decision-transformer", data), data).picture is None
+    for other in (make("decision-transformer", data), make("decision-aaren", data, mixer="lstm")):
+        assert offline_metrics(other, data).picture is None

@@ -8,19 +8,19 @@ The environment's options go with the data, so that training and evaluation find
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from aaren_rl.data.episode import Recording
 from aaren_rl.data.sources.minari import local_root
 from aaren_rl.data.to_minari import check_new_dataset, write_minari
-from aaren_rl.data.trajectory import Trajectory, TrajectoryDataset
+from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.envs.loop import Actor, recorded_episodes
 from aaren_rl.envs.make import environment_spec, make_vector_env
 from aaren_rl.envs.memory.minigrid import MiniGridMemoryExpert
@@ -40,23 +40,6 @@ EXPERTS: dict[str, Callable[[VectorEnv[Any, Any, Any]], Actor]] = {
 """By the beginning of the environment's name."""
 
 
-@dataclass(frozen=True)
-class Recording:
-    """Whole episodes, each with the observation after its last action.
-
-    Attributes:
-        episodes: in the order of their seeds.
-        observation_space: of one observation.
-        action_space: of one action.
-        environment: where they come from, options included.
-    """
-
-    episodes: list[Trajectory]
-    observation_space: spaces.Space[Any]
-    action_space: spaces.Space[Any]
-    environment: EnvSpec
-
-
 def expert_dataset(
     environment: EnvSpec | str, episodes: int, *, seed: int = 0, name: str | None = None
 ) -> TrajectoryDataset:
@@ -73,14 +56,8 @@ def expert_dataset(
         UserError: an environment without an expert, or that cannot be made; no episodes.
     """
     recording = record_expert(environment, episodes, seed=seed)
-    return TrajectoryDataset.from_episodes(
-        recording.episodes,
-        name=name or recording.environment.id,
-        observation_space=recording.observation_space,
-        action_space=recording.action_space,
-        env_spec=recording.environment,
-        reference_scores=REFERENCE_SCORES,
-    )
+    name = name or recording.name
+    return TrajectoryDataset.from_recording(replace(recording, name=name, where=name))
 
 
 def write_expert_dataset(
@@ -108,19 +85,22 @@ def write_expert_dataset(
     """
     check_new_dataset(dataset_id, local_root() if root is None else root)
     recording = record_expert(environment, episodes, seed=seed)
-    low, high = REFERENCE_SCORES
+    spec, (low, high) = recording.env_spec, REFERENCE_SCORES
+    assert spec is not None
+    assert recording.observation_space is not None
+    assert recording.action_space is not None
     return write_minari(
         dataset_id,
-        recording.episodes,
+        recording.episodes(),
         observation_space=recording.observation_space,
         action_space=recording.action_space,
-        env_spec=recording.environment,
+        env_spec=spec,
         root=root,
         metadata={
             "author": {"aaren-rl"},
             "algorithm_name": "scripted expert",
-            "description": f"Scripted expert in {recording.environment.id}, options "
-            f"{recording.environment.kwargs}; seeds {seed} to {seed + episodes - 1}",
+            "description": f"Scripted expert in {spec.id}, options "
+            f"{spec.kwargs}; seeds {seed} to {seed + episodes - 1}",
             "ref_min_score": low,
             "ref_max_score": high,
             "num_episodes_average_score": 100,
@@ -129,7 +109,10 @@ def write_expert_dataset(
 
 
 def record_expert(environment: EnvSpec | str, episodes: int, *, seed: int = 0) -> Recording:
-    """Let the task's expert act for a number of whole episodes; see `expert_dataset`."""
+    """Let the task's expert act for a number of whole episodes; see `expert_dataset`.
+
+    Each episode has the observation after its last action too.
+    """
     spec = environment_spec(environment) if isinstance(environment, str) else environment
     kind = next((kind for kind in EXPERTS if spec.name.startswith(kind)), None)
     if kind is None or spec.namespace != "aaren":
@@ -146,7 +129,16 @@ def record_expert(environment: EnvSpec | str, episodes: int, *, seed: int = 0) -
         played = list(
             recorded_episodes(actor, env, episodes=episodes, seed=seed, options=options)
         )
-        return Recording(played, env.single_observation_space, env.single_action_space, spec)
+        return Recording(
+            name=spec.id,
+            episodes=lambda: iter(played),
+            kind="episodes in memory",
+            where=spec.id,
+            observation_space=env.single_observation_space,
+            action_space=env.single_action_space,
+            env_spec=spec,
+            reference_scores=REFERENCE_SCORES,
+        )
     finally:
         env.close()
 
