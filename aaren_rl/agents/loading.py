@@ -19,7 +19,7 @@ from aaren_rl.agents.base import (
 )
 from aaren_rl.agents.config import AgentConfig
 from aaren_rl.agents.spec import AgentSpec
-from aaren_rl.errors import UserError
+from aaren_rl.errors import UserError, one_line
 from aaren_rl.files import read_card, read_tensors, recover_folder
 from aaren_rl.registry import load_plugins
 
@@ -78,10 +78,19 @@ def load_agent(folder: Path | str, device: str = "cpu") -> Agent:
         raise UserError(f"{card_file}: {error}") from None
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise UserError(f"{card_file}: not the card of an agent ({error!r})") from None
-    weights = read_tensors(folder / WEIGHTS_FILE)
+    load_weights(agent, folder)
+    return agent.eval().to(device)
+
+
+def load_weights(agent: Agent, folder: Path) -> None:
+    """Give an agent the weights that another one of its shape was saved with.
+
+    Raises:
+        UserError: for a file that is missing or broken, or weights that do not fit; names it.
+    """
+    file = folder / WEIGHTS_FILE
+    weights = read_tensors(file)
     try:
         agent.load_state_dict(weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{folder / WEIGHTS_FILE}: does not fit {card_file} ({reason})") from None
-    return agent.eval().to(device)
+        raise UserError(f"{file}: does not fit the agent ({one_line(error)})") from None

@@ -144,7 +144,7 @@ def _offsets(where: str, arrays: Mapping[str, Any], length: int | None) -> NDArr
         rows = slice(start, start + BLOCK)
         marks = np.zeros(min(BLOCK, steps - start), bool)
         for name in set(ENDS) & arrays.keys():
-            marks |= _flags(_read(f"{where}: {name}", arrays[name], rows))
+            marks |= _read(f"{where}: {name}", arrays[name], rows).reshape(-1).astype(bool)
         ends.append(np.flatnonzero(marks) + start + 1)
     ends.append(np.array([steps]))
     offsets = np.unique(np.concatenate(ends))
@@ -152,10 +152,6 @@ def _offsets(where: str, arrays: Mapping[str, Any], length: int | None) -> NDArr
         return offsets
     cuts = [np.arange(low, high, length) for low, high in pairwise(offsets)]
     return np.concatenate([*cuts, offsets[-1:]])
-
-
-def _flags(values: NDArray[Any]) -> NDArray[np.bool_]:
-    return values.reshape(-1).astype(bool)
 
 
 def _read(where: str, values: Any, rows: slice) -> Any:

@@ -1,13 +1,7 @@
 """An Aaren layer as acting wants it: what is constant there is multiplied out once, in float64.
 
-Keys and query become one score vector a head (`AarenAttention.score_projection`). With one head the
-output projection goes into the values: attention averages values, and a linear map of an average is
-the average of the maps,
-
-    W_o (sum_i p_i (W_v x_i + b_v)) + b_o = sum_i p_i (W_o W_v x_i + W_o b_v + b_o),  sum_i p_i = 1
-
-so the state's weighted sum then lives in the output's space. With several heads that would need a
-full width of values for each, so the projection stays.
+Keys and query become one score vector a head, and with one head the output projection goes into the
+values; `AarenAttention` says why.
 
 A layer reads layer-normed tokens, whose length is at most sqrt(width) before scale and shift. Its
 scores, without their constant, which softmax does not see, are therefore bounded by a number of the
@@ -64,7 +58,6 @@ class FoldedAttention:
             (which counts the weights, as the state's normalizer does) and its score.
         out: the output projection, `None` where it has gone into `project`.
         bound: no score is larger, or smaller than its negative, before recency.
-        recency: how much a head's scores rise a token, `[heads]`; `None` where none rises.
     """
 
     heads: int
@@ -72,7 +65,6 @@ class FoldedAttention:
     project: Affine
     out: Affine | None
     bound: float
-    recency: np.ndarray | None = None
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
@@ -111,8 +103,7 @@ def fold_attention(layer: AarenAttention, norm: nn.LayerNorm) -> FoldedAttention
     along = to_numpy(norm.weight)[:, None] * scores
     along -= along.mean(axis=0)
     bound = float(np.sqrt(width) * np.linalg.norm(along, axis=0).max())
-    recency = None if layer.recency is None else to_numpy(layer.recency)
-    return FoldedAttention(heads, dim, project, out, bound, recency)
+    return FoldedAttention(heads, dim, project, out, bound)
 
 
 def fold_scores(layer: AarenAttention) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from aaren_rl.agents import Agent
 from aaren_rl.agents.base import CARD_FILE, WEIGHTS_FILE
-from aaren_rl.errors import UserError, one_line
+from aaren_rl.errors import UserError
 from aaren_rl.files import (
     read_card,
     read_tensors,
@@ -73,19 +73,6 @@ def load_progress(folder: Path) -> tuple[Path, dict[str, Any]]:
     if not found.is_dir():
         raise UserError(f"{folder}: no checkpoint to resume from")
     return found, read_card(found / PROGRESS_FILE)
-
-
-def load_weights(agent: nn.Module, folder: Path) -> None:
-    """Give an agent the weights that another one of its shape was saved with.
-
-    Raises:
-        UserError: for a file that is missing or broken, or weights that do not fit; names it.
-    """
-    file = folder / WEIGHTS_FILE
-    try:
-        agent.load_state_dict(read_tensors(file))
-    except RuntimeError as error:
-        raise UserError(f"{file}: does not fit the agent ({one_line(error)})") from None
 
 
 def parameter_names(agent: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,10 +32,6 @@ class OfflineMetrics:
     margin: dict[str, float]
     horizon: dict[str, float]
     picture: Figure | None
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values, without the picture."""
-        return {"lengths": [asdict(row) for row in self.lengths], "margin": self.margin}
 
     def scalars(self) -> dict[str, float]:
         """By TensorBoard tag."""

@@ -12,6 +12,7 @@ import numpy as np
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.errors import UserError
 from aaren_rl.files import read_json, remove_leftovers
+from aaren_rl.records import flag
 from aaren_rl.training.checkpoint import load_progress
 from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.run_folder import RunFolder
@@ -137,7 +138,7 @@ def _differences(
         for content in (before, now)
     )
     return [
-        f"--{name.replace('_', '-')} {first.get(name)} there, {second.get(name)} here"
+        f"{flag(name)} {first.get(name)} there, {second.get(name)} here"
         for name in sorted(first.keys() | second.keys())
         if first.get(name) != second.get(name)
         and name not in may_change

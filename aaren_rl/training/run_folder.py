@@ -37,11 +37,6 @@ class RunFolder:
         return self.path / SUMMARY_FILE
 
     @property
-    def metrics(self) -> Path:
-        """The table that `CSVLogger` writes."""
-        return self.path / METRICS_FILE
-
-    @property
     def last(self) -> Path:
         """The checkpoint that training goes on from."""
         return self.path / LAST

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from aaren_rl.agents.loading import load_weights
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.evaluation import Score
 from aaren_rl.training.callbacks import Callback, StopTraining, TrainerView
 from aaren_rl.training.checkpoint import (
     load_checkpoint,
-    load_weights,
     random_state,
     restore_random_state,
     save_checkpoint,
