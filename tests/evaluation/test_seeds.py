@@ -15,7 +15,7 @@ from aaren_rl.collect.recipe import REFERENCE_SEEDS, SEEDS
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import EvaluateConfig, evaluate
 from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK, first_episode_seed
-from aaren_rl.training import train, trainer
+from aaren_rl.training import evaluator, train
 
 
 def test_blocks_of_a_thousand_training_seeds_share_no_episode() -> None:
@@ -43,7 +43,7 @@ def test_runs_act_in_the_episodes_of_their_seed(
 ) -> None:
     """The seeds that training's evaluations really use: by seed, whoever acts, however many."""
     asked: dict[tuple[str, int, int], set[int]] = {}
-    real = trainer.rollout
+    real = evaluator.rollout
 
     def watched(*args: Any, **settings: Any) -> Any:
         played = real(*args, **settings)
@@ -51,7 +51,7 @@ def test_runs_act_in_the_episodes_of_their_seed(
         seen.update(range(first, first + len(played.returns)))
         return played
 
-    monkeypatch.setattr(trainer, "rollout", watched)
+    monkeypatch.setattr(evaluator, "rollout", watched)
     for agent, seed, episodes in (
         ("decision-aaren", 0, 3),
         ("decision-aaren", 1, 3),
