@@ -15,7 +15,7 @@ from aaren_rl.data.checking import Known, known_environment
 from aaren_rl.data.episode import Recording, Trajectory
 from aaren_rl.data.sources.load import open_recording
 from aaren_rl.data.sources.minari import has_images, is_minari_id
-from aaren_rl.data.spaces import join_rows, map_arrays
+from aaren_rl.data.spaces import join_rows, map_arrays, row_count
 from aaren_rl.data.to_minari import check_new_dataset, write_minari
 from aaren_rl.data.trajectory import recording_checker
 from aaren_rl.envs.make import environment_spec
@@ -133,9 +133,7 @@ def with_last_observation(episodes: Iterator[Trajectory]) -> Iterator[Trajectory
         return join_rows([part, part[-1:]])
 
     for episode in episodes:
-        rows: list[int] = []
-        map_arrays(lambda part: rows.append(len(part)), episode.observations)  # noqa: B023
         observations = map_arrays(np.asarray, episode.observations)
-        if rows[0] == len(episode.rewards):
+        if row_count(observations) == len(episode.rewards):
             observations = map_arrays(repeated, observations)
         yield replace(episode, observations=observations)

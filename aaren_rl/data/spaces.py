@@ -129,6 +129,13 @@ def map_arrays(function: Callable[[Any], Any], values: Any) -> Any:
     return function(values)
 
 
+def row_count(values: Any) -> int:
+    """Rows of an array, or of the first array in a dictionary or tuple of arrays."""
+    while isinstance(values, (dict, tuple)):
+        values = next(iter(values.values())) if isinstance(values, dict) else values[0]
+    return len(values)
+
+
 def join_rows(parts: Sequence[Any]) -> Any:
     """Arrays, or dictionaries or tuples of arrays of the same form, one after the other.
 

@@ -28,7 +28,7 @@ from minari.storage import remotes as minari_remotes
 
 from aaren_rl.data.episode import Recording, Trajectory
 from aaren_rl.data.sources.hdf5 import ArrayReader, group_name, open_hdf5
-from aaren_rl.data.spaces import flat_size, named
+from aaren_rl.data.spaces import flat_size, named, row_count
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.robots import reference_scores
 
@@ -203,7 +203,7 @@ def _minari_episodes(data: Path, dataset: minari.MinariDataset) -> Iterator[Traj
 def _trajectory(values: dict[str, Any]) -> Trajectory:
     """Check what is Minari's alone: one observation more than actions, and the final flags."""
     steps = len(values["actions"])
-    rows = _first_length(values["observations"])
+    rows = row_count(values["observations"])
     if rows != steps + 1:
         raise UserError(f"{rows} observations for {steps} actions; Minari stores {steps + 1}")
     for field in ("terminations", "truncations"):
@@ -218,13 +218,6 @@ def _trajectory(values: dict[str, Any]) -> Trajectory:
         # a recording that stops with neither flag was cut short
         truncated=bool(steps and values["truncations"][-1]) or not terminated,
     )
-
-
-def _first_length(values: Any) -> int:
-    """Rows of an array, or of the first array of a composite observation."""
-    while isinstance(values, (dict, tuple)):
-        values = next(iter(values.values())) if isinstance(values, dict) else values[0]
-    return len(values)
 
 
 def has_images(space: spaces.Space[Any]) -> bool:
