@@ -86,8 +86,9 @@ def rollout(
     returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=np.int64)
     policy_seconds = environment_seconds = 0.0
     steps = 0
-    how = (episodes, target_return, mode, seed, num_envs, asynchronous, make_policy)
-    with closing(_steps(agent, env, *how)) as played:
+    how: dict[str, Any] = {"target_return": target_return, "mode": mode, "seed": seed}
+    how |= {"num_envs": num_envs, "asynchronous": asynchronous, "make_policy": make_policy}
+    with closing(_steps(agent, env, episodes=episodes, **how)) as played:
         for step in played:
             live = step.episodes >= 0
             returns[step.episodes[live]] += step.rewards[live]
@@ -104,24 +105,13 @@ def rollout(
     return Episodes(returns, lengths, policy_seconds, environment_seconds, steps)
 
 
-def seconds_per_step(
-    agent: Agent,
-    env: EnvLike,
-    *,
-    episodes: int,
-    target_return: float | None = None,
-    mode: Mode | None = None,
-    seed: int = 0,
-    num_envs: int | None = None,
-    steps: int = 20,
-) -> float:
+def seconds_per_step(agent: Agent, env: EnvLike, *, steps: int = 20, **how: Any) -> float:
     """Time of one step of acting, all environments together, in seconds.
 
     Arguments and errors are as `rollout`'s; `steps` steps are timed, after a first one that is not.
     The agent is left in evaluation mode.
     """
-    how = (episodes, target_return, mode, seed, num_envs, False, None)
-    with closing(_steps(agent, env, *how)) as played:
+    with closing(_steps(agent, env, **how)) as played:
         spent = [s.policy_seconds + s.environment_seconds for s in itertools.islice(played, steps)]
     timed = spent[1:] or spent
     return sum(timed) / len(timed)
@@ -130,13 +120,14 @@ def seconds_per_step(
 def _steps(
     agent: Agent,
     env: EnvLike,
+    *,
     episodes: int,
-    target_return: float | None,
-    mode: Mode | None,
-    seed: int,
-    num_envs: int | None,
-    asynchronous: bool,
-    make_policy: PolicyMaker | None,
+    target_return: float | None = None,
+    mode: Mode | None = None,
+    seed: int = 0,
+    num_envs: int | None = None,
+    asynchronous: bool = False,
+    make_policy: PolicyMaker | None = None,
 ) -> Generator[Step, None, None]:
     """The steps of `rollout`; closes the environments at the end."""
     size = min(episodes, num_envs or LARGEST_BATCH)
