@@ -106,8 +106,8 @@ class TrainSettings:
     returns_scale: float | None = None
     """Divide returns-to-go by this number, in place of standardising them."""
     environment: Annotated[str | None, tyro.conf.arg(aliases=("--env",))] = None
-    """Gymnasium id to evaluate in; by default the dataset's own; `none` for no evaluation.
-    Options go behind it: 'aaren/PassiveTMaze-v0?length=1000&noise=0.5'."""
+    """Gymnasium id to evaluate in, with options as `Id?length=1000&noise=0.5`; by default the
+    dataset's own; `none` for no evaluation."""
     evaluate_every: int | None = None
     """Updates between two evaluations; by default a tenth of all."""
     episodes: int = 10
@@ -214,8 +214,7 @@ class TrainConfig(TrainSettings):
     """Folder of the run. By default runs/DATASET/AGENT/seed-SEED."""
     resume: bool = False
     """Go on from the last checkpoint in the run's folder; flags not given are taken from there.
-    With more `--updates` a finished run is trained further: its learning rate goes on at that
-    update of the schedule of the longer run (a cosine rises again where it had already fallen)."""
+    With more `--updates` a finished run is trained further (docs/reliability.md)."""
 
     @property
     def run_folder(self) -> Path:

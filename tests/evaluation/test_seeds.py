@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 from aaren_rl.collect.recipe import REFERENCE_SEEDS, SEEDS
 from aaren_rl.errors import UserError
-from aaren_rl.evaluation import EvaluateConfig, evaluate
+from aaren_rl.evaluation import EvaluateConfig, evaluate, evaluating
 from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK, first_episode_seed
 from aaren_rl.training import evaluator, train
 
@@ -66,7 +65,7 @@ def test_runs_act_in_the_episodes_of_their_seed(
     assert asked["decision-aaren", 1, 3] < asked["behavior-cloning", 1, 5]
     assert not asked["decision-aaren", 0, 3] & asked["behavior-cloning", 1, 5]
 
-    monkeypatch.setattr(sys.modules[EvaluateConfig.__module__], "rollout", watched)
+    monkeypatch.setattr(evaluating, "rollout", watched)
     after = {}
     for name in ("decision-aaren-1", "behavior-cloning-1"):
         seen = set()
