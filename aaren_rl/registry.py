@@ -78,7 +78,7 @@ class Registry(Mapping[str, Registered[T]]):
                 f"{self.kind} {name!r} is registered already, by {known.module}; "
                 "choose another name"
             )
-        self._entries[name] = Registered(make, options, getattr(make, "__module__", "?"))
+        self._entries[name] = Registered(make, options, getattr(make, "__module__", None) or "?")
         return make
 
     def __getitem__(self, name: str) -> Registered[T]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +47,15 @@ def hopper_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in AGENTS:
         train(tiny_config(root / name, agent=name))
     return {name: root / name for name in AGENTS}
+
+
+@pytest.fixture
+def own_registries() -> Iterator[None]:
+    """What the test registers from outside the package is forgotten after it."""
+    from aaren_rl.registry import REGISTRIES
+
+    before = {kind: registry.from_plugins() for kind, registry in REGISTRIES.items()}
+    yield
+    for kind, registry in REGISTRIES.items():
+        for name in registry.from_plugins().keys() - before.get(kind, {}).keys():
+            del registry._entries[name]

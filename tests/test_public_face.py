@@ -19,7 +19,6 @@ import pytest
 import torch
 
 import aaren_rl
-from aaren_rl.registry import REGISTRIES
 
 LAZY = [
     "aaren_rl",
@@ -90,13 +89,12 @@ def test_every_lazy_name_is_what_type_checkers_see(package: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("own_registries")
 @pytest.mark.parametrize("name", aaren_rl.__all__)
 def test_every_name_has_an_example_that_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value = getattr(aaren_rl, name)
-    for registry in REGISTRIES.values():  # what an example registers is for itself alone
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.chdir(tmp_path)
     known = {"arl": aaren_rl, "np": numpy, "torch": torch, name: value}
     text = inspect.getdoc(value) or ""

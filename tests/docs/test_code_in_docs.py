@@ -21,6 +21,7 @@ def shorter(code: str) -> str:
     return LONG.sub(lambda found: f"{found[1]}{max(1, int(found[2]) // PART[found[1]])}", code)
 
 
+@pytest.mark.usefixtures("own_registries")
 @pytest.mark.parametrize("page", PAGES)
 def test_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
