@@ -177,8 +177,9 @@ def starting_point(kind: Any, given: argparse.Namespace) -> Any:
     """
     if given.resume and given.out is not None and hasattr(kind, "from_json"):
         from aaren_rl.files import read_json
+        from aaren_rl.training.run_folder import CONFIG_FILE
 
-        file = Path(given.out) / "config.json"
+        file = Path(given.out) / CONFIG_FILE
         if not file.is_file():
             raise UserError(f"--resume --out {given.out}: no run there to go on with")
         return kind.from_json(read_json(file), file)

@@ -142,9 +142,9 @@ class Agent(nn.Module, ABC):
         """
         if executed is None:
             return None
-        space = self.spec.action_space
-        choices = (int(space.start), int(space.n)) if hasattr(space, "n") else None  # type: ignore[union-attr]
-        array = check_actions(executed, (num_envs, *(space.shape or ())), choices)
+        choices = self.spec.choices
+        shape = (num_envs, *(self.spec.action_space.shape or ()))
+        array = check_actions(executed, shape, choices)
         tensor = torch.from_numpy(array).to(self.observation_mean.device)
         return tensor if choices is None else tensor[:, 0]
 

@@ -8,6 +8,7 @@ one past for each environment and starts it afresh for that one alone when its e
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -67,6 +68,7 @@ class AgentPolicy(Policy):
         """Check and keep the inputs; the environments that begin, `None` for none."""
         return self._inputs.take(observations, rewards, dones, self._timesteps)
 
+    @abstractmethod
     def _act(
         self, observations: Tensor, starts: np.ndarray | None, executed: Tensor | None
     ) -> Tensor:
@@ -77,7 +79,6 @@ class AgentPolicy(Policy):
             starts: bool `[num_envs]`, the environments that begin an episode; `None` for none.
             executed: what was done in the last step, where it was not what was chosen.
         """
-        raise NotImplementedError
 
 
 class Step(NamedTuple):
@@ -133,9 +134,9 @@ class HistoryPolicy(AgentPolicy):
         self._returns_to_go, self._timesteps = returns, timesteps[:, None] + 1
         return actions
 
+    @abstractmethod
     def _decide(self, now: Step, executed: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The actions, and the predicted returns-to-go `[num_envs, 1]` where they are predicted."""
-        raise NotImplementedError
 
 
 class SteppingPolicy(HistoryPolicy):

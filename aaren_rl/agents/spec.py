@@ -53,6 +53,12 @@ class AgentSpec:
         return isinstance(self.action_space, gym.spaces.Discrete)
 
     @property
+    def choices(self) -> tuple[int, int] | None:
+        """For discrete actions the first one and how many there are; `None` for vectors."""
+        space = self.action_space
+        return (int(space.start), int(space.n)) if isinstance(space, gym.spaces.Discrete) else None
+
+    @property
     def action_size(self) -> int:
         """Numbers in one action, flattened; for discrete actions how many there are."""
         return int(gym.spaces.flatdim(self.action_space))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aaren_rl.agents import Agent, Mode, load_agent
+from aaren_rl.agents.base import CARD_FILE
 from aaren_rl.envs.make import EnvLike
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.config import EvaluateConfig
@@ -189,7 +190,7 @@ def checkpoint_folder(run: Path, checkpoint: str) -> Path:
     Raises:
         UserError: when there is none.
     """
-    if (run / "agent.json").is_file():
+    if (run / CARD_FILE).is_file():
         return run
     folder = recover_folder(run / checkpoint)
     if not folder.is_dir():

@@ -28,7 +28,7 @@ from aaren_rl.training import train
 from aaren_rl.training.build import is_leader, load_data
 from aaren_rl.training.config import agent_class
 from aaren_rl.training.keywords import from_settings
-from aaren_rl.training.run_folder import SUMMARY_FILE
+from aaren_rl.training.run_folder import SUMMARY_FILE, RunFolder
 
 COMPARISON_FILE = "comparison.json"
 
@@ -112,7 +112,7 @@ def compare(config: CompareConfig | str, **settings: Any) -> list[ComparisonRow]
         if is_leader():
             folders = [run.run_folder for run in runs]
             summaries[agent] = [read_record(each / SUMMARY_FILE, Summary) for each in folders]
-            write_acting_costs(config.out / agent, folders[0] / "last", observations)
+            write_acting_costs(config.out / agent, RunFolder(folders[0]).last, observations)
     if not is_leader():
         return []
     rows = with_differences(

@@ -200,7 +200,7 @@ def _rows(unit: Unit, agents: dict[int, Agent]) -> list[Row]:
     rows = []
     for mode in unit.modes:
         for update, agent in agents.items():
-            target = agent.spec.target_returns[0] if agent.asks_return else None
+            target = agent.usual_target
             rows.append(_row(unit, agent, update, mode, target, evaluation.episodes, "score"))
         for target in _curve_targets(unit, agents[last]):
             episodes = evaluation.curve_episodes

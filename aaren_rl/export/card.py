@@ -9,8 +9,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from gymnasium.spaces import Discrete
-
 from aaren_rl.agents import Agent
 from aaren_rl.agents.base import WEIGHTS_FILE
 from aaren_rl.errors import UserError
@@ -18,6 +16,8 @@ from aaren_rl.evaluation.evaluating import checkpoint_folder
 from aaren_rl.export.steps import Step
 from aaren_rl.files import read_json
 from aaren_rl.runtime.card import Card, checksum
+from aaren_rl.training.checkpoint import PROGRESS_FILE
+from aaren_rl.training.run_folder import CONFIG_FILE
 
 PACKAGES = ("aaren-rl", "torch", "onnx", "onnxruntime", "onnxscript", "numpy")
 
@@ -32,7 +32,6 @@ def make_card(
 ) -> Card:
     """The card of `content`, which is to be written to `file`; what was measured comes later."""
     space = agent.spec.action_space
-    choices = (int(space.start), int(space.n)) if isinstance(space, Discrete) else None
     return Card(
         kind=format,
         file=file.name,
@@ -50,7 +49,7 @@ def make_card(
         target_returns=agent.spec.target_returns if agent.asks_return else (),
         max_episode_length=agent.horizon,
         provenance={**provenance, "agent": _saved(agent)},
-        choices=choices,
+        choices=agent.spec.choices,
     )
 
 
@@ -99,13 +98,13 @@ def provenance_of(agent: Agent, run: Path, checkpoint: str) -> dict[str, Any]:
         checkpoint: which of the run's checkpoints.
     """
     folder = checkpoint_folder(run, checkpoint)
-    training = _optional(run / "config.json")
+    training = _optional(run / CONFIG_FILE)
     return {
         "run": str(run),
         "checkpoint": checkpoint,
         "dataset": agent.spec.dataset,
         "environment": agent.spec.environment,
-        "update": _optional(folder / "training.json").get("update"),
+        "update": _optional(folder / PROGRESS_FILE).get("update"),
         "seed": training.get("seed"),
         "training": training,
         "parameters": agent.num_parameters,
