@@ -47,8 +47,8 @@ ACTING_TOKENS = slice(1, None, TOKENS_PER_STEP)  # an action is predicted from e
 class DecisionAgent(Agent):
     """A sequence agent; `AgentConfig.mixer` says what mixes its tokens.
 
-    A policy in mode `carry` or `reset` of an agent that `folds` copies the weights when it is made:
-    it does not follow later training.
+    A policy in mode `carry`, `reset` or `sliding` may copy weights when it is made: it does not
+    follow later training.
     """
 
     mixer: ClassVar[str] = "aaren"
@@ -124,11 +124,20 @@ class DecisionAgent(Agent):
         head = [type(module) for module in self.head.modules() if not list(module.children())]
         return (
             self.sequence_model.can("folds")
-            and type(self.embed_observation) is LinearEncoder
+            and self.folds_embedding
             and not self.config.head
             and head in ([nn.Linear], [nn.Linear, nn.Tanh])
-            and all(getattr(type(self), n) is getattr(DecisionAgent, n) for n in FOLDED)
+            and self._keeps("read", "predict_return")
         )
+
+    @property
+    def folds_embedding(self) -> bool:
+        """Whether `StepEmbedding` embeds as this agent does: nothing that it copies was replaced."""
+        return type(self.embed_observation) is LinearEncoder and self._keeps(*EMBEDDING)
+
+    def _keeps(self, *methods: str) -> bool:
+        """Whether a subclass has left these methods alone."""
+        return all(getattr(type(self), n) is getattr(DecisionAgent, n) for n in methods)
 
     def scaled(self, returns_to_go: Tensor) -> Tensor:
         """Returns-to-go as they are embedded, of the same shape; see `AgentSpec.returns_scale`."""
@@ -359,8 +368,8 @@ class DecisionAgent(Agent):
         return np.zeros(num_envs)
 
 
-FOLDED = ("embed", "embed_step", "read", "scaled", "normalise", "predict_return", "chunks")
-"""What `AarenStep` has multiplied out; a subclass that overrides one of it acts step by step."""
+EMBEDDING = ("embed", "embed_step", "scaled", "normalise", "chunks")
+"""What `StepEmbedding` has multiplied out; a subclass that overrides one of it embeds itself."""
 
 
 class DecisionAaren(DecisionAgent):
