@@ -6,6 +6,7 @@ import argparse
 import difflib
 import inspect
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -261,9 +262,10 @@ def _quickstart(config: QuickstartConfig) -> None:
         rows,
         list(COLUMNS),
     )
+    tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))
     print(
         f"written to {config.out / 'summary.json'}\n"
-        f"curves side by side: .venv/bin/tensorboard --logdir {config.out}, "
+        f"curves side by side: {tensorboard} --logdir {config.out}, "
         "then http://localhost:6006"
     )
 
@@ -333,7 +335,7 @@ COMMANDS: dict[str, Command] = {
     "quickstart": Command("aaren_rl.experiments.config:QuickstartConfig", _quickstart),
     "export": Command("aaren_rl.export.config:ExportConfig", _export),
     "collect": Command("aaren_rl.collect.config:CollectConfig", _collect),
-    "convert": Command("aaren_rl.convert:ConvertConfig", _convert),
+    "convert": Command("aaren_rl.convert.config:ConvertConfig", _convert),
     "benchmark": Command("aaren_rl.experiments.config:BenchmarkConfig", _benchmark),
     "report": Command("aaren_rl.experiments.config:ReportConfig", _report),
 }

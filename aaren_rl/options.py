@@ -195,8 +195,10 @@ def fields_of(values: Any) -> dict[str, Any]:
 
 
 def in_one_line(messages: str) -> str:
-    """What is wrong, from tyro's box of it: a title, the message, a rule, further help."""
+    """What is wrong, from tyro's box of it: a title, the message, a rule, what may be meant."""
     plain = re.sub(r"\x1b\[[\d;]*m", "", messages)
     lines = [line.strip("│ ") for line in plain.splitlines()]
     message = itertools.takewhile(lambda line: not line.startswith("─"), lines[1:])
-    return " ".join(message).rstrip(".")
+    found = " ".join(message).rstrip(".")
+    close = re.search(r"Perhaps you meant\W+(--[\w.-]+)", plain)
+    return f"{found}: did you mean {close[1]}?" if close else found

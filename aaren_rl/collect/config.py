@@ -1,4 +1,4 @@
-"""What `aaren-rl collect` is told; the command line is made from this."""
+"""What `aaren-rl collect` is told. The command line is made from it: no heavy import here."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from aaren_rl.data.sources.minari import is_minari_id, local_root
-from aaren_rl.envs.make import environment_spec
 from aaren_rl.errors import UserError
 from aaren_rl.records import check_counts, decode
 
@@ -92,6 +90,8 @@ class CollectConfig:
     @property
     def short_name(self) -> str:
         """The environment's name without version and options, in lower case."""
+        from aaren_rl.envs.make import environment_spec
+
         return environment_spec(self.environment).name.lower()
 
     @property
@@ -103,6 +103,8 @@ class CollectConfig:
     @property
     def minari_root(self) -> Path:
         """Where the datasets go."""
+        from aaren_rl.data.sources.minari import local_root
+
         return local_root() if self.root is None else self.root
 
     def dataset_id(self, quality: Quality) -> str:
@@ -128,6 +130,8 @@ class CollectConfig:
 
     def check(self) -> None:
         """Raise `UserError` for a value that cannot work, naming its flag."""
+        from aaren_rl.data.sources.minari import is_minari_id
+
         check_counts(self, *AT_LEAST_ONE)
         if not 0 < self.medium_score <= 100:
             raise UserError(f"--medium-score must be in (0, 100], got {self.medium_score}")

@@ -14,7 +14,6 @@ from aaren_rl.cli import COMMANDS, main
 Capture = pytest.CaptureFixture[str]
 SCREEN = 45
 """Lines of a terminal; the options that are needed most often must fit on it."""
-LIGHT = ("train",)
 HELP = """
 import sys
 from aaren_rl.cli import main
@@ -56,9 +55,24 @@ def test_an_unknown_command_names_the_nearest(word: str, message: str, capfd: Ca
     assert captured.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", LIGHT)
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--updtes", "5"], "--updtes, 5: did you mean --updates?; see aaren-rl train -"),
+        (["evaluate", "run", "--epsodes", "5"], "--epsodes, 5: did you mean --episodes?"),
+        (["train", "--zzzzzzz", "5"], "--zzzzzzz, 5; see aaren-rl train --help"),
+    ],
+)
+def test_an_unknown_flag_names_the_nearest(words: list[str], message: str, capfd: Capture) -> None:
+    assert main(words) == 2
+    error = capfd.readouterr().err
+    assert error.startswith(f"error: Unrecognized options: {message}")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_does_not_wait_for_heavy_imports(command: str) -> None:
-    modules = set(python("-c", HELP, command, "--help").stderr.split())
+    modules = set(python("-c", HELP, *filter(None, [command]), "--help").stderr.split())
     assert "aaren_rl.cli" in modules
     assert not modules & {"torch", "gymnasium", "minari", "pandas", "matplotlib"}
 

@@ -37,7 +37,7 @@ class Library:
 @cache
 def load() -> Library | None:
     """Load the kernels that the installation built; None if it built none."""
-    for suffix in EXTENSION_SUFFIXES:
+    for suffix in reversed(EXTENSION_SUFFIXES):  # .abi3.so before what older versions built
         path = Path(__file__).with_name("_prefix_attention" + suffix)
         if not path.exists():
             continue

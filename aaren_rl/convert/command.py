@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-import tyro
 from gymnasium.envs.registration import EnvSpec
 
+from aaren_rl.convert.config import ConvertConfig
 from aaren_rl.data.checking import Known, known_environment
 from aaren_rl.data.episode import Recording, Trajectory
 from aaren_rl.data.sources.load import open_recording
@@ -20,28 +20,6 @@ from aaren_rl.data.to_minari import check_new_dataset, write_minari
 from aaren_rl.data.trajectory import recording_checker
 from aaren_rl.envs.make import environment_spec
 from aaren_rl.errors import UserError
-
-
-@dataclass(frozen=True)
-class ConvertConfig:
-    """Write a dataset as a Minari dataset.
-
-    From any source that `train --dataset` takes, and of any size: one episode is in memory at a
-    time. Arrays keep their numbers and types; infos are not converted. Example:
-    aaren-rl convert hopper_medium-v2.hdf5 d4rl/hopper/medium-v2
-    """
-
-    source: Annotated[str, tyro.conf.Positional]
-    """D4RL, d3rlpy, .npz or JSON file, D4RL name, or Minari id or folder."""
-    target: Annotated[str, tyro.conf.Positional]
-    """Minari id of the new dataset."""
-    root: Path | None = None
-    """Minari root to write into. By default MINARI_DATASETS_PATH, else ~/.minari/datasets."""
-    environment: str | None = None
-    """Gymnasium id to note in the dataset; options go behind it, as in 'Hopper-v5?...'. Its spaces
-    become the dataset's. By default none, as no environment of today is quite D4RL's."""
-    compression: Literal["none", "gzip"] = "none"
-    """How arrays are stored: as they are (fast), or packed as in D4RL's own files."""
 
 
 def convert(config: ConvertConfig) -> Path:
