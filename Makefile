@@ -44,7 +44,7 @@ type: $(VENV)/installed-dev    ## check the types
 	$(BIN)/mypy
 
 docs: $(VENV)/installed-dev    ## the documentation site in site/, checked; needs no network
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: $(VENV)/building      ## a wheel for this machine, with the kernels, in dist/
 	$(BIN)/python -m build --wheel

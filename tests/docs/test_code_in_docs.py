@@ -10,7 +10,10 @@ import pytest
 import torch
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ["acting.md", "data.md", "layers.md", "plugins.md", "python.md"]
+PAGES = [
+    *("acting.md", "coming-from.md", "concepts.md", "data.md", "finetune.md", "layers.md"),
+    *("plugins.md", "python.md", "start.md"),
+]
 LONG = re.compile(r"\b(updates=|episodes=|range\()(\d+)")
 PART = {"updates=": 1000, "episodes=": 10, "range(": 100}
 """So many times less is done than the pages say, for a page to take seconds."""
