@@ -39,9 +39,11 @@ def on_files(files: Files, *, config: Any) -> Files:
         files.append(File.generated(config, name, abs_src_path=str(picture)))
     files.append(File.generated(config, "reference/commands.md", content=commands()))
     files.append(File.generated(config, "reference/python.md", content=overview()))
+    documented: dict[str, str] = {}
     for package in (*PACKAGES, *MORE_PACKAGES):
-        name = f"reference/{package or 'aaren_rl'}.md"
-        files.append(File.generated(config, name, content=reference(package)))
+        page = f"{package or 'aaren_rl'}.md"
+        content = reference(package, page, documented)
+        files.append(File.generated(config, f"reference/{page}", content=content))
     return files
 
 
@@ -109,13 +111,23 @@ def origin_of(name: str, module: str) -> str:
     return module
 
 
-def reference(package: str) -> str:
-    """The page of a package: every public name, from where it is defined."""
+def reference(package: str, page: str, documented: dict[str, str]) -> str:
+    """The page of a package: every public name, from where it is defined.
+
+    Args:
+        package: its path below `aaren_rl`.
+        page: the file's name.
+        documented: full name -> page, of the names that have a place; each has one. Added to.
+    """
     title = ".".join(filter(None, ["aaren_rl", package]))
     text = ast.get_docstring(ast.parse((ROOT / "aaren_rl" / package / "__init__.py").read_text()))
     parts = [f"# {title}\n", f"{text}\n"]
     for name, module in public_names(package):
-        parts.append(f"::: {origin_of(name, module)}.{name}\n")
+        full = f"{origin_of(name, module)}.{name}"
+        if documented.setdefault(full, page) == page:
+            parts.append(f"::: {full}\n")
+        else:
+            parts.append(f"## {name}\n\nSee [{full}]({documented[full]}#{full}).\n")
     return "\n".join(parts)
 
 

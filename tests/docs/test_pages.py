@@ -34,7 +34,7 @@ def anchors(file: Path) -> set[str]:
 @names
 def test_links_lead_somewhere(file: Path) -> None:
     for target in LINK.findall(FENCE.sub("", file.read_text())):
-        if "://" in target:
+        if "://" in target or target.startswith("reference/"):  # made when the site is built
             continue
         path, _, anchor = target.partition("#")
         there = (file.parent / path).resolve() if path else file
