@@ -241,7 +241,7 @@ class StepModel(nn.Module):
 
     def __init__(self, mixer: str) -> None:
         super().__init__()
-        options = {"attention_dropout": 0.0} if mixer == "attention" else {}
+        options: dict[str, Any] = {"attention_dropout": 0.0} if mixer == "attention" else {}
         sizes = (ACTION, 1, OBSERVATION)
         self.embeddings = nn.ModuleList(nn.Linear(size, WIDTH) for size in sizes)
         self.model = SequenceModel(mixer, WIDTH, layers=3, dropout=0.1, **options)
