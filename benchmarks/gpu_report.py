@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +70,12 @@ def write(results: dict[str, Any], out: Path) -> list[Path]:
     """Write report.md and, where matplotlib is there, picture.png; returns what was written."""
     written = [out / "results.json", out / "report.md"]
     (out / "report.md").write_text(markdown(results))
-    if find_spec("matplotlib") is None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
         print("no picture: matplotlib is not installed")
-    elif len(results["growth"]["tokens"]) > 1:
+        return written
+    if len(results["growth"]["tokens"]) > 1:
         picture(results, out / "picture.png")
         written.append(out / "picture.png")
     return written

@@ -18,8 +18,8 @@ HIDDEN = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"gymnasium", "minari", "tyro", "rich", "msgspec", "h5py",
-                                      "matplotlib", "lightning_fabric", "yaml", "pandas"}:
+        if name.partition(".")[0] in {"gymnasium", "minari", "tyro", "msgspec",
+                                      "matplotlib", "lightning_fabric"}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
 """
