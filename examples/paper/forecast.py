@@ -36,7 +36,10 @@ class ForecastSettings(Settings):
     """Steps to forecast."""
     patch: int = 16
     """Steps of a token; must divide 96."""
-    decay: float = 0.7
+    epochs: int = 5
+    patience: int = 2
+    dropout: float = 0.3
+    decay: float = 0.5
 
 
 @dataclass(frozen=True)

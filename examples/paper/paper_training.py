@@ -32,7 +32,7 @@ from aaren_rl.training.progress import TrainingProgress
 
 Row = dict[str, Any]
 C = TypeVar("C", bound="Settings")
-FREE = ("data", "sets", "mixer", "plugin", "seeds", "json", "logs")
+FREE = ("data", "sets", "horizons", "mixer", "plugin", "seeds", "json", "logs", "cost", "picture")
 """Settings that may differ between the rows of one file of results."""
 
 
