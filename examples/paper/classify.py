@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from paper_data import Labelled, read_labelled
-from paper_training import Settings, Task, compare, run, sequence_model, sinusoids
+from paper_training import Row, Settings, Task, compare, run, sequence_model, sinusoids
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -81,7 +81,9 @@ class Classifier(nn.Module):
         What stands behind the end of a shorter series changes nothing before it.
         """
         count, before = x.shape[1], 0 if stream is None else stream.tokens
-        recent = x.new_zeros(len(x), self.kernel - 1, x.shape[2]) if stream is None else stream.recent
+        recent = (
+            x.new_zeros(len(x), self.kernel - 1, x.shape[2]) if stream is None else stream.recent
+        )
         x = torch.cat([recent, x], 1)
         positions = torch.arange(before, before + count, device=x.device)
         tokens = self.embed_steps(x.unfold(1, self.kernel, 1).flatten(2))
@@ -96,7 +98,9 @@ class Classification(Task):
     metrics = ("accuracy",)
     relative = False
 
-    def __init__(self, train: Labelled, test: Labelled, name: str, settings: ClassifySettings) -> None:
+    def __init__(
+        self, train: Labelled, test: Labelled, name: str, settings: ClassifySettings
+    ) -> None:
         self.name, self.settings, self.classes = name, settings, train.classes
         chosen = np.random.default_rng(0).permutation(len(train.series))
         held_out = 0 if settings.validate_on_test else len(chosen) // 5
@@ -117,9 +121,11 @@ class Classification(Task):
         return tuple(tensor.to(self.settings.device) for tensor in tensors)  # type: ignore[return-value]
 
     def model(self, mixer: str) -> nn.Module:
+        """See `Task.model`."""
         return Classifier(self.settings, mixer, len(self.mean), len(self.classes))
 
     def batches(self, generator: torch.Generator) -> Iterator[Batch]:
+        """See `Task.batches`."""
         x, lengths, labels = self.train_part
         order = torch.randperm(len(labels), generator=generator)
         for chosen in order.split(self.settings.batch_size):
@@ -131,10 +137,12 @@ class Classification(Task):
         return logits[torch.arange(len(x)), lengths - 1]
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """See `Task.loss`."""
         x, lengths, labels = batch
         return nn.functional.cross_entropy(self.logits(model, x, lengths).float(), labels)
 
     def all_logits(self, model: nn.Module, part: Batch) -> Tensor:
+        """At the last step of every series of a part."""
         x, lengths, _ = part
         pairs = zip(x.split(64), lengths.split(64), strict=True)
         return torch.cat([self.logits(model, *pair) for pair in pairs])
@@ -146,6 +154,7 @@ class Classification(Task):
         return float(wrong + 1e-3 * nn.functional.cross_entropy(logits, labels))
 
     def test(self, model: nn.Module) -> dict[str, float]:
+        """See `Task.test`."""
         right = self.all_logits(model, self.test_part).argmax(-1) == self.test_part[2]
         return {"accuracy": float(right.float().mean())}
 
@@ -159,19 +168,28 @@ class Classification(Task):
         )
         nearest = labels[torch.cdist(theirs, mine).argmin(1)]
         return {
-            "most frequent class": {"accuracy": float((test_labels == labels.mode()[0]).float().mean())},
+            "most frequent class": {
+                "accuracy": float((test_labels == labels.mode()[0]).float().mean())
+            },
             "nearest series": {"accuracy": float((nearest == test_labels).float().mean())},
         }
 
 
-def main(settings: ClassifySettings) -> list[dict]:
+def main(settings: ClassifySettings) -> list[Row]:
     """Train and compare; one row for each run."""
     if settings.quick:
         settings = dataclasses.replace(
-            settings, sets=("generated",), seeds=min(2, settings.seeds), epochs=4, width=32, layers=2, heads=4
+            settings,
+            sets=("generated",),
+            seeds=min(2, settings.seeds),
+            epochs=4,
+            width=32,
+            layers=2,
+            heads=4,
         )
     tasks = [
-        Classification(*read_labelled(settings.data, name), name, settings) for name in settings.sets
+        Classification(*read_labelled(settings.data, name), name, settings)
+        for name in settings.sets
     ]
     return compare(tasks, settings)
 

@@ -18,11 +18,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from paper_data import Events, read_events
-from paper_training import Settings, Task, compare, run, sequence_model, sinusoids
+from paper_training import Row, Settings, Task, compare, run, sequence_model, sinusoids
 from torch import Tensor, nn
 from torch.nn.functional import linear, log_softmax, softplus
 from torch.nn.utils.rnn import pad_sequence
@@ -30,6 +31,7 @@ from torch.nn.utils.rnn import pad_sequence
 from aaren_rl.files import write_json
 from aaren_rl.layers.state import SequenceState
 
+IGNORED = -100  # the mark of no event
 SHORTEST = 1e-6  # of times between events, in mean times between events
 
 
@@ -39,14 +41,15 @@ class EventSettings(Settings):
 
     sets: tuple[str, ...] = ("stackoverflow_fold1", "wikipedia", "sin")
     """Names of files or folders of events, `sin` or `generated`."""
-    epochs: int = 40
-    patience: int = 4
+    epochs: int = 15
+    patience: int = 3
     batch_size: int = 16
     decay: float = 0.9
     components: int = 8
     """Log-normals of the mixture."""
     cost: int = 0
-    """Instead of training, time the step of each mixer for this many events."""
+    """Instead of training, time the step of each mixer for this many events; with `--json`, a file
+    and a picture beside it."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,10 @@ class Prediction:
     means: Tensor
     scales: Tensor
     mark_logits: Tensor
+
+    def at(self, rows: Any, events: Any) -> Prediction:
+        """The predictions after some of the events."""
+        return Prediction(*(value[rows, events] for value in vars(self).values()))
 
     def log_density(self, gaps: Tensor) -> Tensor:
         """Of the times to the next event, `[batch, events]`."""
@@ -115,6 +122,7 @@ class EventModel(nn.Module):
         self.sequence = sequence_model(settings, mixer)
         self.head = nn.Linear(settings.width, 3 * settings.components)
         self.to_mark = nn.Linear(settings.width, settings.width)
+        nn.init.eye_(self.to_mark.weight)  # begins by expecting the last mark again
         self.mark_bias = nn.Parameter(torch.zeros(num_marks))
 
     def forward(
@@ -149,15 +157,19 @@ class EventForecasting(Task):
         self.name, self.events, self.settings = name, events, settings
 
     def model(self, mixer: str) -> nn.Module:
+        """See `Task.model`."""
         return EventModel(self.settings, mixer, self.events.num_marks)
 
     def batch(self, chosen: np.ndarray) -> Batch:
+        """Some of the sequences."""
         times = [torch.from_numpy(self.events.times[number]) for number in chosen]
         marks = [torch.from_numpy(self.events.marks[number]) for number in chosen]
         lengths = torch.tensor([len(one) for one in times])
         # Padded by the last time, so that times ascend to the end.
         padded = pad_sequence(times, batch_first=True)
-        padded = torch.where(torch.arange(padded.shape[1]) < lengths[:, None], padded, padded.amax(1, True))
+        padded = torch.where(
+            torch.arange(padded.shape[1]) < lengths[:, None], padded, padded.amax(1, True)
+        )
         tensors = padded, pad_sequence(marks, batch_first=True), lengths
         return Batch(*(tensor.to(self.settings.device) for tensor in tensors))
 
@@ -167,7 +179,9 @@ class EventForecasting(Task):
         lengths = np.array([len(self.events.times[number]) for number in part])
         noise = torch.rand(len(part), generator=generator).numpy()
         batches = part[np.argsort(lengths * (1 + 0.1 * noise))]
-        batches = np.split(batches, range(self.settings.batch_size, len(part), self.settings.batch_size))
+        batches = np.split(
+            batches, range(self.settings.batch_size, len(part), self.settings.batch_size)
+        )
         for number in torch.randperm(len(batches), generator=generator).tolist():
             yield self.batch(batches[number])
 
@@ -176,21 +190,28 @@ class EventForecasting(Task):
         prediction, _ = model(batch.times, batch.marks)
         gaps, marks = batch.times.diff().float(), batch.marks[:, 1:]
         real = torch.arange(gaps.shape[1], device=gaps.device) < batch.lengths[:, None] - 1
-        within = Prediction(*(value[:, :-1] for value in vars(prediction).values()))
         rows = torch.arange(len(gaps), device=gaps.device)
-        at_last = Prediction(*(value[rows, batch.lengths - 1] for value in vars(prediction).values()))
+        within, at_last = (
+            prediction.at(slice(None), slice(-1)),
+            prediction.at(rows, batch.lengths - 1),
+        )
         silence = (self.events.end - batch.times[:, -1]).float()
         time_nll = -within.log_density(gaps)[real].sum() - at_last.log_survival(silence).sum()
-        logits = within.mark_logits[real]
+        # Without cutting the logits, which are large: 8,227 for every event of Wikipedia.
+        targets = nn.functional.pad(marks.masked_fill(~real, IGNORED), (0, 1), value=IGNORED)
+        logits, targets = prediction.mark_logits.flatten(0, 1), targets.flatten()
         return {
             "time NLL": time_nll,
-            "mark NLL": nn.functional.cross_entropy(logits, marks[real], reduction="sum"),
+            "mark NLL": nn.functional.cross_entropy(
+                logits, targets, ignore_index=IGNORED, reduction="sum"
+            ),
             "squared": (within.mean_gap() - gaps)[real].square().sum(),
-            "right": (logits.argmax(-1) == marks[real]).sum(),
+            "right": (logits.argmax(-1) == targets).sum(),
             "count": real.sum(),
         }
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """See `Task.loss`."""
         sums = self.measure(model, batch)
         return (sums["time NLL"] + sums["mark NLL"]) / sums["count"]
 
@@ -212,9 +233,11 @@ class EventForecasting(Task):
         }
 
     def validate(self, model: nn.Module) -> float:
+        """See `Task.validate`."""
         return self.over(model, self.events.parts[1])["NLL"]
 
     def test(self, model: nn.Module) -> dict[str, float]:
+        """See `Task.test`."""
         return self.over(model, self.events.parts[2])
 
     def baselines(self) -> dict[str, dict[str, float]]:
@@ -227,39 +250,73 @@ class EventForecasting(Task):
         most = np.bincount(np.concatenate([marks[number] for number in train])).argmax()
         last = np.concatenate([marks[number][1:] == most for number in test])
         return {
-            "mean time, frequent mark": {"RMSE": float(np.sqrt(((gaps - mean) ** 2).mean())), "accuracy": float(last.mean())},
+            "mean time, frequent mark": {
+                "RMSE": float(np.sqrt(((gaps - mean) ** 2).mean())),
+                "accuracy": float(last.mean()),
+            },
             "mark of the last event": {"accuracy": float(again.mean())},
         }
 
 
-def step_cost(settings: EventSettings, console_print=print) -> dict:
+def step_cost(settings: EventSettings) -> dict[str, Any]:
     """Seconds and bytes of a step by the number of events before it, for each mixer."""
-    looks = sorted({round(n) for n in np.geomspace(1, settings.cost, 30)})
-    results = {}
+    looks = sorted({round(number) for number in np.geomspace(1, settings.cost, 40)})
+    results: dict[str, Any] = {"events": looks}
+    times, mark = torch.arange(settings.cost).double()[None], torch.zeros(1, 1).long()
+    torch.set_num_threads(1)
     for mixer in settings.mixer:
         torch.manual_seed(0)
         model, stream = EventModel(settings, mixer, 22).eval(), None
-        times, seconds, sizes = torch.arange(settings.cost).double(), [], []
+        seconds, sizes = [], []
         with torch.inference_mode():
             for number in range(settings.cost):
-                start = time.thread_time()
-                _, stream = model(times[None, number : number + 1], torch.zeros(1, 1).long(), stream)
+                start = time.thread_time()  # the time that this thread ran
+                _, stream = model(times[:, number : number + 1], mark, stream)
                 seconds.append(time.thread_time() - start)
-                if number + 1 in looks:
-                    sizes.append(stream.state.nbytes)
-        around = [np.median(seconds[max(0, n - 50) : n + 50]) for n in looks]
-        total = np.cumsum(seconds)
-        results[mixer] = {"bytes": sizes, "step_us": [1e6 * s for s in around], "total_s": [total[n - 1] for n in looks]}
-    return {"events": looks, **results}
+                sizes.append(stream.state.nbytes)
+        around = [float(np.median(seconds[max(0, n - 100) : n + 100])) for n in looks]
+        results[mixer] = {
+            "microseconds": [1e6 * each for each in around],
+            "total_seconds": [float(np.cumsum(seconds)[n - 1]) for n in looks],
+            "bytes": [sizes[n - 1] for n in looks],
+        }
+        print(
+            f"{mixer}: after {looks[-1]:,} events {1e6 * around[-1]:.0f} us a step, "
+            f"{sum(seconds):.2f} s in all, {sizes[-1]:,} bytes"
+        )
+    if settings.json is not None:
+        write_json(settings.json, results)
+        draw(results, settings.json.with_suffix(".png"))
+    return results
 
 
-def main(settings: EventSettings) -> list[dict]:
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Bytes and cumulated time over the number of events, a line for each mixer."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    panels = figure.subplots(1, 2)
+    units = {"bytes": "bytes of state", "total_seconds": "seconds for all events"}
+    for panel, (key, label) in zip(panels, units.items(), strict=True):
+        for mixer in results.keys() - {"events"}:
+            panel.plot(results["events"], results[mixer][key], label=mixer)
+        panel.set(xlabel="events", ylabel=label, xscale="log", yscale="log")
+        panel.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def main(settings: EventSettings) -> list[Row]:
     """Train and compare; one row for each run."""
+    if settings.cost:
+        step_cost(settings)
+        return []
     if settings.quick:
         settings = dataclasses.replace(
             settings, sets=("generated",), seeds=min(2, settings.seeds), epochs=2, width=16
         )
-    tasks = [EventForecasting(read_events(settings.data, name), name, settings) for name in settings.sets]
+    tasks = [
+        EventForecasting(read_events(settings.data, name), name, settings) for name in settings.sets
+    ]
     return compare(tasks, settings)
 
 

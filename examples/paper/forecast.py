@@ -10,20 +10,22 @@ al. 2023), so that nothing looks ahead. The last token's output is the forecast.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from paper_data import Series, read_series
-from paper_training import Settings, Task, compare, run, sequence_model, sinusoids
+from paper_training import Row, Settings, Task, compare, run, sequence_model, sinusoids
 from torch import Tensor, nn
 
 from aaren_rl.errors import UserError
-from aaren_rl.layers.state import EVERY_TOKEN, SequenceState
+from aaren_rl.layers.state import SequenceState
 
 LAST = slice(-1, None)
 CONTEXT = 96  # steps that a forecast looks back on
+LAST_VALUE = slice(CONTEXT - 1, CONTEXT)
+Predict = Callable[[Tensor], Tensor]
+"""From windows `[windows, channels, 96 + horizon]` to forecasts `[windows, channels, horizon]`."""
 
 
 @dataclass(frozen=True)
@@ -106,18 +108,22 @@ class Forecasting(Task):
             raise UserError(f"--horizons {horizon}: longer than a part of {name}")
         # [windows, channels, time]; a view, no copy.
         self.train_part, self.validation_part, self.test_part = (
-            torch.from_numpy(part).to(settings.device).unfold(0, CONTEXT + horizon, 1) for part in parts
+            torch.from_numpy(part).to(settings.device).unfold(0, CONTEXT + horizon, 1)
+            for part in parts
         )
 
     def model(self, mixer: str) -> nn.Module:
+        """See `Task.model`."""
         return Forecaster(self.settings, mixer, self.horizon)
 
     def batches(self, generator: torch.Generator) -> Iterator[Tensor]:
+        """See `Task.batches`."""
         order = torch.randperm(len(self.train_part), generator=generator)
         for chosen in order.split(self.settings.batch_size):
             yield self.train_part[chosen]
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """See `Task.loss`."""
         return (self.predict(model, batch) - batch[..., CONTEXT:]).square().mean()
 
     def predict(self, model: nn.Module, windows: Tensor) -> Tensor:
@@ -125,7 +131,7 @@ class Forecasting(Task):
         forecasts, _ = model(windows[..., :CONTEXT].flatten(0, 1))
         return forecasts[:, -1].view(*windows.shape[:2], -1)
 
-    def errors(self, predict, part: Tensor) -> dict[str, float]:
+    def errors(self, predict: Predict, part: Tensor) -> dict[str, float]:
         """Mean squared and absolute error over all windows of a part."""
         sums = torch.zeros(2, dtype=torch.float64)
         for windows in part.split(256):
@@ -135,40 +141,54 @@ class Forecasting(Task):
         return {"MSE": mse, "MAE": mae}
 
     def validate(self, model: nn.Module) -> float:
-        return self.errors(lambda windows: self.predict(model, windows), self.validation_part)["MSE"]
+        """See `Task.validate`."""
+        return self.errors(lambda windows: self.predict(model, windows), self.validation_part)[
+            "MSE"
+        ]
 
     def test(self, model: nn.Module) -> dict[str, float]:
+        """See `Task.test`."""
         return self.errors(lambda windows: self.predict(model, windows), self.test_part)
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        repeat = lambda windows: windows[..., CONTEXT - 1 : CONTEXT]
+        """Repeat the last value, and one linear map for all channels."""
         return {
-            "last value": self.errors(repeat, self.test_part),
+            "last value": self.errors(lambda windows: windows[..., LAST_VALUE], self.test_part),
             "linear map": self.errors(self.linear_map(), self.test_part),
         }
 
-    def linear_map(self):
+    def linear_map(self) -> Predict:
         """Least squares from the window less its last value to the future less it (all channels)."""
-        gram, cross = torch.zeros(CONTEXT, CONTEXT).double(), torch.zeros(CONTEXT, self.horizon).double()
+        gram, cross = (
+            torch.zeros(CONTEXT, CONTEXT).double(),
+            torch.zeros(CONTEXT, self.horizon).double(),
+        )
         for windows in self.train_part.split(256):
-            rows = (windows - windows[..., CONTEXT - 1 : CONTEXT]).flatten(0, 1).double().cpu()
+            rows = (windows - windows[..., LAST_VALUE]).flatten(0, 1).double().cpu()
             past, future = rows[:, :CONTEXT], rows[:, CONTEXT:]
             gram, cross = gram + past.T @ past, cross + past.T @ future
-        weights = torch.linalg.solve(gram + 1e-3 * gram.trace() / CONTEXT * torch.eye(CONTEXT), cross)
+        weights = torch.linalg.solve(
+            gram + 1e-3 * gram.trace() / CONTEXT * torch.eye(CONTEXT), cross
+        )
         weights = weights.float().to(self.settings.device)
 
         def predict(windows: Tensor) -> Tensor:
-            last = windows[..., CONTEXT - 1 : CONTEXT]
+            last = windows[..., LAST_VALUE]
             return (windows[..., :CONTEXT] - last) @ weights + last
 
         return predict
 
 
-def main(settings: ForecastSettings) -> list[dict]:
+def main(settings: ForecastSettings) -> list[Row]:
     """Train and compare; one row for each run."""
     if settings.quick:
         settings = dataclasses.replace(
-            settings, sets=("generated",), horizons=(24,), seeds=min(2, settings.seeds), epochs=2, width=32
+            settings,
+            sets=("generated",),
+            horizons=(24,),
+            seeds=min(2, settings.seeds),
+            epochs=2,
+            width=32,
         )
     if CONTEXT % settings.patch:
         raise UserError(f"--patch must divide {CONTEXT}, got {settings.patch}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +42,8 @@ UEA_SETS: dict[str, tuple[int, int, int, int]] = {
     "UWaveGestureLibrary": (120, 320, 3, 8),
 }
 """Series to train on, series to test on, channels, classes."""
+WIKIPEDIA = (1_000, 157_471, 8_227)
+"""Sequences, events and marks."""
 GENERATED = "generated"
 
 
@@ -96,7 +97,9 @@ def read_series(folder: Path | None, name: str, context: int) -> Series:
     try:
         values = pd.read_csv(path).iloc[:, 1:].to_numpy(np.float64)  # the first column is the date
     except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise UserError(f"{path}: not a CSV file of a date and numbers ({one_line(error)})") from None
+        raise UserError(
+            f"{path}: not a CSV file of a date and numbers ({one_line(error)})"
+        ) from None
     if values.shape != (rows, channels):
         raise UserError(
             f"{path}: {rows} rows of a date and {channels} numbers expected, as {name} is "
@@ -153,7 +156,9 @@ def read_labelled(folder: Path | None, name: str) -> tuple[Labelled, Labelled]:
     """
     if name == GENERATED:
         return wave_classes(90, seed=0), wave_classes(60, seed=1)
-    train, test = (read_ts(path) for path in require(folder, name, [f"{name}_TRAIN.ts", f"{name}_TEST.ts"]))
+    train, test = (
+        read_ts(path) for path in require(folder, name, [f"{name}_TRAIN.ts", f"{name}_TEST.ts"])
+    )
     sizes = len(train.series), len(test.series), train.series[0].shape[1], len(train.classes)
     expected = UEA_SETS.get(name, sizes)
     if sizes != expected:
@@ -162,7 +167,9 @@ def read_labelled(folder: Path | None, name: str) -> tuple[Labelled, Labelled]:
             f"channels and {expected[3]} classes expected; got {', '.join(map(str, sizes))}"
         )
     if test.classes != train.classes or test.series[0].shape[1] != sizes[2]:
-        raise UserError(f"{name}: the test part has other classes or channels than the training part")
+        raise UserError(
+            f"{name}: the test part has other classes or channels than the training part"
+        )
     return train, test
 
 
@@ -187,8 +194,14 @@ def read_ts(path: Path) -> Labelled:
                 f"{path}, line {number}: channels of one length and one of the classes expected "
                 f"({one_line(error)})"
             ) from None
-        if rows.ndim != 2 or not np.isfinite(rows).all() or (series and len(rows) != series[0].shape[1]):
-            raise UserError(f"{path}, line {number}: as many channels of finite numbers as above expected")
+        if (
+            rows.ndim != 2
+            or not np.isfinite(rows).all()
+            or (series and len(rows) != series[0].shape[1])
+        ):
+            raise UserError(
+                f"{path}, line {number}: as many channels of finite numbers as above expected"
+            )
         series.append(rows.T.copy())
     if not series:
         raise UserError(f"{path}: no series behind @data")
@@ -243,12 +256,17 @@ def read_events(folder: Path | None, name: str) -> Events:
         raise UserError(f"--data DIR expected, the folder with the events of {name}")
     flat, saved, texts = (folder / f"{name}{end}" for end in (".npz", ".pkl", ""))
     if flat.is_file():
-        return prepare(*read_flat(flat))
-    if saved.is_file():
-        return prepare(*read_saved(saved), None)
-    if texts.is_dir():
-        return prepare(*read_texts(texts))
-    raise UserError(f"{folder}: no {flat.name}, {saved.name} or folder {name} of text files there")
+        events = prepare(*read_flat(flat))
+    elif saved.is_file():
+        events = prepare(*read_saved(saved), None)
+    elif texts.is_dir():
+        events = prepare(*read_texts(texts))
+    else:
+        raise UserError(f"{folder}: no {flat.name}, {saved.name} or folder {name} of texts there")
+    sizes = len(events.times), sum(map(len, events.times)), events.num_marks
+    if name == "wikipedia" and sizes != WIKIPEDIA:
+        raise UserError(f"{name}: {WIKIPEDIA} sequences, events and marks expected, got {sizes}")
+    return events
 
 
 Ragged = list[np.ndarray]
@@ -282,8 +300,18 @@ def read_saved(path: Path) -> tuple[Ragged, Ragged]:
     try:
         sequences = torch.load(path, weights_only=True)["sequences"]
         times = [np.asarray(one["arrival_times"], np.float64) for one in sequences]
-        marks = [np.asarray(one.get("marks", [0] * len(t))) for one, t in zip(sequences, times, strict=True)]
-    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
+        marks = [
+            np.asarray(one.get("marks", [0] * len(t)))
+            for one, t in zip(sequences, times, strict=True)
+        ]
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        EOFError,
+    ) as error:
         raise UserError(
             f"{path}: a dictionary with `sequences`, each with lists `arrival_times` and `marks`, "
             f"expected, saved by torch.save without other objects ({one_line(error)})"
@@ -299,7 +327,11 @@ def read_texts(folder: Path) -> tuple[Ragged, Ragged, np.ndarray]:
         for kind in found:
             [path] = require(folder, folder.name, [f"{kind}-1-{part}.txt"])
             try:
-                found[kind] += [np.array(line.split(), float) for line in path.read_text().splitlines() if line.strip()]
+                found[kind] += [
+                    np.array(line.split(), float)
+                    for line in path.read_text().splitlines()
+                    if line.strip()
+                ]
             except ValueError as error:
                 raise UserError(f"{path}: numbers expected, apart by spaces ({error})") from None
         counts.append(len(found["time"]))
@@ -316,7 +348,9 @@ def prepare(times: Ragged, marks: Ragged, is_test: np.ndarray | None) -> Events:
         raise UserError("events: as many marks as times expected in every sequence")
     for number, sequence in enumerate(times):
         if len(sequence) < 2 or not np.isfinite(sequence).all() or (np.diff(sequence) < 0).any():
-            raise UserError(f"events: sequence {number}: at least 2 ascending, finite times expected")
+            raise UserError(
+                f"events: sequence {number}: at least 2 ascending, finite times expected"
+            )
     numbers = np.arange(len(times))
     if is_test is None:
         parts = tuple(np.split(numbers, [int(0.6 * len(times)), int(0.8 * len(times))]))
@@ -324,7 +358,9 @@ def prepare(times: Ragged, marks: Ragged, is_test: np.ndarray | None) -> Events:
         rest = numbers[~is_test]
         parts = (*np.split(rest, [int(0.8 * len(rest))]), numbers[is_test])
     if any(len(part) == 0 for part in parts):
-        raise UserError(f"events: {len(times)} sequences are too few to train, validate and test on")
+        raise UserError(
+            f"events: {len(times)} sequences are too few to train, validate and test on"
+        )
     start = min(sequence[0] for sequence in times)
     unit = np.concatenate([np.diff(times[number]) for number in parts[0]]).mean()
     found, codes = np.unique(np.concatenate(marks), return_inverse=True)
@@ -340,6 +376,8 @@ def sines(sequences: int = 1_000, fewest: int = 20, most: int = 200) -> tuple[Ra
         kept = np.empty(0)
         while len(kept) < count:  # rejection from the uniform distribution
             proposal = rng.uniform(0, 32 * np.pi, 2 * count)
-            kept = np.append(kept, proposal[rng.uniform(0, 2, 2 * count) < 1 + np.sin(proposal / 2)])
+            kept = np.append(
+                kept, proposal[rng.uniform(0, 2, 2 * count) < 1 + np.sin(proposal / 2)]
+            )
         times.append(np.sort(kept[:count]))
     return times, [np.zeros(len(sequence), np.int64) for sequence in times]

@@ -158,7 +158,11 @@ def fit(task: Task, mixer: str, seed: int, settings: Settings) -> Row:
     optimizer = make_optimizer(model, settings.learning_rate, settings.weight_decay)
     bf16 = resolved_precision(settings) == "bf16"  # type: ignore[arg-type]
     title, start = f"{task.name}, {mixer}, seed {seed}", time.process_time()
-    best, best_epoch, weights = evaluated(task.validate, model), 0, copy.deepcopy(model.state_dict())
+    best, best_epoch, weights = (
+        evaluated(task.validate, model),
+        0,
+        copy.deepcopy(model.state_dict()),
+    )
     epoch = 0
     with (
         TrainingProgress(title, settings.epochs, 0) as progress,
@@ -214,7 +218,9 @@ def evaluated(measure: Callable[[nn.Module], T], model: nn.Module) -> T:
 
 
 @contextlib.contextmanager
-def tensorboard(folder: Path | None, name: str) -> Iterator[Callable[[dict[str, float], int], None]]:
+def tensorboard(
+    folder: Path | None, name: str
+) -> Iterator[Callable[[dict[str, float], int], None]]:
     """A function that writes numbers for TensorBoard, or does nothing without a folder."""
     if folder is None:
         yield lambda values, step: None
@@ -249,7 +255,11 @@ def compare(tasks: list[Task], settings: Settings) -> list[Row]:
                 if all((row["task"], row["mixer"], row["seed"]) != key for row in rows):
                     rows.append(fit(task, mixer, seed, settings))
                     if settings.json is not None:
-                        content = {"settings": settings.fixed(), "baselines": baselines, "rows": rows}
+                        content = {
+                            "settings": settings.fixed(),
+                            "baselines": baselines,
+                            "rows": rows,
+                        }
                         write_json(settings.json, content)
     show(tasks, settings, rows, baselines)
     return rows
@@ -268,7 +278,9 @@ def difference(rows: list[Row], tasks: list[Task], mixer: str, settings: Setting
         for t in tasks
     ]
     units = [100 / abs(theirs.mean()) if tasks[0].relative else 100.0 for _, theirs in pairs]
-    ours, theirs = (np.stack([p[i] * u for p, u in zip(pairs, units, strict=True)], 1) for i in (0, 1))
+    ours, theirs = (
+        np.stack([p[i] * u for p, u in zip(pairs, units, strict=True)], 1) for i in (0, 1)
+    )
     return paired_difference(ours, theirs)
 
 
