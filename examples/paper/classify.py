@@ -3,9 +3,9 @@
     python examples/paper/classify.py --data DIR --sets JapaneseVowels Handwriting
     python examples/paper/classify.py --quick
 
-A token is one time step with all channels of it and of the few steps before it: a causal convolution.
-The class is read from the last token, so that a classifier can run along a stream and has an
-opinion after every step.
+A token is one time step and the few before it, with all their channels: a causal convolution. The
+class is read from the last token, so that a classifier can run along a stream and has an opinion
+after every step.
 """
 
 from __future__ import annotations

@@ -3,21 +3,17 @@
     python examples/paper/events.py --data DIR --sets stackoverflow_fold1 wikipedia
     python examples/paper/events.py --sets sin
     python examples/paper/events.py --quick
-    python examples/paper/events.py --cost 10000      # a step's time and bytes by number of events
 
 A token is an event. Its output is a mixture of log-normals for the time to the next event, and
-logits for its mark. A new event is a step: Aaren's takes as long after ten thousand events as after
-ten.
+logits for its mark. A new event is a step (`event_cost.py` times it).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +24,6 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, log_softmax, softplus
 from torch.nn.utils.rnn import pad_sequence
 
-from aaren_rl.files import write_json
 from aaren_rl.layers.state import SequenceState
 
 IGNORED = -100  # the mark of no event
@@ -47,9 +42,6 @@ class EventSettings(Settings):
     decay: float = 0.9
     components: int = 8
     """Log-normals of the mixture."""
-    cost: int = 0
-    """Instead of training, time the step of each mixer for this many events; with `--json`, a file
-    and a picture beside it."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +233,7 @@ class EventForecasting(Task):
         return self.over(model, self.events.parts[2])
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        """The training part's most frequent mark and mean time; the same mark again, the last time."""
+        """The training part's mean time and most frequent mark, and the last event's mark again."""
         times, marks = self.events.times, self.events.marks
         train, _, test = self.events.parts
         gaps = np.concatenate([np.diff(times[number]) for number in test])
@@ -258,58 +250,8 @@ class EventForecasting(Task):
         }
 
 
-def step_cost(settings: EventSettings) -> dict[str, Any]:
-    """Seconds and bytes of a step by the number of events before it, for each mixer."""
-    looks = sorted({round(number) for number in np.geomspace(1, settings.cost, 40)})
-    results: dict[str, Any] = {"events": looks}
-    times, mark = torch.arange(settings.cost).double()[None], torch.zeros(1, 1).long()
-    torch.set_num_threads(1)
-    for mixer in settings.mixer:
-        torch.manual_seed(0)
-        model, stream = EventModel(settings, mixer, 22).eval(), None
-        seconds, sizes = [], []
-        with torch.inference_mode():
-            for number in range(settings.cost):
-                start = time.thread_time()  # the time that this thread ran
-                _, stream = model(times[:, number : number + 1], mark, stream)
-                seconds.append(time.thread_time() - start)
-                sizes.append(stream.state.nbytes)
-        around = [float(np.median(seconds[max(0, n - 100) : n + 100])) for n in looks]
-        results[mixer] = {
-            "microseconds": [1e6 * each for each in around],
-            "total_seconds": [float(np.cumsum(seconds)[n - 1]) for n in looks],
-            "bytes": [sizes[n - 1] for n in looks],
-        }
-        print(
-            f"{mixer}: after {looks[-1]:,} events {1e6 * around[-1]:.0f} us a step, "
-            f"{sum(seconds):.2f} s in all, {sizes[-1]:,} bytes"
-        )
-    if settings.json is not None:
-        write_json(settings.json, results)
-        draw(results, settings.json.with_suffix(".png"))
-    return results
-
-
-def draw(results: dict[str, Any], path: Path) -> None:
-    """Bytes and cumulated time over the number of events, a line for each mixer."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    panels = figure.subplots(1, 2)
-    units = {"bytes": "bytes of state", "total_seconds": "seconds for all events"}
-    for panel, (key, label) in zip(panels, units.items(), strict=True):
-        for mixer in results.keys() - {"events"}:
-            panel.plot(results["events"], results[mixer][key], label=mixer)
-        panel.set(xlabel="events", ylabel=label, xscale="log", yscale="log")
-        panel.legend(frameon=False)
-    figure.savefig(path, dpi=110)
-
-
 def main(settings: EventSettings) -> list[Row]:
     """Train and compare; one row for each run."""
-    if settings.cost:
-        step_cost(settings)
-        return []
     if settings.quick:
         settings = dataclasses.replace(
             settings, sets=("generated",), seeds=min(2, settings.seeds), epochs=2, width=16

@@ -67,6 +67,7 @@ class Forecaster(nn.Module):
         self.sequence = sequence_model(settings, mixer)
         self.head = nn.Linear(settings.width, horizon)
         nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     def begin(self, window: Tensor) -> Stream:
         """An empty stream whose values are normalised as those of `window` `[series, time]`."""
@@ -158,7 +159,7 @@ class Forecasting(Task):
         }
 
     def linear_map(self) -> Predict:
-        """Least squares from the window less its last value to the future less it (all channels)."""
+        """Least squares from the window to the future, both less the window's last value."""
         gram, cross = (
             torch.zeros(CONTEXT, CONTEXT).double(),
             torch.zeros(CONTEXT, self.horizon).double(),

@@ -118,7 +118,7 @@ def _first_bad(values: np.ndarray) -> int:
 
 
 def split_series(values: np.ndarray, lengths: tuple[int, ...], context: int) -> Series:
-    """Cut a series `[rows, channels]` in three and standardise by the training part's statistics."""
+    """Cut a series `[rows, channels]` in three, standardised by the training part's statistics."""
     ends = np.cumsum(lengths)
     part = values[: ends[0]]
     values = ((values - part.mean(0)) / (part.std(0) + 1e-8)).astype(np.float32)
@@ -174,7 +174,7 @@ def read_labelled(folder: Path | None, name: str) -> tuple[Labelled, Labelled]:
 
 
 def read_ts(path: Path) -> Labelled:
-    """One `.ts` file: channels apart by colons, values by commas, the class behind the last colon."""
+    """One `.ts` file: colons between channels and before the class, commas between values."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     starts = [number for number, line in enumerate(lines) if line.strip().lower() == "@data"]
     heads = [line.split() for line in lines if line.lower().startswith("@classlabel true ")]
@@ -279,8 +279,8 @@ def read_flat(path: Path) -> tuple[Ragged, Ragged, np.ndarray | None]:
             arrays = {key: file[key] for key in file.files}
     except (ValueError, OSError, EOFError) as error:
         raise UserError(
-            f"{path}: flat arrays `times`, `marks` and `lengths` expected; arrays of Python objects "
-            f"are pickles and are not loaded ({one_line(error)})"
+            f"{path}: flat arrays `times`, `marks` and `lengths` expected; arrays of Python "
+            f"objects are pickles and are not loaded ({one_line(error)})"
         ) from None
     missing = {"times", "lengths"} - arrays.keys()
     if missing:
@@ -289,7 +289,8 @@ def read_flat(path: Path) -> tuple[Ragged, Ragged, np.ndarray | None]:
     marks = arrays.get("marks", np.zeros(len(times), np.int64))
     if not (lengths.sum() == len(times) == len(marks)):
         raise UserError(
-            f"{path}: lengths add up to {lengths.sum()}, of {len(times)} times and {len(marks)} marks"
+            f"{path}: lengths add up to {lengths.sum()}; {len(times)} times and {len(marks)} "
+            "marks in it"
         )
     cuts = np.cumsum(lengths)[:-1]
     return np.split(times, cuts), np.split(marks, cuts), arrays.get("is_test")
@@ -370,7 +371,7 @@ def prepare(times: Ragged, marks: Ragged, is_test: np.ndarray | None) -> Events:
 
 
 def sines(sequences: int = 1_000, fewest: int = 20, most: int = 200) -> tuple[Ragged, Ragged]:
-    """Events whose rate is 1 + sin(t / 2), of period 4 pi, in [0, 32 pi]; their number is uniform."""
+    """Events in [0, 32 pi] at a rate like 1 + sin(t / 2), whose period is 4 pi."""
     rng, times = np.random.default_rng(0), []
     for count in rng.integers(fewest, most + 1, sequences):
         kept = np.empty(0)

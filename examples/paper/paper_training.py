@@ -31,8 +31,8 @@ from aaren_rl.training.optimizer import make_optimizer
 from aaren_rl.training.progress import TrainingProgress
 
 Row = dict[str, Any]
-C = TypeVar("C", bound="Settings")
-FREE = ("data", "sets", "horizons", "mixer", "plugin", "seeds", "json", "logs", "cost", "picture")
+C = TypeVar("C")
+FREE = ("data", "sets", "horizons", "mixer", "plugin", "seeds", "json", "logs")
 """Settings that may differ between the rows of one file of results."""
 
 
@@ -141,7 +141,7 @@ def sequence_model(settings: Settings, mixer: str) -> SequenceModel:
 
 
 def sinusoids(times: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
-    """Sines and cosines of times `[...]` at `width / 2` rates from 1 to 1 / longest: `[..., width]`.
+    """Sines and cosines of times `[...]` at rates from 1 down to 1 / longest: `[..., width]`.
 
     Vaswani et al. 2017. In float64 before the sine, since times may be large.
     """
@@ -319,10 +319,10 @@ def show(tasks: list[Task], settings: Settings, rows: list[Row], baselines: dict
 
 
 def run(kind: type[C], action: Callable[[C], object]) -> None:
-    """Read the options from the command line and do it; a mistake is told in one line, exit code 2."""
+    """Read the command line and do it; a mistake is told in one line, with exit code 2."""
     try:
         settings = parse(kind, sys.argv[1:], prog=Path(sys.argv[0]).name)
-        load_plugins(settings.plugin)
+        load_plugins(settings.plugin)  # type: ignore[attr-defined]
         action(settings)
     except UserError as error:
         sys.exit(report_mistake(error))
