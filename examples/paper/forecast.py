@@ -57,7 +57,7 @@ class Stream:
 class Forecaster(nn.Module):
     """Patches of a normalised series -> blocks -> the next `horizon` values, beside the last one.
 
-    The head begins at zero: an untrained model repeats the last value.
+    The head's weights begin at zero: an untrained model nearly repeats the last value.
     """
 
     def __init__(self, settings: ForecastSettings, mixer: str, horizon: int) -> None:
@@ -67,7 +67,6 @@ class Forecaster(nn.Module):
         self.sequence = sequence_model(settings, mixer)
         self.head = nn.Linear(settings.width, horizon)
         nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
 
     def begin(self, window: Tensor) -> Stream:
         """An empty stream whose values are normalised as those of `window` `[series, time]`."""
