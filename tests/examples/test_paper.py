@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,11 +171,11 @@ def test_quick(
         module.main(kind(quick=True, json=tmp_path / "rows.json", dropout=0.5))
 
 
-def test_a_mistake_is_one_line() -> None:
-    command = [sys.executable, FOLDER / "events.py", "--mixer", "gru", "--sets", "sin"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: unknown mixer 'gru'")
+def test_a_mistake_is_one_line(paper: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["events.py", "--mixer", "gru", "--sets", "sin"])
+    with pytest.raises(SystemExit, match="2"):
+        paper.paper_training.run(paper.events.EventSettings, paper.events.main)
+    assert capsys.readouterr().err.startswith("error: unknown mixer 'gru'")
 
 
 # Files
