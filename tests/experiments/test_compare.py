@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from line_task import line_data
 from run_cases import assert_same_run, scalars, signal_at_batch, summary, weights
-
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
