@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from aaren_rl.agents import load_agent, register_agent
     from aaren_rl.data import TrajectoryDataset, load_dataset, register_source
     from aaren_rl.evaluation import evaluate
-    from aaren_rl.layers import register_encoder, register_mixer
+    from aaren_rl.layers import register_encoder, register_head, register_mixer
     from aaren_rl.training import (
         Callback,
         CSVLogger,
@@ -41,6 +41,7 @@ __all__ = [
     "load_dataset",
     "register_agent",
     "register_encoder",
+    "register_head",
     "register_logger",
     "register_mixer",
     "register_source",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import logging
 import os
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aaren_rl import __version__
-from aaren_rl.errors import UserError
+from aaren_rl.errors import UserError, unknown
 from aaren_rl.options import options_of, parse
-from aaren_rl.registry import load_plugins
+from aaren_rl.registry import load_plugins, require_plugins
 
 if TYPE_CHECKING:  # for their types alone: `--help` must not wait for PyTorch
     from aaren_rl.collect import CollectConfig
@@ -74,35 +73,24 @@ def main(args: Sequence[str] | None = None) -> int:
 
         kinds: dict[str, Any] = {n: options_of(each.kind) for n, each in COMMANDS.items()}
         tyro.extras.subcommand_cli_from_dict(kinds, args=words, prog=PROG)
-    close = difflib.get_close_matches(name, COMMANDS, n=1)
-    what = f"unknown command {name}" if name else "a command expected"
-    hint = f"did you mean {close[0]}?" if close else f"one of {{{', '.join(COMMANDS)}}} expected"
-    return report(UserError(f"{what}: {hint}; see {PROG} --help"))
+    wrong = unknown("command", name, COMMANDS) if name else f"one of {', '.join(COMMANDS)} expected"
+    return report(UserError(f"{wrong}; see {PROG} --help"))
 
 
 def overview() -> str:
     """The help of all: every command with the first line of its config's docstring."""
-    lines = [
-        f"  {name:<12}{(inspect.getdoc(command.kind) or '').partition(chr(10))[0]}"
-        for name, command in COMMANDS.items()
-    ]
-    return "\n".join(
-        [
-            f"usage: {PROG} COMMAND [OPTIONS]",
-            "",
-            *lines,
-            "",
-            f"{PROG} COMMAND --help shows its options; {PROG} --version the version.",
-        ]
+    firsts = {
+        name: (inspect.getdoc(each.kind) or "").split("\n")[0] for name, each in COMMANDS.items()
+    }
+    lines = "\n".join(f"  {name:<12}{first}" for name, first in firsts.items())
+    return (
+        f"usage: {PROG} COMMAND [OPTIONS]\n\n{lines}\n\n"
+        f"{PROG} COMMAND --help shows its options; {PROG} --version the version."
     )
 
 
 def run(name: str, words: Sequence[str]) -> int:
-    """Read the config of a command from the words behind its name and do what it says.
-
-    Returns:
-        The exit code, as `main`.
-    """
+    """Read the config of a command from the words behind its name and do what it says."""
     from aaren_rl.training.interrupt import Interrupted
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -112,7 +100,6 @@ def run(name: str, words: Sequence[str]) -> int:
         early = first_look(words)
         load_plugins(tuple(filter(None, early.plugin)))
         default = starting_point(kind, early)
-        load_plugins(getattr(default, "plugin", ()))
         chosen = chosen_names(early, default)
         action(parse(kind, words, prog=f"{PROG} {name}", default=default, chosen=chosen))
     except UserError as error:
@@ -166,15 +153,10 @@ def chosen_names(early: argparse.Namespace, default: Any) -> dict[str, str]:
 
 
 def starting_point(kind: Any, given: argparse.Namespace) -> Any:
-    """Where options that are not given are taken from.
+    """Where options that are not given are taken from; `given` is what `first_look` saw.
 
-    Args:
-        kind: the config's class.
-        given: what `first_look` saw.
-
-    Returns:
-        With `--resume --out DIR` the config that the run saved there, else with `--preset` the
-        preset's, else `None`.
+    With `--resume --out DIR` the config that the run saved there, else with `--preset` the preset's
+    settings, else `None`.
     """
     if given.resume and given.out is not None and hasattr(kind, "from_json"):
         from aaren_rl.files import read_json
@@ -183,7 +165,9 @@ def starting_point(kind: Any, given: argparse.Namespace) -> Any:
         file = Path(given.out) / CONFIG_FILE
         if not file.is_file():
             raise UserError(f"--resume --out {given.out}: no run there to go on with")
-        return kind.from_json(read_json(file), file)
+        config = kind.from_json(read_json(file), file)
+        require_plugins(getattr(config, "plugin", ()), f"--resume --out {given.out}")
+        return config
     if given.preset is not None and hasattr(kind, "preset"):
         from aaren_rl.training import from_preset
 
@@ -309,7 +293,7 @@ def _benchmark(config: BenchmarkConfig) -> None:
             print(unit.name)
         print(f"{len(sweep.todo)} of {sweep.asked} runs to do")
         return
-    _report(ReportConfig(sweep.out))
+    _report(ReportConfig(sweep.out, plugin=sweep.spec.plugins))
 
 
 def _report(config: ReportConfig) -> None:
@@ -351,13 +335,20 @@ def print_rows(title: str, rows: list[dict[str, Any]], columns: list[str]) -> No
         numeric = all(isinstance(row[column], (int, float)) for row in rows)
         table.add_column(column.replace("_", " "), justify="right" if numeric else "left")
     for row in rows:
-        table.add_row(*(_cell(row[column]) for column in columns))
+        table.add_row(*(_cell(row[column], _places(rows, column)) for column in columns))
     # A pipe has no width: rich would cut the table to 80 columns there.
     console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(table)
 
 
-def _cell(value: Any) -> str:
+def _places(rows: list[dict[str, Any]], column: str) -> int:
+    """Decimals of a column: one; of targets as many as tell different ones apart."""
+    asked = {row[column] for row in rows if isinstance(row[column], float)}
+    enough = (n for n in range(1, 16) if len({f"{x:.{n}f}" for x in asked}) == len(asked))
+    return next(enough, 16) if column == "target_return" else 1
+
+
+def _cell(value: Any, places: int) -> str:
     if value is None:
         return "-"
-    return f"{value:,.1f}" if isinstance(value, float) else str(value)
+    return f"{value:,.{places}f}" if isinstance(value, float) else str(value)

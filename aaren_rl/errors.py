@@ -1,5 +1,10 @@
 """The one error that a user's mistake raises."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """Something that the caller gave does not fit: a file, a field, a shape or a flag.
@@ -15,3 +20,11 @@ class UserError(ValueError):
 def one_line(error: BaseException) -> str:
     """What another library's exception says, as one line."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """The message for a name that nobody knows, with the closest one and all that are known."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    return f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}"

@@ -46,11 +46,7 @@ def _probe_folder(folder: Path, what: str) -> None:
 
 
 def make_folder(folder: Path, flag: str = "--out") -> None:
-    """Make a folder for results, with those above it; it may be there.
-
-    Raises:
-        UserError: it cannot be written; begins with the flag.
-    """
+    """Make a folder for results; `UserError`, with the flag, when it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -71,10 +67,7 @@ def check_file(file: Path, flag: str) -> None:
 def locked(file: Path, busy: str, seconds: float = 0.0) -> Iterator[None]:
     """Inside this context no other process holds the same lock; one that dies lets go of it.
 
-    Args:
-        file: the lock; left behind.
-        busy: what the `UserError` says that is raised when another holds it.
-        seconds: how long to wait before that.
+    The file is left behind. After so many seconds of waiting, `UserError` with the text `busy`.
     """
     from filelock import FileLock, Timeout
 
@@ -89,18 +82,16 @@ def locked(file: Path, busy: str, seconds: float = 0.0) -> Iterator[None]:
         lock.release()
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename survives a power cut."""
-    sync_file(folder)
-
-
 def sync_file(path: Path) -> None:
-    """Flush what another library has written to a file."""
+    """Flush a file that another library has written, or a folder's entries after a rename."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+sync_folder = sync_file
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -110,11 +101,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        UserError: when it is missing or broken; names the file.
-    """
+    """Read a JSON file; `UserError` names one that is missing or broken."""
     try:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
@@ -126,13 +113,9 @@ def read_json(path: Path) -> Any:
 def write_card(
     path: Path, content: dict[str, Any], files: Sequence[str], *, itself: bool = True
 ) -> None:
-    """Write a JSON object that holds the checksums of files beside it.
+    """Write a JSON object that holds the checksums of files beside it, which are written already.
 
-    Args:
-        path: the card.
-        content: JSON values.
-        files: names of files in the card's folder, written before it.
-        itself: whether it holds a checksum of its own content too; without, it may be edited.
+    Without `itself` it holds no checksum of its own content, and may be edited.
     """
     sums = {name: _sha256((path.parent / name).read_bytes()) for name in files}
     if itself:
@@ -181,11 +164,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        UserError: when it is missing, truncated or not safetensors; names the file.
-    """
+    """Read a safetensors file; `UserError` names one that is missing, truncated or no such file."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
     from safetensors import SafetensorError

@@ -25,17 +25,7 @@ from typing import Any
 def lazy_exports(
     package: str, names: Sequence[str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The `__getattr__` and the `__dir__` of a package whose imports only type checkers run.
-
-    Args:
-        package: the package's `__name__`.
-        names: its `__all__`. None of them may also be the name of a submodule, which Python would
-            find first.
-
-    Returns:
-        `__getattr__`, which imports a name from the module that the source gives for it, and
-        `__dir__`.
-    """
+    """The `__getattr__` and the `__dir__` of a package whose imports only type checkers run."""
 
     @cache
     def origins() -> dict[str, str]:

@@ -66,7 +66,6 @@ def parse(
 
     Raises:
         UserError: for options that do not fit, in one line.
-        SystemExit: with code 0 after `--help`.
     """
     options, messages = options_of(kind, default, chosen), io.StringIO()
     values: Any
@@ -132,13 +131,7 @@ def option_of(
 
 
 def plugin_box(name: str, given: Any, chosen: Mapping[str, str]) -> list[Option]:
-    """The options of a plug-in's mixer, encoder or agent, if one is chosen and has any.
-
-    Args:
-        name: of the field that holds them as a dictionary, such as `mixer_options`.
-        given: the dictionary of the default config, if there is one.
-        chosen: as in `parse`.
-    """
+    """The options of a plug-in's mixer, encoder or agent, if one is chosen and has any."""
     kind = name.removesuffix("_options")
     registry = REGISTRIES.get(kind)
     entry = registry.from_plugins().get(chosen.get(kind, "")) if registry is not None else None

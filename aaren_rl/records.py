@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import json
 import math
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
 
-from aaren_rl.errors import UserError, one_line
+from aaren_rl.errors import UserError, one_line, unknown
 
 T = TypeVar("T")
 
@@ -36,11 +35,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456
 
 
 def read_yaml(file: Path) -> Any:
-    """The plain values in a YAML file.
-
-    Raises:
-        UserError: it is missing or not YAML of plain values; names the file and the line.
-    """
+    """The plain values in a YAML file; `UserError` names the file and the line."""
     try:
         return yaml.load(file.read_text(), Loader=_Loader)  # a safe one
     except FileNotFoundError:
@@ -50,7 +45,7 @@ def read_yaml(file: Path) -> Any:
 
 
 def decode(kind: type[T], content: Any, where: str) -> T:
-    """A dataclass from a mapping, with no other fields than its own.
+    """A dataclass from a mapping of plain values, with no other fields than its own.
 
     Args:
         kind: the dataclass.
@@ -65,17 +60,13 @@ def decode(kind: type[T], content: Any, where: str) -> T:
     known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for name in content:
         if name not in known:
-            raise UserError(f"{where}: unknown field {name!r}; {closest(name, known)}")
+            raise UserError(f"{where}: {unknown('field', name, known)}")
     found: T = convert(content, kind, where)
     return found
 
 
 def typed(record: T, where: str) -> T:
-    """The dataclass with each field as its annotation says: lists as tuples, text as paths.
-
-    Args:
-        record: a dataclass instance; dataclasses in its fields are checked likewise.
-        where: as for `decode`.
+    """The dataclass, and those in its fields, with each field as its annotation says.
 
     Raises:
         UserError: for a value of another type; names `where` and the field.
@@ -121,30 +112,14 @@ def _custom(kind: type, value: Any) -> Any:
     raise msgspec.ValidationError(f"Expected `{kind.__name__}`")
 
 
-def closest(name: object, known: Iterable[str]) -> str:
-    """The known names, that which is most like `name` first."""
-    names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"{hint}known: {', '.join(names)}"
-
-
 def _choices(kind: Any) -> list[Any]:
     inner = list(get_args(kind))
     return inner if get_origin(kind) is Literal else [c for each in inner for c in _choices(each)]
 
 
-def flag(name: str) -> str:
-    """A setting as the command line calls it."""
-    return "--" + name.replace("_", "-")
-
-
-def check_counts(config: object, *names: str) -> None:
-    """Raise `UserError` unless these settings are at least 1, or `None`; names the flag."""
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise UserError(f"{flag(name)} must be at least 1, got {value}")
+def plain(record: Any) -> Any:
+    """A dataclass as JSON values: tuples as lists, paths as text; infinities and NaN stay."""
+    return json.loads(json.dumps(dataclasses.asdict(record), default=str))
 
 
 def finite(content: Any) -> Any:
@@ -156,3 +131,21 @@ def finite(content: Any) -> Any:
     if isinstance(content, (list, tuple)):
         return [finite(value) for value in content]
     return content
+
+
+def flag(name: str) -> str:
+    """A setting as the command line calls it."""
+    return "--" + name.replace("_", "-")
+
+
+def require(config: object, name: str, holds: bool, words: str) -> None:
+    """Raise `UserError` unless a setting's value can work; it names flag, rule and value."""
+    if not holds:
+        raise UserError(f"{flag(name)} {words}, got {getattr(config, name)}")
+
+
+def check_counts(config: object, *names: str) -> None:
+    """Raise `UserError` unless these settings are at least 1, or `None`; names the flag."""
+    for name in names:
+        value = getattr(config, name)
+        require(config, name, value is None or value >= 1, "must be at least 1")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from aaren_rl.errors import UserError, one_line
+from aaren_rl.errors import UserError, one_line, unknown
 
 T = TypeVar("T", bound=Callable[..., Any])
 PLUGIN_GROUP = "aaren_rl.plugins"
@@ -33,14 +32,7 @@ class Registered(Generic[T]):
 
 
 class Registry(Mapping[str, Registered[T]]):
-    """A mapping from names to what was registered under them.
-
-    Args:
-        kind: the word for one entry in error messages, such as `mixer`.
-
-    Attributes:
-        derive: makes the entry of a name that nobody has registered, or `None` for an unknown one.
-    """
+    """A mapping from names to what was registered under them."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -61,14 +53,11 @@ class Registry(Mapping[str, Registered[T]]):
 
         Args:
             name: how users call it, in lower case with hyphens.
-            make: the class or function.
+            make: the class or function; returned, for decorators.
             options: a dataclass of its settings, each with a default.
 
-        Returns:
-            `make`, so that a decorator can be written around this method.
-
         Raises:
-            UserError: for a name that belongs to something else, or options without defaults.
+            UserError: for a name that belongs to something else, or options that are no dataclass.
         """
         if options is not None and not is_dataclass(options):
             raise UserError(f"{self.kind} {name!r}: options must be a dataclass, got {options!r}")
@@ -82,11 +71,7 @@ class Registry(Mapping[str, Registered[T]]):
         return make
 
     def __getitem__(self, name: str) -> Registered[T]:
-        """The entry of this name.
-
-        Raises:
-            UserError: for an unknown name; lists the known ones.
-        """
+        """The entry of this name; `UserError` for an unknown one lists the known ones."""
         if name not in self:
             raise UserError(self.unknown(name))
         return self._entries[name]
@@ -116,8 +101,7 @@ class Registry(Mapping[str, Registered[T]]):
         defaults = vars(kind())
         for key, value in given.items():
             if key not in defaults:
-                known = ", ".join(defaults)
-                raise UserError(f"{self.kind} {name!r} has no option {key!r}. Known: {known}")
+                raise UserError(f"{self.kind} {name!r}: {unknown('option', key, defaults)}")
             wanted = type(defaults[key])
             fits = isinstance(value, (int, float) if wanted is float else wanted)
             if not fits and defaults[key] is not None:
@@ -128,12 +112,8 @@ class Registry(Mapping[str, Registered[T]]):
 
     def unknown(self, name: object) -> str:
         """The message for a name that nobody has registered."""
-        close = difflib.get_close_matches(str(name), self._entries, n=1)
-        hint = f"; did you mean {close[0]}?" if close else "."
-        return (
-            f"unknown {self.kind} {name!r}{hint} Known: {', '.join(sorted(self._entries))}. "
-            "If it comes from a plug-in, install the plug-in or give --plugin MODULE"
-        )
+        hint = "If it comes from a plug-in, install the plug-in or give --plugin MODULE"
+        return f"{unknown(self.kind, name, self._entries)}. {hint}"
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -148,15 +128,11 @@ REGISTRIES: dict[str, Registry[Any]] = {}
 _loaded_entry_points = False
 
 
-def load_plugins(modules: tuple[str, ...] = ()) -> None:
+def load_plugins(modules: Iterable[str] = ()) -> None:
     """Import plug-ins: all installed entry points of the group `aaren_rl.plugins`, and `modules`.
 
     Importing a plug-in runs its `register_*` calls. Installed plug-ins are loaded once in a
-    process.
-
-    Args:
-        modules: names of further modules, such as `my_mixer` for a `my_mixer.py` in the working
-            directory or anywhere else that Python looks.
+    process. Modules are found in the working directory too.
 
     Raises:
         UserError: for a module that is not found or fails to import; names it.
@@ -182,3 +158,15 @@ def load_plugins(modules: tuple[str, ...] = ()) -> None:
             raise
         except Exception as error:
             raise UserError(f"--plugin {name}: {one_line(error)}") from error
+
+
+def require_plugins(modules: Iterable[str], where: object) -> None:
+    """Raise `UserError` for plug-ins that a file asks for and that are not imported already.
+
+    A file that was found may name any module, and importing one runs its code: only what the user
+    names, or has installed as an entry point, is imported.
+    """
+    missing = [name for name in modules if name not in sys.modules]
+    if missing:
+        flags = " ".join(f"--plugin {name}" for name in dict.fromkeys(missing))
+        raise UserError(f"{where}: made with a plug-in that is not loaded; give {flags}")

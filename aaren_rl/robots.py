@@ -91,14 +91,7 @@ def robot_of(
     environment: EnvSpec | None = None,
     sizes: tuple[int, int] | None = None,
 ) -> Robot | None:
-    """The robot that a dataset is about, or None when its environment is another one.
-
-    Args:
-        name: the dataset's name.
-        environment: where the data come from or the agent acts, if that is known.
-        sizes: lengths of an observation and of an action; looked at when the environment is
-            not known.
-    """
+    """The robot that a dataset is about, or None when its environment is another one."""
     robot = robot_named(name)
     if robot is None:
         return None
@@ -137,12 +130,7 @@ def reference_scores(
 
 
 def normalized(returns: S, reference: tuple[float, float]) -> S:
-    """D4RL's score of returns (a number or an array): 100 (return - minimum) / (maximum - minimum).
-
-    Args:
-        returns: undiscounted.
-        reference: the returns that count as 0 and 100, minimum and maximum.
-    """
+    """D4RL's score of returns, numbers or arrays: 100 (return - minimum) / (maximum - minimum)."""
     low, high = reference
     score: S = 100 * (returns - low) / (high - low)
     return score

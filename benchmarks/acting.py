@@ -30,7 +30,6 @@ from rich.table import Table
 
 from aaren_rl.agents import Agent, load_agent
 from aaren_rl.evaluation import rollout
-from aaren_rl.evaluation.evaluating import checkpoint_folder
 from benchmarks.acting_contenders import (
     NAMES,
     NEEDS,
@@ -258,7 +257,7 @@ def evaluation(config: ActingConfig) -> dict[str, Any]:
     """The same episodes one by one and all together, and what share of the time is MuJoCo's."""
     agent = make_agent("decision-aaren")
     if config.run is not None:
-        agent = load_agent(checkpoint_folder(config.run, "last"))
+        agent = load_agent(config.run)
     result: dict[str, Any] = {"episodes": config.episodes, "run": str(config.run)}
     for name, size in (("one by one", 1), ("50 together", 50), ("all together", config.episodes)):
         start = time.perf_counter()

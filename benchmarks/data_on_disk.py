@@ -27,8 +27,7 @@ import tyro
 
 from aaren_rl.data import TrajectoryDataset, load_trajectories
 from aaren_rl.training import TrainConfig
-from aaren_rl.training.build import build_agent, make_sampler
-from aaren_rl.training.offline import split
+from aaren_rl.training.build import build_agent, make_sampler, split
 from benchmarks.timing import save, take_turns
 
 CHILD = "import sys; from benchmarks.data_on_disk import train_once; train_once(sys.argv[1])"

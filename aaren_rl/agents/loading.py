@@ -43,7 +43,7 @@ def check_plugins(plugins: dict[str, str]) -> None:
             )
 
 
-def load_agent(folder: Path | str, device: str = "cpu") -> Agent:
+def load_agent(folder: Path | str, device: str = "cpu", *, checkpoint: str = LAST) -> Agent:
     """Read a trained agent.
 
     >>> run = arl.train("aaren-rl/hopper-small-v0", out="runs/hopper", updates=2, env="none")
@@ -53,15 +53,14 @@ def load_agent(folder: Path | str, device: str = "cpu") -> Agent:
     (2, 3)
 
     Args:
-        folder: a run's folder, for its last checkpoint; a checkpoint; or what `Agent.save` wrote.
+        folder: a run's folder; a checkpoint; or what `Agent.save` wrote.
         device: where to put it.
+        checkpoint: which of a run's, `last` or `best`.
 
     Raises:
         UserError: when a file is missing, broken, of another format, or does not fit the card.
     """
-    folder = Path(folder)
-    if not (folder / CARD_FILE).is_file() and recover_folder(folder / LAST).is_dir():
-        folder = recover_folder(folder / LAST)
+    folder = checkpoint_folder(Path(folder), checkpoint)
     card_file = folder / CARD_FILE
     card = read_card(card_file)
     try:
@@ -80,6 +79,20 @@ def load_agent(folder: Path | str, device: str = "cpu") -> Agent:
         raise UserError(f"{card_file}: not the card of an agent ({error!r})") from None
     load_weights(agent, folder)
     return agent.eval().to(device)
+
+
+def checkpoint_folder(folder: Path, checkpoint: str = LAST) -> Path:
+    """The folder of a run's checkpoint; `folder` may be such a folder, or a saved agent's, itself.
+
+    Raises:
+        UserError: when there is none.
+    """
+    if (folder / CARD_FILE).is_file() or (folder / WEIGHTS_FILE).is_file():
+        return folder
+    found = recover_folder(folder / checkpoint)
+    if not found.is_dir():
+        raise UserError(f"{folder}: not a training run: it has no {checkpoint}/ checkpoint")
+    return found
 
 
 def load_weights(agent: Agent, folder: Path) -> None:

@@ -64,11 +64,7 @@ class Recorder(gymnasium.Wrapper):
 
 
 def make_learner(config: CollectConfig, env: gymnasium.Env[Any, Any]) -> BaseAlgorithm:
-    """A new learner in an environment, whose steps are recorded.
-
-    Raises:
-        UserError: Stable-Baselines3 is missing, or the environment or the settings do not fit.
-    """
+    """A new learner in an environment, whose steps are recorded."""
     name = _algorithm_name(config, env.action_space)
     _check_observations(config, env.observation_space)
     try:
@@ -130,11 +126,7 @@ def policy_tensors(model: BaseAlgorithm) -> dict[str, Tensor]:
 
 
 def load_policy_tensors(model: BaseAlgorithm, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `policy_tensors`; the policy's other weights stay as they are.
-
-    Raises:
-        UserError: tensors of another network.
-    """
+    """The inverse of `policy_tensors`; the policy's other weights stay as they are."""
     for name, tensor in policy_tensors(model).items():
         if name not in tensors or tensors[name].shape != tensor.shape:
             raise UserError(f"policy: weights {name!r} of shape {list(tensor.shape)} expected")

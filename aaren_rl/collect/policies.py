@@ -22,9 +22,6 @@ def load_policy(folder: Path | str) -> BasePolicy:
 
     `policy.predict(observations)` gives its actions. Nothing is unpickled: the policy is made
     anew from the settings in `policy.json` and takes the weights of `policy.safetensors`.
-
-    Raises:
-        UserError: no policy there, or Stable-Baselines3 is not installed.
     """
     card_file = Path(folder) / CARD_FILE
     card = read_json(card_file)

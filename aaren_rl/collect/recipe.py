@@ -144,13 +144,7 @@ def _read_references(file: Path) -> dict[str, float]:
 
 
 class Recipe:
-    """Trains and chooses the policies, and writes datasets of them.
-
-    Args:
-        config: what to do.
-        spec: the environment.
-        model: the learner, of `make_learner`.
-    """
+    """Trains and chooses the policies, and writes datasets of them."""
 
     def __init__(self, config: CollectConfig, spec: EnvSpec, model: BaseAlgorithm) -> None:
         self.config, self.spec, self.model = config, spec, model

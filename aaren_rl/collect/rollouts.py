@@ -29,15 +29,7 @@ Actor = Callable[[NDArray[Any]], NDArray[Any]]
 def actor_of(
     policy: BasePolicy, seed: int, random_share: float = 0.0, *, greedy: bool = False
 ) -> Actor:
-    """A policy's actions, drawn by torch's global generator, which is seeded here.
-
-    Args:
-        policy: of SAC, PPO or DQN; DQN's has greedy actions only.
-        seed: of all draws.
-        random_share: share of the actions that are uniformly random instead (Discrete actions
-            only), as DQN explores; none when greedy.
-        greedy: take the most likely actions.
-    """
+    """A policy's actions, drawn by torch's global generator, which is seeded here."""
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
 

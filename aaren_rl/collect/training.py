@@ -143,13 +143,7 @@ def evaluation(config: CollectConfig, model: BaseAlgorithm, environment: EnvSpec
 
 
 def history_episodes(model: BaseAlgorithm, run: Path, stop: int) -> Iterator[Trajectory]:
-    """The episodes of the first `stop` steps that were learned from.
-
-    Args:
-        model: a learner in the same environment.
-        run: the run's folder.
-        stop: the step of an evaluation.
-    """
+    """The episodes of the first `stop` steps that were learned from."""
     for steps in _history(model, run, stop):
         low = 0
         for end in np.flatnonzero(steps["terminations"] | steps["truncations"]).tolist():

@@ -23,12 +23,7 @@ from aaren_rl.errors import UserError
 
 
 def convert(config: ConvertConfig) -> Path:
-    """Convert; gives the new folder.
-
-    Raises:
-        UserError: a source that does not read, a target that is there or is no Minari id, or a
-            root that cannot be written.
-    """
+    """Convert; gives the new folder."""
     if config.target.endswith((".hdf5", ".h5")):
         raise UserError(
             f"target {config.target!r}: D4RL files are read but no longer written; a Minari id "
@@ -62,16 +57,6 @@ def convert_recording(
     """Write a recording as a Minari dataset; gives its folder.
 
     It is read twice: spaces are known, and all episodes checked, only at its end.
-
-    Args:
-        recording: what to write.
-        dataset_id: of the new dataset.
-        root: the Minari root to write into; by default the local one.
-        spec: the environment to note, whose spaces are then the dataset's.
-        compression: `gzip`, or None.
-
-    Raises:
-        UserError: see `convert`.
     """
     known: Known | None = None if spec is None else known_environment(spec)
     checker = recording_checker(recording, known)

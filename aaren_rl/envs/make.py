@@ -93,11 +93,7 @@ def describe(env: EnvLike) -> str:
 
 
 def spec_of(env: EnvLike) -> EnvSpec | None:
-    """The environment's specification, where it has one; a function is called once.
-
-    Raises:
-        UserError: no such environment, or it cannot be made.
-    """
+    """The environment's specification, where it has one; a function is called once."""
     if isinstance(env, (str, EnvSpec)):
         return _spec_of(env)
     if isinstance(env, (gymnasium.Env, VectorEnv)):
@@ -299,12 +295,7 @@ class _BorrowedVector(VectorWrapper[Any, Any, Any, Any, Any]):
 
 
 def _spec_of(env: str | EnvSpec) -> EnvSpec:
-    """The specification, with today's modules and without wrappers that cannot be made again.
-
-    Raises:
-        UserError: no such environment, an entry point that is no environment, or a wrapper that
-            cannot be made again and may change it.
-    """
+    """The specification, with today's modules and without wrappers that cannot be made again."""
     spec = environment_spec(env) if isinstance(env, str) else env
     wrappers = [replace(w, entry_point=_moved(w.entry_point)) for w in spec.additional_wrappers]
     kept = tuple(wrapper for wrapper in wrappers if _can_be_made(wrapper, spec))

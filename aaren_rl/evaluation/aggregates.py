@@ -40,10 +40,6 @@ def aggregates(scores: np.ndarray) -> dict[str, Estimate]:
 
     Args:
         scores: `[runs, tasks]`. The median is over tasks, of each task's mean.
-
-    Returns:
-        The four by name. Where a range takes the interval's place, it is that of the scores, or of
-        each run's gap.
     """
     from rliable import metrics
 
@@ -75,10 +71,6 @@ def iqm_difference(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
     Args:
         ours: `[runs, tasks]`.
         theirs: of the same shape, with the same seeds and tasks in the same order.
-
-    Returns:
-        The difference; where a range takes the interval's place, it is that of the runs' paired
-        differences, between which the difference in IQM always lies.
     """
     from rliable.metrics import aggregate_iqm
 
@@ -98,9 +90,6 @@ def improvement_probability(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
     Args:
         ours: `[runs, tasks]`.
         theirs: of the same shape, with the same seeds and tasks in the same order.
-
-    Returns:
-        The chance; without ends where there are too few runs for an interval.
     """
     from rliable.metrics import probability_of_improvement
 

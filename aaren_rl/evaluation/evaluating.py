@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from aaren_rl.agents import Agent, Mode, load_agent
-from aaren_rl.agents.base import CARD_FILE
 from aaren_rl.envs.make import EnvLike
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.config import EvaluateConfig
 from aaren_rl.evaluation.rollouts import PolicyMaker, rollout
 from aaren_rl.evaluation.scores import Row, score, warn_of_far_targets
 from aaren_rl.evaluation.video import record_video
-from aaren_rl.files import recover_folder, write_json
+from aaren_rl.files import write_json
 
 Runtime = Callable[[Agent, Path | None], AbstractContextManager[PolicyMaker]]
 """Gives, for an agent and its exported file (or None), what makes policies in the agent's place."""
@@ -84,7 +83,7 @@ def evaluate(
     given: Any = run
     agent: Agent = getattr(given, "agent", given)
     if isinstance(run, (str, Path)):
-        agent, about = load_agent(checkpoint_folder(Path(run), "last")), {"run": str(run)}
+        agent, about = load_agent(run), {"run": str(run)}
     _at_least_one(episodes=episodes, num_envs=num_envs)
     rows = score_rows(
         agent,
@@ -102,7 +101,7 @@ def evaluate(
 def _evaluate_config(config: EvaluateConfig, policies: Runtime | None) -> Evaluation:
     """As the command line says; writes JSON and video where asked."""
     config.check()
-    agent = load_agent(checkpoint_folder(config.run, config.checkpoint), config.device)
+    agent = load_agent(config.run, config.device, checkpoint=config.checkpoint)
     for mode in config.mode or (None,):
         agent.check_request(mode, config.target_return, agent.config.condition)
     env = environment_of_agent(agent, config.environment)
@@ -184,27 +183,10 @@ def _at_least_one(**counts: int) -> None:
             raise UserError(f"{name} must be at least 1, got {count}")
 
 
-def checkpoint_folder(run: Path, checkpoint: str) -> Path:
-    """The folder of a run's checkpoint; `run` may be such a folder itself.
-
-    Raises:
-        UserError: when there is none.
-    """
-    if (run / CARD_FILE).is_file():
-        return run
-    folder = recover_folder(run / checkpoint)
-    if not folder.is_dir():
-        raise UserError(f"{run}: not a training run: it has no {checkpoint}/ checkpoint")
-    return folder
-
-
 def environment_of_agent(agent: Agent, override: str | None = None) -> str:
     """Where an agent acts: what the user says, else what was saved with it.
 
     Gives an id with its options, or a specification as JSON; `make_vector_env` takes both.
-
-    Raises:
-        UserError: when nobody knows.
     """
     name = override or agent.spec.environment
     if name is None:

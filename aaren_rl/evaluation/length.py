@@ -38,14 +38,7 @@ class LengthError:
 def length_errors(
     agent: Agent, data: TrajectoryDataset, *, episodes: int = 16, seed: int = 0
 ) -> list[LengthError]:
-    """Carry's and window's errors by position.
-
-    Args:
-        agent: judged in evaluation mode.
-        data: held-out episodes.
-        episodes: at most so many of them are used, drawn by `seed`.
-        seed: of the episodes and steps that are drawn.
-    """
+    """Carry's and window's errors by position."""
     training = agent.training
     agent.eval()
     generator = np.random.default_rng(seed)

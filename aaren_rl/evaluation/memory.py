@@ -53,15 +53,7 @@ def episode_batch(data: TrajectoryDataset, episode: int) -> Batch:
 
 @torch.no_grad()
 def token_scores(agent: Agent, batch: Batch) -> Tensor:
-    """Scores of all tokens of one episode, `[layers, heads, tokens]`.
-
-    Args:
-        agent: in any mode; looked at in evaluation mode.
-        batch: one row without padding.
-
-    Raises:
-        UserError: for an agent without such scores.
-    """
+    """Scores of all tokens of one episode, `[layers, heads, tokens]`."""
     layers = [m for m in agent.modules() if isinstance(m, AarenAttention)]
     if not layers:
         raise UserError(f"{agent.name} has no scores: the memory's horizon is Aaren's alone")

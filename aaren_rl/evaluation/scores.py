@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,8 @@ class Score:
         return_std: its standard deviation over episodes.
         length_mean: mean episode length, steps.
         episodes: how many.
-        returns: of every episode.
-        lengths: of every episode.
+        returns: of every episode; empty where they were not kept, as are the lengths.
+        lengths: of every episode, steps.
     """
 
     target_return: float | None
@@ -40,8 +40,8 @@ class Score:
     return_std: float
     length_mean: float
     episodes: int
-    returns: list[float]
-    lengths: list[int]
+    returns: list[float] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -52,7 +52,7 @@ class Score:
         return {k: v for k, v in asdict(self).items() if k not in ("returns", "lengths")}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row(Score):
     """A score, and who acted how.
 
@@ -113,10 +113,6 @@ def warn_of_far_targets(targets: Sequence[float | None], best: float | None) -> 
     """Warn of target returns that are far above the best return of the data.
 
     Agents have seen nothing like them, and do not do better for being asked.
-
-    Args:
-        targets: returns to ask for.
-        best: the largest return in the data; `None` when it is not known.
     """
     for target in targets:
         if best is not None and target is not None and target > best + abs(best):

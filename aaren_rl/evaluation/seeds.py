@@ -24,12 +24,6 @@ EPISODES_PER_BLOCK = 100_000
 def first_episode_seed(
     training_seed: int, when: Literal["during training", "after training"]
 ) -> int:
-    """The seed of a run's first evaluation episode; the next episodes count up from it.
-
-    Args:
-        training_seed: the seed that the agent was trained with, at least 0.
-        when: evaluations during and after training share no episodes, so that an agent chosen by
-            its score in training is not judged on the episodes that chose it.
-    """
+    """The seed of a run's first evaluation episode; the next episodes count up from it."""
     block = 2 * training_seed + (when == "after training")
     return FIRST_SEED + EPISODES_PER_BLOCK * block

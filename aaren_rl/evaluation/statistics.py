@@ -60,10 +60,6 @@ def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
     Args:
         ours: scores, `[runs]` or `[runs, tasks]`.
         theirs: of the same shape; each entry has the task and the seed of that in `ours`.
-
-    Returns:
-        The mean difference, its ends as those of `mean_interval`: the runs of both agents are
-        resampled together, so that what a seed does to both alike does not widen the interval.
     """
     return mean_interval(as_table(ours) - as_table(theirs))
 

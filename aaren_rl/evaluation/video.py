@@ -20,14 +20,7 @@ def record_video(
     mode: Mode | None = None,
     seed: int = 0,
 ) -> Path:
-    """Act for one episode and record it.
-
-    Returns:
-        The MP4 file.
-
-    Raises:
-        UserError: when the environment cannot be drawn on this machine, or moviepy is missing.
-    """
+    """Act for one episode and record it."""
     try:
         import moviepy  # noqa: F401
     except ImportError:

@@ -9,25 +9,25 @@ from typing import Any
 
 import numpy as np
 
+from aaren_rl.data import TrajectoryDataset
 from aaren_rl.evaluation import mean_interval
 from aaren_rl.evaluation.noninferiority import Verdict, judge
 from aaren_rl.evaluation.statistics import Bounds, Estimate, paired_difference
 from aaren_rl.experiments.config import CompareConfig
 from aaren_rl.experiments.content import error_curve, to_json
 from aaren_rl.experiments.plots import error_panel, looks_of, saved, sheet
-from aaren_rl.experiments.results import Summary, read_record
 from aaren_rl.experiments.tensorboard import (
     write_acting_costs,
     write_mean_curves,
     write_pictures,
 )
-from aaren_rl.experiments.unit import COST_STEPS
+from aaren_rl.experiments.unit import COST_STEPS, Summary, read_record, varying_settings
 from aaren_rl.experiments.verdict import bounded, status_words
 from aaren_rl.files import write_bytes, write_json
-from aaren_rl.training import train
 from aaren_rl.training.build import is_leader, load_data
 from aaren_rl.training.config import agent_class
-from aaren_rl.training.keywords import from_settings
+from aaren_rl.training.presets import from_settings
+from aaren_rl.training.run import train_config
 from aaren_rl.training.run_folder import SUMMARY_FILE, RunFolder
 
 COMPARISON_FILE = "comparison.json"
@@ -82,13 +82,15 @@ class ComparisonRow:
     difference: Difference | None = None
 
 
-def compare(config: CompareConfig | str, **settings: Any) -> list[ComparisonRow]:
+def compare(
+    data: CompareConfig | TrajectoryDataset | Path | str, **settings: Any
+) -> list[ComparisonRow]:
     """Train what is not trained yet, then summarise.
 
         rows = compare("mujoco/hopper/medium-v0", seeds=(0, 1, 2), updates=1500, out="runs/c")
 
     Args:
-        config: the dataset; or all settings in one.
+        data: a dataset, or its name or path; or all settings in one.
         settings: the other fields of `CompareConfig`, and those of `AgentConfig`.
 
     Returns:
@@ -99,18 +101,24 @@ def compare(config: CompareConfig | str, **settings: Any) -> list[ComparisonRow]
         UserError: as `train`.
         Interrupted: after Ctrl-C; what is done is kept, and `resume` goes on.
     """
-    if not isinstance(config, CompareConfig):
+    given = data if isinstance(data, TrajectoryDataset) else None
+    if isinstance(data, CompareConfig):
+        config = data
+    else:
+        name = data.name if isinstance(data, TrajectoryDataset) else str(data)
         out = Path(settings.get("out", CompareConfig.out))
-        config = from_settings(CompareConfig, {**settings, "dataset": config, "out": out})
+        config = from_settings(CompareConfig, {**settings, "dataset": name, "out": out})
     config.check()
-    observations = load_data(config).observations[:COST_STEPS]
+    observations = (given or load_data(config)).observations[:COST_STEPS]
+    runs = {agent: [config.run(agent, seed) for seed in config.seeds] for agent in config.agents}
+    varying = varying_settings([run for each in runs.values() for run in each])
     summaries: dict[str, list[Summary]] = {}
-    for agent in config.agents:
-        runs = [config.run(agent, seed) for seed in config.seeds]
-        for run in runs:
-            train(run)
+    for agent, each in runs.items():
+        for run in each:
+            title = f"{agent}, seed {run.seed}, on {run.dataset}"
+            train_config(run, given, title=title, varying=varying)
         if is_leader():
-            folders = [run.run_folder for run in runs]
+            folders = [run.run_folder for run in each]
             summaries[agent] = [read_record(each / SUMMARY_FILE, Summary) for each in folders]
             write_acting_costs(config.out / agent, RunFolder(folders[0]).last, observations)
     if not is_leader():

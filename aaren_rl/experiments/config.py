@@ -12,7 +12,7 @@ import tyro
 
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN
-from aaren_rl.records import check_counts
+from aaren_rl.records import check_counts, require
 from aaren_rl.training.config import TrainConfig, TrainSettings, agent_class
 
 
@@ -44,10 +44,10 @@ class CompareConfig(TrainSettings):
         super().check()
         for name in ("agents", "seeds"):
             values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise UserError(f"--{name} must be at least one, each once, got {values}")
-        if not (math.isfinite(self.margin) and self.margin > 0):
-            raise UserError(f"--margin must be positive and finite, got {self.margin}")
+            once = len(set(values)) == len(values) > 0
+            require(self, name, once, "must be at least one, each once")
+        fits = math.isfinite(self.margin) and self.margin > 0
+        require(self, "margin", fits, "must be positive and finite")
         # What no agent can use is a mistake, and is said as `train` says it.
         agents = [agent_class(agent, "--agents") for agent in self.agents]
         if not any(agent.has_memory for agent in agents):
@@ -132,6 +132,9 @@ class ReportConfig:
     """Folder to write to; by default RUNS/report."""
     videos: bool = False
     """Also film an episode of each agent on each task, with the first seed (extra `video`)."""
+    plugin: tuple[str, ...] = ()
+    """Module that registers the agents or mixers that the benchmark used; it is imported first.
+    Give the flag again for several."""
 
     @property
     def folder(self) -> Path:

@@ -20,7 +20,7 @@ from aaren_rl.evaluation.aggregates import (
 from aaren_rl.evaluation.noninferiority import Verdict, judge
 from aaren_rl.evaluation.statistics import Estimate, paired_difference
 from aaren_rl.experiments.outcome import Contender, Outcome, rows_of
-from aaren_rl.experiments.results import Row, Summary
+from aaren_rl.experiments.unit import Row, Summary
 from aaren_rl.robots import normalized
 
 
@@ -279,12 +279,7 @@ def _profiles(tables: dict[str, np.ndarray]) -> dict[str, Profile]:
 
 
 def over_seeds(tables: list[dict[Any, float]], *names: str) -> Points:
-    """A curve of what each seed has, at the places that all seeds have.
-
-    Args:
-        tables: for each seed, a value by place: a number, or a tuple of them.
-        names: of a place's numbers.
-    """
+    """A curve of what each seed has, at the places that all seeds have."""
     places = [place for place in (tables or [{}])[0] if all(place in table for table in tables)]
     curve = []
     for place in places:

@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from aaren_rl.errors import UserError
-from aaren_rl.experiments.results import Result, Row, read_record
 from aaren_rl.experiments.spec import BenchmarkSpec
 from aaren_rl.experiments.sweep import is_asked, read_benchmark
-from aaren_rl.experiments.unit import RESULT_FILE, units
+from aaren_rl.experiments.unit import RESULT_FILE, Result, Row, read_record, units
 from aaren_rl.training.config import agent_class
 
 
@@ -141,11 +140,7 @@ def rows_of(result: Result, contender: Contender, kind: str) -> list[Row]:
 
 
 def read_outcome(folder: Path) -> Outcome:
-    """Read a benchmark's folder.
-
-    Raises:
-        UserError: when it is none, or no run is finished yet.
-    """
+    """Read a benchmark's folder."""
     spec, asked = read_benchmark(folder)
     results = {
         (unit.task, unit.agent, unit.seed): read_record(unit.folder / RESULT_FILE, Result)

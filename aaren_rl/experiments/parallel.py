@@ -35,17 +35,7 @@ def cores() -> int:
 
 
 def workers_here(workers: int | None, ray: str | None, device: str) -> tuple[int, str]:
-    """How many units to do at once, and a note for the user when that may not be expected.
-
-    Args:
-        workers: as the user asked; by default one for each GPU, or for each core without any, and
-            on a cluster as many as fit (0).
-        ray: address of a cluster, or `None`.
-        device: of the runs.
-
-    Raises:
-        UserError: when several at once were asked for and Ray is not installed.
-    """
+    """How many units to do at once, and a note for the user when that may not be expected."""
     have_ray = find_spec("ray") is not None
     if not have_ray and (ray is not None or (workers or 1) > 1):
         flag = f"--ray {ray}" if ray is not None else f"--workers {workers}"
@@ -70,14 +60,6 @@ def run_with_ray(address: str, todo: Sequence[Unit], workers: int) -> Ended:
 
     A unit that fails does not stop the others. When this generator is closed early, as after
     Ctrl-C, the units at work are asked to save and stop.
-
-    Args:
-        address: of the cluster's head; `auto` for the one that runs here, `local` for a new one.
-        todo: the units, in this order.
-        workers: at most so many at once; 0 for as many as the cluster has cores (or GPUs) for.
-
-    Raises:
-        UserError: when there is no cluster.
     """
     import ray
 
@@ -105,11 +87,7 @@ def run_with_ray(address: str, todo: Sequence[Unit], workers: int) -> Ended:
 
 
 def _connect(ray: Any, address: str) -> None:
-    """Join a cluster, with the environment that data and rendering depend on.
-
-    Raises:
-        UserError: when there is none at the address.
-    """
+    """Join a cluster, with the environment that data and rendering depend on."""
     _check_address(address)
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     options: dict[str, Any] = {}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from aaren_rl.experiments.config import QuickstartConfig
-from aaren_rl.experiments.results import Result, read_record
 from aaren_rl.experiments.spec import BenchmarkSpec, ContenderSpec, EvaluationSpec, TaskSpec
-from aaren_rl.experiments.unit import RESULT_FILE, units, work
+from aaren_rl.experiments.unit import RESULT_FILE, Result, read_record, units, work
 from aaren_rl.files import make_folder, write_json
 from aaren_rl.training.run_folder import SUMMARY_FILE
 
@@ -47,11 +46,7 @@ def quickstart_spec(config: QuickstartConfig) -> BenchmarkSpec:
 
 
 def quickstart(config: QuickstartConfig) -> list[dict[str, Any]]:
-    """Train, act, measure; writes `summary.json`.
-
-    Returns:
-        A row for each agent and mode, with the fields of `COLUMNS`.
-    """
+    """Train, act, measure; writes `summary.json`."""
     todo = units(quickstart_spec(config), config.out)
     for unit in todo:
         unit.config.check()

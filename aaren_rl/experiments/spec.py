@@ -12,14 +12,14 @@ from typing import Annotated, Any, get_type_hints
 from msgspec import Meta
 
 from aaren_rl.agents import AgentConfig
-from aaren_rl.errors import UserError
+from aaren_rl.errors import UserError, unknown
 from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN
 from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK
-from aaren_rl.records import closest, convert, decode, read_yaml
+from aaren_rl.records import convert, decode, plain, read_yaml
 from aaren_rl.registry import load_plugins
 from aaren_rl.training import TrainConfig
 from aaren_rl.training.config import TrainSettings, agent_class
-from aaren_rl.training.keywords import from_settings
+from aaren_rl.training.presets import from_settings
 
 Count = Annotated[int, Meta(ge=1)]
 ELSEWHERE = {
@@ -134,7 +134,7 @@ class BenchmarkSpec:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; an infinite setting as text, which `parse_spec` reads."""
-        content: dict[str, Any] = _without_infinity(dataclasses.asdict(self))
+        content: dict[str, Any] = _without_infinity(plain(self))
         return content
 
 
@@ -154,12 +154,7 @@ def read_spec(file: Path) -> BenchmarkSpec:
 
 
 def parse_spec(content: Any, where: str) -> BenchmarkSpec:
-    """A spec from plain values; see `read_spec`.
-
-    Args:
-        content: what the file holds.
-        where: the file's name, for messages.
-    """
+    """A spec from plain values; see `read_spec`."""
     if isinstance(content, dict):
         plugins = convert(content.get("plugins", ()), tuple[str, ...], f"{where}: plugins")
         try:
@@ -210,7 +205,7 @@ def _check_settings(settings: dict[str, Any], where: str) -> None:
         if name in ELSEWHERE:
             raise UserError(f"{where}: {name}: {ELSEWHERE[name]}")
         if name not in hints:
-            raise UserError(f"{where}: {name}: not a setting of training; {closest(name, hints)}")
+            raise UserError(f"{where}: {unknown('setting', name, hints)}")
         settings[name] = convert(value, hints[name], f"{where}: {name}")
 
 

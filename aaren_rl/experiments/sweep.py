@@ -10,12 +10,14 @@ from typing import Any
 
 from rich.console import Console
 
+from aaren_rl.data import TrajectoryDataset
 from aaren_rl.errors import UserError
 from aaren_rl.experiments.config import BenchmarkConfig
 from aaren_rl.experiments.parallel import run_one_by_one, run_with_ray, workers_here
 from aaren_rl.experiments.spec import BenchmarkSpec, parse_spec, read_spec
 from aaren_rl.experiments.unit import Unit, units
 from aaren_rl.files import locked, make_folder, read_json, write_json
+from aaren_rl.registry import require_plugins
 from aaren_rl.training.resume import check_same_run
 
 BENCHMARK_FILE = "benchmark.json"
@@ -47,8 +49,8 @@ def benchmark(
         print(report(sweep.out))
 
     Args:
-        spec: the benchmark: its YAML file, or the values that such a file holds; or all options
-            in one `BenchmarkConfig`.
+        spec: the benchmark: its YAML file, or the values that such a file holds, where a task's
+            `dataset` may be a `TrajectoryDataset`; or all options in one `BenchmarkConfig`.
         options: the other fields of `BenchmarkConfig`.
 
     Raises:
@@ -56,11 +58,13 @@ def benchmark(
             units failed: the others are done, and the same call tries these again.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; what is done is kept.
     """
+    data: dict[str, TrajectoryDataset] = {}
     content = spec.to_json() if isinstance(spec, BenchmarkSpec) else spec
     if isinstance(content, BenchmarkConfig):
         config, whole = content, read_spec(content.spec)
     elif isinstance(content, dict):
         config = BenchmarkConfig(Path("the spec"), **options)
+        content, data = _without_data(content)
         whole = parse_spec(content, "spec")
     else:
         config = BenchmarkConfig(Path(content), **options)
@@ -69,7 +73,7 @@ def benchmark(
     whole = dataclasses.replace(whole, plugins=(*whole.plugins, *config.plugin))
     chosen = {name: _chosen(whole, config, name) for name in ("tasks", "agents", "seeds")}
     out = Path(config.out or Path("runs") / whole.name)
-    asked = [unit for unit in units(whole, out) if is_asked(unit, chosen)]
+    asked = [unit for unit in units(whole, out, data) if is_asked(unit, chosen)]
     if config.dry_run:
         return Sweep(whole, out, [unit for unit in asked if not unit.finished], len(asked))
     make_folder(out)
@@ -80,6 +84,18 @@ def benchmark(
         todo = [unit for unit in asked if not unit.finished]
         _run(config, todo, len(asked))
         return Sweep(whole, out, todo, len(asked))
+
+
+def _without_data(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, TrajectoryDataset]]:
+    """A spec's values with the names of data in memory in their place, and these by task."""
+    data: dict[str, TrajectoryDataset] = {}
+    tasks = content.get("tasks")
+    if isinstance(tasks, dict):
+        for name, task in tasks.items():
+            if isinstance(task, dict) and isinstance(task.get("dataset"), TrajectoryDataset):
+                data[name] = task["dataset"]
+                tasks = {**tasks, name: {**task, "dataset": data[name].name}}
+    return ({**content, "tasks": tasks} if data else content), data
 
 
 def _chosen(spec: BenchmarkSpec, config: BenchmarkConfig, name: str) -> list[Any]:
@@ -120,6 +136,7 @@ def read_benchmark(out: Path) -> tuple[BenchmarkSpec, dict[str, list[Any]]]:
     if not file.is_file():
         raise UserError(f"{out}: not the folder of a benchmark: it has no {BENCHMARK_FILE}")
     content = read_json(file)
+    require_plugins(content["spec"].get("plugins", ()), file)
     return parse_spec(content["spec"], str(file)), content["asked"]
 
 

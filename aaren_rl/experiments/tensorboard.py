@@ -16,9 +16,8 @@ from aaren_rl.errors import UserError
 from aaren_rl.evaluation import acting_cost, mean_interval
 from aaren_rl.experiments.content import Content
 from aaren_rl.experiments.plots import Group, sheet
-from aaren_rl.experiments.results import Summary
-from aaren_rl.experiments.unit import acting_steps
-from aaren_rl.training.logging import target_tag
+from aaren_rl.experiments.unit import Summary, acting_steps
+from aaren_rl.training.loggers import target_tag
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,10 +31,6 @@ def write_curves(folder: Path, content: Content) -> None:
 
     The Scalars tab then has a chart for each task with all agents in it, the Custom Scalars tab
     the same with a band from the lowest to the highest seed.
-
-    Args:
-        folder: gets a folder for each agent.
-        content: the report's numbers.
     """
     group, names = "score by task", ("", "_low", "_high")
     tasks = content.learning_curves
@@ -54,38 +49,36 @@ def write_mean_curves(folder: Path, summaries: dict[str, list[Summary]]) -> None
     """The mean score over seeds by update, with its 95% interval or range: a run AGENT/mean each.
 
     The ends are `score_interval_low` and `score_interval_high`; with fewer than 5 seeds,
-    `score_range_low` and `score_range_high`. An agent that cannot be asked for a return stands in
-    the charts of every return that the others were asked for.
-
-    Args:
-        folder: of the comparison.
-        summaries: of each agent's runs.
+    `score_range_low` and `score_range_high`. Below `evaluation` is the score of the first target
+    return, or of an agent that cannot be asked for one: there, all agents are in one chart.
     """
-    asked = {row.target_return for found in summaries.values() for row in found[0].history}
-    targets = sorted(asked - {None}, key=lambda target: target or 0.0) or [None]
     for agent, found in summaries.items():
         with fresh(folder / agent / "mean") as writer:
             bounds = "interval"
             tables = [{(r.target_return, r.update): r.score_mean for r in s.history} for s in found]
-            for own, update in (key for key in tables[0] if all(key in t for t in tables)):
-                mean = mean_interval(np.array([table[own, update] for table in tables]))
+            first = next(iter(tables[0]), (None,))[0]
+            for target, update in (key for key in tables[0] if all(key in t for t in tables)):
+                mean = mean_interval(np.array([table[target, update] for table in tables]))
                 bounds = "range" if mean.bounds == "range" else "interval"
-                names = ("score", f"score_{bounds}_low", f"score_{bounds}_high")
-                for tag in map(target_tag, targets if own is None else [own]):
-                    for name, value in zip(names, (mean.value, mean.low, mean.high), strict=True):
-                        writer.add_scalar(f"{tag}/{name}", value, update)
-            writer.add_custom_scalars(_mean_layout([target_tag(each) for each in targets], bounds))
+                values = (mean.value, mean.low, mean.high)
+                for tag in {target_tag(target), *(["evaluation"] if target == first else [])}:
+                    for name, value in zip(_names(tag, bounds), values, strict=True):
+                        writer.add_scalar(name, value, update)
+            asked = {target_tag(target) for table in tables for target, _ in table}
+            writer.add_custom_scalars(_mean_layout(sorted({"evaluation", *asked}), bounds))
+
+
+def _names(tag: str, bounds: str) -> list[str]:
+    return [f"{tag}/score", f"{tag}/score_{bounds}_low", f"{tag}/score_{bounds}_high"]
 
 
 def _mean_layout(tags: list[str], bounds: str) -> dict[str, dict[str, list[Any]]]:
-    """For each target return a chart of the means, and one of all seeds, named by their runs."""
+    """For each group a chart of the means, and one of all seeds, named by their runs."""
     charts: dict[str, list[Any]] = {}
     for tag in tags:
-        short = tag.removeprefix("evaluation").strip("/") or "all"
-        names = [f"{tag}/score", f"{tag}/score_{bounds}_low", f"{tag}/score_{bounds}_high"]
-        charts[f"score, mean and {bounds} over seeds, {short}"] = ["Margin", names]
-        seeds = [f"{tag}/score", "evaluation/score"]
-        charts[f"score of each seed, {short}"] = ["Multiline", list(dict.fromkeys(seeds))]
+        group = tag.replace("evaluation/", ", ").removeprefix("evaluation")
+        charts[f"score, mean and {bounds} over seeds{group}"] = ["Margin", _names(tag, bounds)]
+        charts[f"score of each seed{group}"] = ["Multiline", [f"{tag}/score"]]
     return {SIDE_BY_SIDE: charts}
 
 
@@ -131,13 +124,7 @@ def write_acting_costs(folder: Path, checkpoint: Path, observations: np.ndarray)
 
 
 def write_videos(folder: Path, files: dict[str, Path], frames: int = 150) -> None:
-    """Recorded episodes, for the Images tab.
-
-    Args:
-        folder: gets the events.
-        files: MP4 files by tag.
-        frames: at most so many of each, evenly spread, two pixels in each direction made one.
-    """
+    """Recorded episodes, for the Images tab."""
     try:
         from moviepy import VideoFileClip
     except ImportError:

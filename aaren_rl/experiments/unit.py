@@ -8,25 +8,29 @@ import json
 import resource
 import sys
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from aaren_rl.agents import Agent, load_agent
+from aaren_rl.data import TrajectoryDataset
 from aaren_rl.errors import UserError
-from aaren_rl.evaluation import acting_cost, score_rows
+from aaren_rl.evaluation import Score, acting_cost, score_rows
 from aaren_rl.evaluation.evaluating import environment_of_agent
+from aaren_rl.evaluation.length import LengthError
 from aaren_rl.evaluation.seeds import first_episode_seed
-from aaren_rl.experiments.results import Cost, Row, read_record
 from aaren_rl.experiments.spec import BenchmarkSpec
 from aaren_rl.files import locked, make_folder, read_json, write_json
+from aaren_rl.records import convert
 from aaren_rl.registry import load_plugins
-from aaren_rl.training import Interrupted, TrainConfig, train
+from aaren_rl.training import Interrupted, TrainConfig
 from aaren_rl.training.build import load_data
+from aaren_rl.training.loggers import flat_settings
 from aaren_rl.training.resume import MAY_CHANGE
+from aaren_rl.training.run import train_config
 from aaren_rl.training.run_folder import SUMMARY_FILE, RunFolder
 
 T = TypeVar("T")
@@ -35,15 +39,114 @@ COST_STEPS = 1000
 LOCK_SECONDS = 60.0  # workers of a killed sweep need some time to end
 
 
+# ---- what runs leave behind
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation while training: what comparisons need of its `Score`, and its update."""
+
+    score_mean: float
+    target_return: float | None = None
+    normalized: bool = True
+    update: int = 0
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The action errors on held-out episodes that were measured at one evaluation."""
+
+    lengths: list[LengthError]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A training run's `summary.json`, as far as comparisons read it."""
+
+    seed: int
+    parameters: int
+    train_seconds: float
+    mode: str = "carry"
+    dataset_score: float | None = None
+    scores: list[Evaluated] = field(default_factory=list)
+    history: list[Evaluated] = field(default_factory=list)
+    offline: list[HeldOut] = field(default_factory=list)
+
+    @property
+    def errors(self) -> list[LengthError]:
+        """Action errors of the last agent on held-out episodes; none when nothing was held out."""
+        return self.offline[-1].lengths if self.offline else []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(Score):
+    """One evaluation after training: a `Score`, and what acted.
+
+    Attributes:
+        agent: the agent's name in the benchmark.
+        mode: how it acted.
+        kind: `score`, which counts, or `curve`, a point of the return-conditioning curve.
+        update: the update after which the agent was kept.
+        reference_scores: returns that count as 0 and 100; `None` when scores are plain returns.
+    """
+
+    agent: str
+    mode: str
+    kind: str
+    update: int
+    reference_scores: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What acting costs in one mode: median time of a step, and bytes of the state at both ends."""
+
+    mode: str
+    act_microseconds: float
+    steps: int
+    state_bytes_first: int
+    state_bytes_last: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """A unit's `result.json`: what was asked for, what came of it, and on what machine."""
+
+    unit: dict[str, Any]
+    summary: Summary
+    rows: list[Row]
+    costs: list[Cost]
+    peak_bytes: int
+    torch: str
+    device: str
+    threads: int
+
+
+def read_record(file: Path, kind: type[T]) -> T:
+    """A record from a JSON file, whose other fields are left out; `UserError` names a wrong one."""
+    record: T = convert(read_json(file), kind, str(file))
+    return record
+
+
+# ---- units
+
+
 @dataclass(frozen=True)
 class Unit:
-    """One run of a benchmark: a task, an agent and a seed of a spec, in a folder below `out`."""
+    """One run of a benchmark: a task, an agent and a seed of a spec, in a folder below `out`.
+
+    Attributes:
+        data: what to learn from, where it is in memory.
+        varying: the settings in which the benchmark's runs differ.
+    """
 
     spec: BenchmarkSpec
     task: str
     agent: str
     seed: int
     out: Path
+    data: TrajectoryDataset | None = field(default=None, compare=False, repr=False)
+    varying: frozenset[str] | None = None
 
     @property
     def name(self) -> str:
@@ -100,21 +203,30 @@ def _identity(config: TrainConfig) -> dict[str, Any]:
     return {name: v for name, v in config.to_json().items() if name not in MAY_CHANGE}
 
 
-def units(spec: BenchmarkSpec, out: Path) -> list[Unit]:
-    """All units of a spec: every task and agent with the first seed, then with the second."""
-    return [
-        Unit(spec, task, agent, seed, out)
-        for seed in spec.seeds
-        for task in spec.tasks
-        for agent in spec.agents
-    ]
+def units(
+    spec: BenchmarkSpec, out: Path, data: Mapping[str, TrajectoryDataset] | None = None
+) -> list[Unit]:
+    """All units of a spec: every task and agent with the first seed, then with the second.
+
+    Args:
+        spec: the benchmark.
+        out: its folder.
+        data: of the tasks whose data are in memory.
+    """
+    places = [(task, agent, s) for s in spec.seeds for task in spec.tasks for agent in spec.agents]
+    varying = varying_settings([spec.train_config(*place) for place in places])
+    return [Unit(spec, *place, out, (data or {}).get(place[0]), varying) for place in places]
+
+
+def varying_settings(runs: Sequence[TrainConfig]) -> frozenset[str]:
+    """The settings in which runs differ, by name."""
+    flat = [flat_settings(run.to_json()) for run in runs]
+    names = {name for each in flat for name in each}
+    return frozenset(n for n in names if len({each.get(n) for each in flat}) > 1)
 
 
 def attempt(unit: Unit) -> str | None:
-    """Do a unit; all that it prints goes to its log.
-
-    Returns:
-        What went wrong, as one line; `None` when nothing did.
+    """Do a unit; all that it prints goes to its log. Gives what went wrong, as one line, or `None`.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C or SIGTERM; what is done is kept.
@@ -156,7 +268,7 @@ def work(unit: Unit) -> None:
 def _work(unit: Unit) -> None:
     _forget_peak()
     config = unit.config
-    train(config)
+    train_config(config, unit.data, varying=unit.varying)
     agents = {n: load_agent(RunFolder(unit.folder).kept(n)) for n in config.kept_updates}
     rows = _rows(unit, agents)
     costs = [_cost(unit, agents[max(agents)], mode) for mode in unit.modes]
@@ -194,18 +306,14 @@ def _rows(unit: Unit, agents: dict[int, Agent]) -> list[Row]:
 
     An agent without an environment has none.
     """
-    evaluation, last = unit.spec.evaluation, max(agents)
+    spec, last = unit.spec.evaluation, max(agents)
     if unit.config.environment == "none" or agents[last].spec.environment is None:
         return []
-    rows = []
-    for mode in unit.modes:
-        for update, agent in agents.items():
-            target = agent.usual_target
-            rows.append(_row(unit, agent, update, mode, target, evaluation.episodes, "score"))
-        for target in _curve_targets(unit, agents[last]):
-            episodes = evaluation.curve_episodes
-            rows.append(_row(unit, agents[last], last, mode, target, episodes, "curve"))
-    return rows
+    counting = [(n, agent.usual_target, spec.episodes, "score") for n, agent in agents.items()]
+    targets = _curve_targets(unit, agents[last])
+    curve = [(last, target, spec.curve_episodes, "curve") for target in targets]
+    asked = [(mode, *each) for mode in unit.modes for each in (*counting, *curve)]
+    return [_row(unit, agents[each[1]], *each) for each in asked]
 
 
 def _curve_targets(unit: Unit, agent: Agent) -> tuple[float, ...]:
@@ -225,8 +333,8 @@ def _curve_targets(unit: Unit, agent: Agent) -> tuple[float, ...]:
 def _row(
     unit: Unit,
     agent: Agent,
-    update: int,
     mode: Any,
+    update: int,
     target: float | None,
     episodes: int,
     kind: str,
@@ -253,7 +361,7 @@ def _cost(unit: Unit, agent: Agent, mode: Any) -> Cost:
 
     def measure() -> Cost:
         steps = acting_steps(agent)
-        observations = load_data(unit.config).observations[:steps]
+        observations = (unit.data or load_data(unit.config)).observations[:steps]
         own_mode = mode if agent.has_memory else None
         cost = acting_cost(agent, observations, mode=own_mode, steps=steps)
         return Cost(mode, cost.act_microseconds, steps, cost.state_bytes[0], cost.state_bytes[-1])

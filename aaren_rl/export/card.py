@@ -11,8 +11,8 @@ from typing import Any
 
 from aaren_rl.agents import Agent
 from aaren_rl.agents.base import WEIGHTS_FILE
+from aaren_rl.agents.loading import checkpoint_folder
 from aaren_rl.errors import UserError
-from aaren_rl.evaluation.evaluating import checkpoint_folder
 from aaren_rl.export.steps import Step
 from aaren_rl.files import read_json
 from aaren_rl.runtime.card import Card, checksum

@@ -14,7 +14,7 @@ import numpy as np
 from aaren_rl.acting import Policy
 from aaren_rl.agents import Agent, load_agent
 from aaren_rl.errors import UserError
-from aaren_rl.evaluation.evaluating import checkpoint_folder, environment_of_agent
+from aaren_rl.evaluation.evaluating import environment_of_agent
 from aaren_rl.evaluation.rollouts import rollout
 from aaren_rl.evaluation.scores import normalized_scores
 from aaren_rl.export.agreement import Agreement, measure_agreement
@@ -40,7 +40,7 @@ def export(config: ExportConfig) -> Card:
     config.check()
     if config.format == "onnx":
         need_packages("onnx", "onnxscript", "onnxruntime")
-    agent = load_agent(checkpoint_folder(config.run, config.checkpoint))
+    agent = load_agent(config.run, checkpoint=config.checkpoint)
     environment = None
     if config.dynamic_int8 or config.environment or agent.spec.environment:
         environment = environment_of_agent(agent, config.environment)

@@ -84,7 +84,17 @@ HEADS: Registry[Callable[..., ActionHead]] = Registry("action head")
 
 
 def register_head(name: str, make: M) -> M:
-    """Add an action head, a subclass of `ActionHead`, as `register_mixer` adds a mixer."""
+    """Add an action head, a subclass of `ActionHead`, as `register_mixer` adds a mixer.
+
+    >>> from aaren_rl.layers import ContinuousActions
+    >>> class AbsoluteError(ContinuousActions):
+    ...     def loss(self, predictions, actions, mask):
+    ...         return (predictions - self.encode(actions)).abs()[mask].mean()
+    >>> _ = arl.register_head("absolute-error", AbsoluteError)
+    >>> run = arl.train(
+    ...     "aaren-rl/hopper-small-v0", head="absolute-error", env="none", updates=2
+    ... )
+    """
     HEADS.register(name, make)
     return make
 

@@ -24,15 +24,12 @@ from aaren_rl.data import (
 from aaren_rl.envs import (
     EnvLike,
     agent_space,
-    environment_of,
-    limit_episodes,
     make_env,
     reference_scores_of,
     robot_of_dataset,
     saved_name,
 )
 from aaren_rl.errors import UserError, one_line
-from aaren_rl.evaluation.evaluating import checkpoint_folder
 from aaren_rl.robots import Robot
 from aaren_rl.training.config import TrainConfig, TrainSettings, agent_class
 
@@ -99,11 +96,7 @@ def resolved_precision(config: TrainSettings) -> Literal["32", "bf16"]:
 
 @contextmanager
 def launched(config: TrainConfig) -> Iterator[Fabric]:
-    """Lightning Fabric with its processes started; those still running are ended on the way out.
-
-    Raises:
-        UserError: for a device that is not there.
-    """
+    """Lightning Fabric with its processes started; those still running are ended on the way out."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     devices, hosts = processes(config)
     strategy = "ddp" if devices * hosts > 1 else "auto"
@@ -129,11 +122,7 @@ def launched(config: TrainConfig) -> Iterator[Fabric]:
 
 
 def processes(config: TrainConfig) -> tuple[int, int]:
-    """Processes on each host, and hosts: `--devices` on one, or what torchrun has started.
-
-    Raises:
-        UserError: when torchrun's processes cannot share the batch equally.
-    """
+    """Processes on each host, and hosts: `--devices` on one, or what torchrun has started."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return config.devices, 1
     local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
@@ -144,54 +133,64 @@ def processes(config: TrainConfig) -> tuple[int, int]:
     return local, world // local
 
 
-def evaluation_environment(config: TrainConfig, dataset: TrajectoryDataset) -> EnvLike | None:
-    """Where to evaluate; `None` when the user wants none."""
-    if config.environment == "none":
-        return None
-    environment = config.environment or environment_of(dataset)
-    return limit_episodes(environment, dataset.max_episode_length)
+def split(data: TrajectoryDataset, share: float) -> tuple[TrajectoryDataset, TrajectoryDataset]:
+    """Training and held-out episodes; the same split for every seed and agent.
+
+    Of at least two episodes, at least one is held out, and one stays.
+    """
+    order = np.random.default_rng(0).permutation(data.num_episodes)
+    count = min(max(1, round(share * data.num_episodes)), data.num_episodes - 1)
+    return data.subset(np.sort(order[count:])), data.subset(np.sort(order[:count]))
 
 
 def build_agent(
-    config: TrainConfig, dataset: TrajectoryDataset, environment: EnvLike | None
+    config: TrainConfig,
+    dataset: TrajectoryDataset,
+    environment: EnvLike | None,
+    source: Agent | None = None,
 ) -> Agent:
     """A new agent for the dataset's task, with the dataset's statistics.
 
     With `config.init_from` the first weights are that agent's, and so are the scales of
     observations and returns, which belong to the weights.
+
+    Args:
+        config: all settings.
+        dataset: what it will learn from.
+        environment: where it will act; `None` for nowhere.
+        source: the agent of `config.init_from`, if it is loaded already.
+
+    Raises:
+        UserError: settings that do not fit the data, or an agent that cannot be started from.
     """
-    source = None
-    if config.init_from is not None:
-        source = load_agent(checkpoint_folder(config.init_from, "last"))
+    if config.init_from is not None and source is None:
+        source = load_agent(config.init_from)
     robot = robot_of_dataset(dataset, environment)
     shift, scale = _returns_scale(config, dataset, robot)
     if source is not None:
         shift, scale = source.spec.returns_shift, source.spec.returns_scale
-    offset = (
-        () if dataset.observation_offset is None else tuple(dataset.observation_offset.tolist())
-    )
-    if source is not None and source.spec.observation_offset != offset:
+    offset = dataset.observation_offset
+    offsets = () if offset is None else tuple(offset.tolist())
+    if source is not None and source.spec.observation_offset != offsets:
         raise UserError(
             f"--init-from {config.init_from}: it was trained on observations with another offset "
             "(see TrajectoryDataset.observation_offset)"
         )
+    usual = robot.target_for(dataset.name) if robot else float(dataset.episode_returns.max())
     spec = AgentSpec(
         observation_space=agent_space(dataset.observation_space),
         action_space=dataset.action_space,  # type: ignore[arg-type]
         returns_scale=scale,
         returns_shift=shift,
         largest_return=dataset.largest_return_to_go,
-        target_returns=config.target_return or (_target(dataset, robot),),
+        target_returns=config.target_return or (usual,),
         reference_scores=reference_scores_of(dataset, environment),
         environment=saved_name(environment),
         dataset=dataset.name,
-        observation_offset=offset,
+        observation_offset=offsets,
     )
-    mean: np.ndarray | None = None
-    std: np.ndarray | None = None
-    if config.normalize_observations:
-        mean, std = dataset.observation_statistics()
-    agent = agent_class(config.agent)(config.model, spec, mean, std)
+    statistics = dataset.observation_statistics() if config.normalize_observations else (None, None)
+    agent = agent_class(config.agent)(config.model, spec, *statistics)
     if not agent.actions.bounded:
         agent.actions.standardise(*dataset.action_statistics())
     if source is not None:
@@ -207,13 +206,6 @@ def _start_from(agent: Agent, source: Agent, flag: str) -> None:
         agent.load_state_dict(source.state_dict())
     except RuntimeError as error:
         raise UserError(f"{flag}: its shape does not fit ({one_line(error)})") from None
-
-
-def _target(dataset: TrajectoryDataset, robot: Robot | None) -> float:
-    """The usual target of the task, else the best return in the data."""
-    if robot is not None:
-        return robot.target_for(dataset.name)
-    return float(dataset.episode_returns.max())
 
 
 def _returns_scale(

@@ -31,14 +31,7 @@ TENSORS_FILE, PROGRESS_FILE = "training.safetensors", "training.json"
 def save_checkpoint(
     folder: Path, agent: Agent, progress: dict[str, Any], tensors: dict[str, Tensor]
 ) -> None:
-    """Write a checkpoint so that `folder` holds the old one or the new one, whole.
-
-    Args:
-        folder: such as `RUN/last`.
-        agent: saved as `Agent.save` does, so that the folder is also an agent to load.
-        progress: JSON values; NaN and infinities are written as null.
-        tensors: what else must survive.
-    """
+    """Write a checkpoint so that `folder` holds the old one or the new one, whole."""
     new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
@@ -59,9 +52,6 @@ def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Tenso
     """Read a checkpoint: the folder that holds it, its progress and its tensors.
 
     Files are compared with their checksums, which checkpoints of older versions do not have.
-
-    Raises:
-        UserError: when there is none, or it is broken or damaged; names the file.
     """
     found, progress = load_progress(folder)
     return found, progress, read_tensors(found / TENSORS_FILE)

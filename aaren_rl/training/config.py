@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,8 @@ import tyro
 
 from aaren_rl.agents import AgentConfig, Mode
 from aaren_rl.errors import UserError
-from aaren_rl.records import check_counts, flag, typed
+from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK
+from aaren_rl.records import check_counts, plain, require, typed
 from aaren_rl.registry import load_plugins
 from aaren_rl.training.loggers import LOGGERS
 
@@ -158,36 +158,27 @@ class TrainSettings:
 
     def check(self) -> None:
         """Load the plug-ins; raise `UserError` for a value that cannot work, naming its flag."""
-        from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK
-
         load_plugins(self.plugin)
         self.model.check()
         check_counts(self, "updates", "batch_size", "devices", "episodes", "num_envs", "log_every")
-        if self.episodes > EPISODES_PER_BLOCK:
-            raise UserError(f"--episodes must be at most {EPISODES_PER_BLOCK}, got {self.episodes}")
         check_counts(self, "evaluate_every", "checkpoint_every", "batch_steps")
+        most = EPISODES_PER_BLOCK
+        require(self, "episodes", self.episodes <= most, f"must be at most {most}")
         for name in ("learning_rate", "gradient_clip", "returns_scale"):
             value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise UserError(f"{flag(name)} must be positive and finite, got {value}")
+            fits = value is None or (value > 0 and math.isfinite(value))
+            require(self, name, fits, "must be positive and finite")
         most = math.ceil(self.updates / self.evaluation_interval)
-        if not 0 <= self.keep_evaluated <= most:
-            raise UserError(
-                f"--keep-evaluated must be at least 0 and at most the {most} evaluations, "
-                f"got {self.keep_evaluated}"
-            )
-        if self.learning_rate > 1:
-            raise UserError(f"--learning-rate must be at most 1, got {self.learning_rate}")
-        if not 0 <= self.weight_decay < 1:
-            raise UserError(f"--weight-decay must be in [0, 1), got {self.weight_decay}")
-        if not 0 <= self.warmup <= 1:
-            raise UserError(f"--warmup is a share of the updates in [0, 1], got {self.warmup}")
-        if not 0 <= self.held_out < 1:
-            raise UserError(f"--held-out must be in [0, 1), got {self.held_out}")
-        if not 0 < self.top_percent <= 100:
-            raise UserError(f"--top-percent must be in (0, 100], got {self.top_percent}")
-        if not all(math.isfinite(target) for target in self.target_return):
-            raise UserError(f"--target-return must be finite, got {self.target_return}")
+        rule = f"must be at least 0 and at most the {most} evaluations"
+        require(self, "keep_evaluated", 0 <= self.keep_evaluated <= most, rule)
+        require(self, "learning_rate", self.learning_rate <= 1, "must be at most 1")
+        require(self, "weight_decay", 0 <= self.weight_decay < 1, "must be in [0, 1)")
+        require(self, "warmup", 0 <= self.warmup <= 1, "is a share of the updates in [0, 1]")
+        require(self, "held_out", 0 <= self.held_out < 1, "must be in [0, 1)")
+        require(self, "top_percent", 0 < self.top_percent <= 100, "must be in (0, 100]")
+        require(
+            self, "target_return", all(map(math.isfinite, self.target_return)), "must be finite"
+        )
         if self.batch_size % self.devices:
             raise UserError(
                 f"--devices ({self.devices}) must divide --batch-size ({self.batch_size})"
@@ -231,8 +222,7 @@ class TrainConfig(TrainSettings):
             agent: the agent's class; that of the registered name when `None`.
         """
         super().check()
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"--seed must be in [0, 2^32), got {self.seed}")
+        require(self, "seed", 0 <= self.seed < 2**32, "must be in [0, 2^32)")
         agent = agent or agent_class(self.agent)
         if agent.has_memory and self.mode is not None and self.mode not in agent.modes:
             raise UserError(f"--mode {self.mode}: {self.agent} knows {', '.join(agent.modes)}")
@@ -240,18 +230,12 @@ class TrainConfig(TrainSettings):
 
     def to_json(self) -> dict[str, Any]:
         """What makes this run this run, as JSON: all fields but where it lies and `resume`."""
-        content = dataclasses.asdict(self)
+        content: dict[str, Any] = plain(self)
         del content["out"], content["resume"]
-        content["target_return"] = list(self.target_return)
-        content["loggers"] = list(self.loggers)
-        content["plugin"] = list(dict.fromkeys(self.plugin))
-        content["data_cache"] = None if self.data_cache is None else str(self.data_cache)
         if self.init_from is None:
             del content["init_from"]  # so that results of before this field still compare equal
-        else:
-            content["init_from"] = str(self.init_from)
-        content["model"] = self.model.to_json()
-        return content
+        plugins = list(dict.fromkeys(self.plugin))
+        return {**content, "plugin": plugins, "model": self.model.to_json()}
 
     @staticmethod
     def from_json(content: dict[str, Any], file: Path) -> TrainConfig:
@@ -263,11 +247,13 @@ class TrainConfig(TrainSettings):
             UserError: for a field that this version does not know, or a value of another type;
                 names `file` and the field.
         """
+        from aaren_rl.agents import AGENTS
+
         try:
             fields = {**BEFORE, **content}
             name = fields.get("agent", TrainConfig.agent)
-            if is_agent(name):
-                agent = agent_class(name)
+            if name in AGENTS:
+                agent = AGENTS[name].make
                 if not agent.has_memory:
                     fields["mode"] = None  # they took any and did nothing with it
                 if not agent.asks_return and fields.get("target_return"):
@@ -285,19 +271,8 @@ BEFORE = {"keep_unfinished_episode": True, "standardize_returns": False, "window
 """What versions without these fields did, so that their runs go on as they began."""
 
 
-def is_agent(name: str) -> bool:
-    """Whether an agent of this name is registered."""
-    from aaren_rl.agents import AGENTS
-
-    return name in AGENTS
-
-
 def agent_class(name: str, where: str = "--agent") -> type[Agent]:
-    """The class of a registered agent.
-
-    Raises:
-        UserError: nobody has registered it; names `where`, and lists the known ones.
-    """
+    """The class of a registered agent."""
     from aaren_rl.agents import AGENTS  # late: it needs PyTorch, the command line's help does not
 
     if name not in AGENTS:

@@ -1,28 +1,77 @@
-"""Evaluations during training: acting in the environment, and errors on held-out episodes."""
+"""Evaluations during training: acting in the environment, and measurements on held-out episodes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from aaren_rl.agents import Agent
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Score, rollout, score
+from aaren_rl.evaluation.length import LengthError, length_errors
+from aaren_rl.evaluation.memory import episode_batch, memory_horizon, plot_memory
 from aaren_rl.evaluation.rollouts import seconds_per_step
 from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.training.checkpoint import random_state, restore_random_state
 from aaren_rl.training.config import TrainConfig
-from aaren_rl.training.offline import OfflineMetrics, offline_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class OfflineMetrics:
+    """Metrics on held-out episodes.
+
+    Attributes:
+        lengths: action errors of carry and window by position.
+        margin: the memory's margin (nats) by `layer_L_head_H`, for the longest held-out episode;
+            empty for agents other than Aaren.
+        picture: which steps of that episode are held at its end.
+    """
+
+    lengths: list[LengthError]
+    margin: dict[str, float]
+    picture: Figure | None = None
+
+    def scalars(self) -> dict[str, float]:
+        """By TensorBoard tag; the horizon, exp(margin), is in tokens."""
+        tags = {}
+        for row in self.lengths:
+            place = f"steps_{row.first}_{row.last}"
+            tags[f"held_out/error_carry/{place}"] = row.carry
+            tags[f"held_out/error_window/{place}"] = row.window
+        for name, value in self.margin.items():
+            tags[f"memory/margin/{name}"] = value
+            tags[f"memory/horizon/{name}"] = math.exp(value) if value < 700 else math.inf
+        return tags
+
+
+def offline_metrics(agent: Agent, held_out: TrajectoryDataset) -> OfflineMetrics:
+    """Measure on held-out episodes; the same episodes and steps at every call."""
+    lengths = length_errors(agent, held_out)
+    sequence = getattr(agent, "sequence_model", None)
+    if sequence is None or not sequence.can("folds"):  # there are no scores to look at
+        return OfflineMetrics(lengths, {})
+    batch = episode_batch(held_out, int(held_out.lengths.argmax()))
+    memory = memory_horizon(agent, batch.to(agent.observation_mean.device))
+    margin = {
+        f"layer_{layer}_head_{head}": float(value)
+        for layer, heads in enumerate(memory.margin)
+        for head, value in enumerate(heads)
+    }
+    return OfflineMetrics(lengths, margin, plot_memory(memory))
 
 
 class Evaluator:
-    """Measures an agent in the same episodes at every call.
+    """Measures an agent, which is left in training mode, in the same episodes at every call.
 
     Args:
         config: how many episodes, for which targets, in which mode.
-        agent: who acts; left in training mode.
+        agent: who acts.
         environment: where, as `rollout` takes it; `None` for nowhere.
         held_out: episodes to measure on without acting; `None` for none.
         longest_episode: steps of the data's longest episode, for the expected duration.
@@ -81,7 +130,7 @@ class Evaluator:
         return result
 
     def measure(self) -> OfflineMetrics | None:
-        """Errors on the held-out episodes; `None` where none are held out."""
+        """Measurements on the held-out episodes; `None` where none are held out."""
         if self.held_out is None:
             return None
         try:
@@ -99,14 +148,9 @@ class Evaluator:
             return 0.0
         before = random_state()
         together = min(self.config.episodes, self.config.num_envs)
+        how = {"episodes": together, "target_return": self.targets[0], **self._how}
         try:
-            step = seconds_per_step(
-                self.agent,
-                self.environment,
-                episodes=together,
-                target_return=self.targets[0],
-                **self._how,
-            )
+            step = seconds_per_step(self.agent, self.environment, **how)
         except Exception:  # the evaluation itself reports it
             return None
         finally:

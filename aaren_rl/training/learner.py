@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from aaren_rl.agents import Agent, Carry
 from aaren_rl.data import Sampler
@@ -22,12 +22,12 @@ from aaren_rl.training.checkpoint import (
     without_prefix,
 )
 from aaren_rl.training.config import TrainConfig
-from aaren_rl.training.optimizer import learning_rate_factor, make_optimizer
 
 OptimizerMaker = Callable[[Agent], torch.optim.Optimizer]
 """Makes the optimiser of an agent. Its learning rates are the peaks of the schedule."""
 Schedule = Callable[[int], float]
 """From the number of updates done to the share of the peak learning rate."""
+FLOOR = 0.1  # of the peak, at the end of a cosine
 
 
 class Update(NamedTuple):
@@ -66,29 +66,28 @@ class Learner:
         schedule: Schedule | None = None,
     ) -> None:
         self.config, self.agent, self.sampler, self.fabric = config, agent, sampler, fabric
-        if optimizer is None:
-            self.optimizer: torch.optim.Optimizer = make_optimizer(
-                agent, config.learning_rate, config.weight_decay
-            )
-        else:
-            self.optimizer = optimizer(agent)
+        self.optimizer: torch.optim.Optimizer = (
+            make_optimizer(agent, config.learning_rate, config.weight_decay)
+            if optimizer is None
+            else optimizer(agent)
+        )
         self._peaks = [group["lr"] for group in self.optimizer.param_groups]
         self._names = parameter_names(agent, self.optimizer)
         self._module, self._wrapped = fabric.setup(agent, self.optimizer)
-        self._schedule = schedule or self._configured_schedule
+        self._schedule = schedule or (
+            lambda n: learning_rate_factor(n, config.updates, config.warmup, config.schedule)
+        )
         self._carry = Carry() if config.sampling == "streams" else None
         self.last_loss = torch.tensor(math.nan)
         self._tokens = 0  # real ones, since the last `tokens_per_second`
         self._seconds = 0.0
 
     def step(self, update: int) -> Update:
-        """Learn from the next batch.
-
-        Args:
-            update: updates done before.
-        """
+        """Learn from the next batch; `update` updates were done before."""
         start = time.perf_counter()
-        rate = self._set_learning_rate(update)
+        factor = self._schedule(update)
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
         batch = self.sampler.sample()
         steps = int(batch.mask.sum())  # before it moves: no waiting
         self._tokens += self.agent.tokens_per_step * steps
@@ -106,18 +105,7 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         self.last_loss = loss.detach()
         self._seconds += time.perf_counter() - start
-        return Update(self.last_loss, rate, norm)
-
-    def _set_learning_rate(self, update: int) -> float:
-        """Set the rate of each group by the schedule; returns the first group's."""
-        factor = self._schedule(update)
-        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
-            group["lr"] = peak * factor
-        return float(self.optimizer.param_groups[0]["lr"])
-
-    def _configured_schedule(self, update: int) -> float:
-        config = self.config
-        return learning_rate_factor(update, config.updates, config.warmup, config.schedule)
+        return Update(self.last_loss, float(self.optimizer.param_groups[0]["lr"]), norm)
 
     def _weighted(self, loss: Tensor, steps: int) -> Tensor:
         """A process's mean loss, so that the mean over processes is the mean over all their steps.
@@ -157,3 +145,47 @@ class Learner:
         if carried and self._carry is not None:
             moved = {name: tensor.to(self.fabric.device) for name, tensor in carried.items()}
             self._carry.state = SequenceState.from_tensors(self.agent.state_types, moved)
+
+
+def decayed(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay pulls a parameter, named as in the agent, towards zero.
+
+    It does for the matrices of the blocks and of the head. Biases, the gains of norms and Aaren's
+    query token are vectors whose size carries meaning; the embeddings are followed by a norm, so
+    that a smaller embedding is the same token to the blocks.
+    """
+    return parameter.dim() >= 2 and not name.startswith("embed_")
+
+
+def make_optimizer(
+    agent: nn.Module, learning_rate: float, weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW in two groups, with and without (decoupled) weight decay."""
+    named = list(agent.named_parameters())
+    groups = [[p for n, p in named if decayed(n, p) is wanted] for wanted in (True, False)]
+    return torch.optim.AdamW(
+        [
+            {"params": group, "weight_decay": decay}
+            for group, decay in zip(groups, (weight_decay, 0.0), strict=True)
+            if group
+        ],
+        lr=learning_rate,
+        fused=True,
+    )
+
+
+def learning_rate_factor(
+    update: int, updates: int, warmup: float, schedule: Literal["cosine", "constant"]
+) -> float:
+    """Share of the peak learning rate at an update (from 0) of `updates`, in (0, 1].
+
+    It rises linearly over the share `warmup` of the updates, then falls by a cosine to a tenth, or
+    stays.
+    """
+    rising = round(warmup * updates)
+    if update < rising:
+        return (update + 1) / rising
+    if schedule == "constant":
+        return 1.0
+    progress = (update - rising) / max(1, updates - rising)
+    return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

@@ -1,10 +1,13 @@
-"""Loggers: where a run's metrics go. TensorBoard, CSV, Weights & Biases, MLflow, or the user's."""
+"""Loggers: where a run's metrics go, and the metrics' names.
+
+TensorBoard, CSV, Weights & Biases, MLflow, or the user's. Tags are the same for every agent, so
+that runs overlay.
+"""
 
 from __future__ import annotations
 
 import csv
 import importlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from aaren_rl.errors import UserError
 from aaren_rl.registry import Registry
-from aaren_rl.training.logging import custom_layout
 from aaren_rl.training.run_folder import METRICS_FILE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from aaren_rl.evaluation import Score
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,10 @@ class RunInfo:
         name: of the run, such as `decision-aaren on aaren-rl/hopper-small-v0`.
         folder: the run's folder; `None` for a run that does not touch the disk.
         settings: all settings on one level; those that are not set are left out.
-        groups: prefixes of the evaluations' tags, one for each target return.
+        groups: prefixes of the evaluations' tags.
         done: updates done before, 0 for a new run. What a process that died has logged after this
             update is logged again.
+        varying: the settings in which the runs of a comparison differ; `None` for a single run.
     """
 
     name: str
@@ -37,6 +42,7 @@ class RunInfo:
     settings: dict[str, bool | int | float | str]
     groups: Sequence[str]
     done: int = 0
+    varying: frozenset[str] | None = None
 
 
 class Logger:
@@ -74,49 +80,6 @@ class Logger:
         """Write what is not written yet."""
 
 
-def finite_scalars(values: dict[str, float]) -> dict[str, float]:
-    """The values that every destination can hold: NaN and infinities are left out."""
-    return {tag: value for tag, value in values.items() if math.isfinite(value)}
-
-
-class LoggerGroup(Logger):
-    """Several loggers as one. NaN and infinities, which not every destination holds, are left out.
-
-    Args:
-        loggers: any number.
-    """
-
-    def __init__(self, loggers: Sequence[Logger]) -> None:
-        self._loggers = tuple(loggers)
-        self._started: list[Logger] = []
-
-    def start(self, run: RunInfo) -> None:
-        """As `Logger.start`, of each in turn."""
-        for logger in self._loggers:
-            logger.start(run)
-            self._started.append(logger)
-
-    def scalars(self, values: dict[str, float], step: int) -> None:
-        """As `Logger.scalars`."""
-        for logger in self._loggers:
-            logger.scalars(finite_scalars(values), step)
-
-    def figure(self, tag: str, figure: Figure, step: int) -> None:
-        """As `Logger.figure`."""
-        for logger in self._loggers:
-            logger.figure(tag, figure, step)
-
-    def finish(self, metrics: dict[str, float], step: int) -> None:
-        """As `Logger.finish`."""
-        for logger in self._loggers:
-            logger.finish(finite_scalars(metrics), step)
-
-    def close(self) -> None:
-        """Close those that were started."""
-        for logger in self._started:
-            logger.close()
-
-
 class TensorBoardLogger(Logger):
     """TensorBoard's event files, with a custom-scalars page and a row in the HParams tab.
 
@@ -136,9 +99,10 @@ class TensorBoardLogger(Logger):
         from torch.utils.tensorboard import SummaryWriter  # late: it takes a second to import
 
         folder = _destination(self.folder, run, "TensorBoardLogger(folder)")
-        self._settings = run.settings
+        shown = run.settings.keys() if run.varying is None else run.varying
+        self._settings = {name: v for name, v in run.settings.items() if name in shown}
         self._writer = SummaryWriter(str(folder), purge_step=run.done + 1)
-        self._writer.add_custom_scalars(custom_layout(list(run.groups)))
+        self._writer.add_custom_scalars(custom_layout(run.groups))
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         """As `Logger.scalars`."""
@@ -152,7 +116,7 @@ class TensorBoardLogger(Logger):
         self._writer.add_figure(tag, figure, step)
 
     def finish(self, metrics: dict[str, float], step: int) -> None:
-        """Write the run's row of the HParams tab: its settings and what came of it."""
+        """Write the run's row of the HParams tab: `RunInfo.varying` settings, and its score."""
         from torch.utils.tensorboard.summary import hparams
 
         for summary in hparams(self._settings, metrics):
@@ -308,11 +272,7 @@ def register_logger(name: str, cls: type[Logger], *, options: type | None = None
 
 
 def make_logger(which: str | Logger) -> Logger:
-    """The logger of this name; a logger stays itself.
-
-    Raises:
-        UserError: nobody has registered the name; lists the known ones.
-    """
+    """The logger of this name; a logger stays itself."""
     if isinstance(which, str):
         entry = LOGGERS[which]
         made: Logger = entry.make() if entry.options is None else entry.make(entry.options())
@@ -351,3 +311,55 @@ def _extra(module: str) -> Any:
         raise UserError(
             f"logger {module!r}: needs the extra of that name: pip install 'aaren-rl[{module}]'"
         ) from None
+
+
+def target_tag(target_return: float | None) -> str:
+    """The group of an evaluation's scalars, `evaluation/target_3600`; another for each target."""
+    if target_return is None:
+        return "evaluation"
+    short = f"{target_return:g}"
+    return f"evaluation/target_{short if float(short) == target_return else repr(target_return)}"
+
+
+def custom_layout(tags: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
+    """The custom-scalars page: charts of score (with spread) and length by group, loss, speed."""
+    charts: dict[str, list[Any]] = {}
+    for tag in tags:
+        of_target = tag.replace("evaluation/", ", ").removeprefix("evaluation")
+        bounds = [f"{tag}/score", f"{tag}/score_low", f"{tag}/score_high"]
+        charts[f"score{of_target}"] = ["Margin", bounds]
+        charts[f"episode length{of_target}"] = ["Multiline", [f"{tag}/episode_length"]]
+    charts["loss"] = ["Multiline", ["training/loss"]]
+    charts["tokens per second"] = ["Multiline", ["training/tokens_per_second"]]
+    return {"agents side by side": charts}
+
+
+def score_scalars(scores: Sequence[Score]) -> dict[str, float]:
+    """Scalars of one evaluation by tag: of each target return, and of the first below `evaluation`.
+
+    All agents, asked for a return or not, have the latter. The spread is one standard deviation.
+    """
+    found = {}
+    for tag, score in [
+        ("evaluation", scores[0]),
+        *((target_tag(s.target_return), s) for s in scores),
+    ]:
+        found[f"{tag}/score"] = score.score_mean
+        found[f"{tag}/score_low"] = score.score_mean - score.score_std
+        found[f"{tag}/score_high"] = score.score_mean + score.score_std
+        found[f"{tag}/return"] = score.return_mean
+        found[f"{tag}/episode_length"] = score.length_mean
+    return found
+
+
+def flat_settings(config: dict[str, Any]) -> dict[str, bool | int | float | str]:
+    """A run's settings on one level, as plain values; those that are None are left out.
+
+    TensorBoard's HParams tab can sort and filter a column only when all its values are of one type.
+    """
+    flat = {**config, **config.get("model", {})}
+    return {
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in flat.items()
+        if name != "model" and value is not None
+    }

@@ -1,4 +1,4 @@
-"""Named settings that were measured to work for a kind of task.
+"""Configs from settings, and named settings that were measured to work for a kind of task.
 
 A preset only changes defaults: what the user says still counts. From Python:
 
@@ -7,14 +7,17 @@ A preset only changes defaults: what the user says still counts. From Python:
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, TypeVar
 
 from aaren_rl.agents import AgentConfig
-from aaren_rl.errors import UserError
+from aaren_rl.errors import UserError, unknown
 from aaren_rl.training.config import TrainSettings
 
 S = TypeVar("S", bound=TrainSettings)
+SHAPE = frozenset(field.name for field in dataclasses.fields(AgentConfig))
+"""Settings of the agent, which a config holds in its field `model`."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Decision Transformer as its authors' code trains it (Chen et al. 2021, arXiv 2106.01345), for
@@ -82,3 +85,23 @@ def from_preset(kind: type[S], name: str, **settings: Any) -> S:
         *some, last = sorted(PRESETS)
         raise UserError(f"--preset {name!r}: {', '.join(some)} or {last} expected")
     return kind(**{**PRESETS[name], "preset": name, **settings})
+
+
+def from_settings(kind: type[S], settings: dict[str, Any]) -> S:
+    """A config from flat settings: fields of `kind` and of `AgentConfig`, which go to the model.
+
+    A preset among them gives other defaults.
+
+    Raises:
+        UserError: for a setting that neither has; names the closest.
+    """
+    own = {field.name for field in dataclasses.fields(kind)} - {"model"}
+    for name in settings:
+        if name not in SHAPE | own:
+            raise UserError(unknown("setting", name, SHAPE | own))
+    preset = settings.get("preset")
+    plain = kind() if preset is None else from_preset(kind, preset)
+    of_model = {name: value for name, value in settings.items() if name in SHAPE}
+    others = {name: value for name, value in settings.items() if name in own}
+    model = dataclasses.replace(plain.model, **of_model)
+    return dataclasses.replace(plain, **others, model=model)

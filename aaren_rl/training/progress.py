@@ -30,15 +30,7 @@ def duration(seconds: float) -> str:
 
 
 class TrainingProgress:
-    """A progress bar on standard error, or a line every half minute where there is no terminal.
-
-    Args:
-        title: what is being trained.
-        total: updates in all.
-        done: updates done before.
-        quiet: show nothing (all processes but the first).
-        clock: gives the time in seconds.
-    """
+    """A progress bar on standard error, or a line every half minute where there is no terminal."""
 
     def __init__(
         self,

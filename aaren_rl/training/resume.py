@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -25,22 +24,40 @@ MAY_CHANGE = (
 SAMPLED_ROWS = 4096
 
 
-def check_same_run(folder: Path, config: TrainConfig) -> None:
-    """Raise `UserError` when the folder holds another run than the config's; names the flags."""
-    _check(folder, config, MAY_CHANGE)
+def check_same_run(folder: Path, config: TrainConfig, *more: str) -> None:
+    """Raise `UserError` when the folder holds another run than the config's; names the flags.
+
+    `MAY_CHANGE`, and what is named besides, may differ.
+    """
+    before = saved_config(RunFolder(folder))
+    if before is None:
+        return
+    first, second = (_flat(each) for each in (before, config))
+    differing = [
+        f"{flag(name)} {first.get(name)} there, {second.get(name)} here"
+        for name in sorted(first.keys() | second.keys())
+        if first.get(name) != second.get(name)
+        and name not in (*MAY_CHANGE, *more)
+        and not (name == "precision" and second.get(name) == "auto")  # the run's own holds
+    ]
+    if differing:
+        raise UserError(
+            f"--out {folder}: already holds a different run ({'; '.join(differing)}); "
+            "choose another folder"
+        )
+
+
+def _flat(config: TrainConfig) -> dict[str, Any]:
+    content = config.to_json()
+    model = content.pop("model")
+    return {**content, **model, "dataset": absolute_dataset(config.dataset)}
 
 
 def claim_folder(folder: RunFolder, config: TrainConfig) -> None:
-    """See that the run's folder is free, or that its run can go on as the config says.
-
-    Raises:
-        UserError: the folder holds another run, or this one and `resume` is not set, or it has
-            more updates behind it than are asked for, or was trained by other processes.
-    """
+    """Raise `UserError` unless the run's folder is free, or its run can go on as `config` says."""
     if not folder.config.exists():
         return
-    more = ("updates", "dataset") if config.resume else ()
-    _check(folder.path, config, (*MAY_CHANGE, *more))
+    check_same_run(folder.path, config, *(("updates", "dataset") if config.resume else ()))
     if not config.resume:
         raise UserError(
             f"--out {folder.path}: already holds this run; give --resume to go on with it"
@@ -102,45 +119,7 @@ def fingerprint(data: TrajectoryDataset) -> str:
     return digest.hexdigest()
 
 
-def with_absolute_data(config: TrainConfig) -> TrainConfig:
-    """The config with the data's path absolute, so that it holds in any working directory."""
-    return dataclasses.replace(config, dataset=absolute_dataset(config.dataset))
-
-
 def absolute_dataset(name: str) -> str:
     """A dataset's path, whatever stands before it and a colon, as an absolute one; else `name`."""
     before, colon, path = name.rpartition(":")
     return f"{before}{colon}{Path(path).resolve()}" if path and Path(path).exists() else name
-
-
-def _check(folder: Path, config: TrainConfig, may_change: tuple[str, ...]) -> None:
-    before = saved_config(RunFolder(folder))
-    if before is None:
-        return
-    differing = _differences(before.to_json(), config.to_json(), may_change)
-    if differing:
-        raise UserError(
-            f"--out {folder}: already holds a different run ({'; '.join(differing)}); "
-            "choose another folder"
-        )
-
-
-def _differences(
-    before: dict[str, Any], now: dict[str, Any], may_change: tuple[str, ...]
-) -> list[str]:
-    """Readable differences between two configs, save those that may change."""
-    first, second = (
-        {
-            **{name: value for name, value in content.items() if name != "model"},
-            **content.get("model", {}),
-            "dataset": absolute_dataset(content["dataset"]),
-        }
-        for content in (before, now)
-    )
-    return [
-        f"{flag(name)} {first.get(name)} there, {second.get(name)} here"
-        for name in sorted(first.keys() | second.keys())
-        if first.get(name) != second.get(name)
-        and name not in may_change
-        and not (name == "precision" and second.get(name) == "auto")  # the run's own holds
-    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -19,27 +19,26 @@ from aaren_rl.data.spaces import flat_size
 from aaren_rl.envs import agent_space, environment_of, limit_episodes
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import try_environment
-from aaren_rl.evaluation.evaluating import checkpoint_folder
 from aaren_rl.evaluation.scores import warn_of_far_targets
 from aaren_rl.files import recover_folder, write_json
+from aaren_rl.records import typed
 from aaren_rl.training.allocator import keep_freed_memory
 from aaren_rl.training.build import (
     build_agent,
-    evaluation_environment,
     is_leader,
     launched,
     load_data,
     make_sampler,
     processes,
     resolved_precision,
+    split,
 )
 from aaren_rl.training.callbacks import Callback
 from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.evaluator import Evaluator
-from aaren_rl.training.keywords import config_from_keywords
 from aaren_rl.training.learner import Learner, OptimizerMaker, Schedule
 from aaren_rl.training.loggers import Logger, make_logger
-from aaren_rl.training.offline import split
+from aaren_rl.training.presets import SHAPE, from_settings
 from aaren_rl.training.resume import (
     absolute_dataset,
     check_progress,
@@ -47,11 +46,13 @@ from aaren_rl.training.resume import (
     claim_folder,
     fingerprint,
     saved_config,
-    with_absolute_data,
 )
 from aaren_rl.training.run_folder import RunFolder
 from aaren_rl.training.trained_run import TrainedRun, finished_run, result_of
 from aaren_rl.training.trainer import Trainer
+
+ARGUMENTS = ("agent", "dataset", "environment", "preset")
+"""Fields of `TrainConfig` that are no settings of `train` but arguments of its own."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,24 @@ class _Job:
         folder: `None` for a run that does not touch the disk.
         data: those that `config.dataset` names when `None`.
         agent: a new one as `config` says when `None`.
+        source: the agent of `config.init_from`, once it is loaded.
         environment: that of `config` or of the data when `None`.
+        title: names the run's lines; agent and data when empty.
+        varying: see `RunInfo`.
     """
 
     config: TrainConfig
     folder: RunFolder | None
+    loggers: Sequence[Logger]
     data: TrajectoryDataset | None = None
     agent: Agent | None = None
+    source: Agent | None = None
     environment: Any = None
     callbacks: Sequence[Callback] = ()
-    loggers: Sequence[Logger] = field(default=())
     optimizer: OptimizerMaker | None = None
     schedule: Schedule | None = None
+    title: str = ""
+    varying: frozenset[str] | None = None
 
 
 @overload
@@ -146,34 +153,76 @@ def train(
         Interrupted: after Ctrl-C; with a folder the run can be resumed.
     """
     if isinstance(data, TrainConfig):
-        named = [make_logger(name) for name in data.loggers]
-        return _run(_Job(data, RunFolder(data.run_folder), loggers=named)).summary
+        return train_config(data).summary
     if isinstance(schedule, str):
         settings, schedule = {**settings, "schedule": schedule}, None
     if out is not None:
         settings["out"] = Path(out)
-    config = config_from_keywords(data, agent, preset, env, settings)
+    config = _config_of(data, agent, preset, env, settings)
     if loggers is None:
         loggers = config.loggers if out is not None else ()
     return _run(
         _Job(
             config=config,
             folder=None if config.out is None else RunFolder(config.out),
+            loggers=[make_logger(each) for each in loggers],
             data=data if isinstance(data, TrajectoryDataset) else None,
             agent=agent if isinstance(agent, Agent) else None,
             environment=None if isinstance(env, str) else env,
             callbacks=callbacks,
-            loggers=[make_logger(each) for each in loggers],
             optimizer=optimizer,
             schedule=schedule,
         )
     )
 
 
+def train_config(
+    config: TrainConfig,
+    data: TrajectoryDataset | None = None,
+    *,
+    title: str = "",
+    varying: frozenset[str] | None = None,
+) -> TrainedRun:
+    """Train as a config says, in its run folder; on `data` when they are in memory.
+
+    The other arguments are those of `Trainer`.
+    """
+    loggers = [make_logger(name) for name in config.loggers]
+    folder = RunFolder(config.run_folder)
+    return _run(_Job(config, folder, loggers, data, title=title, varying=varying))
+
+
+def _config_of(
+    data: TrajectoryDataset | str | Path,
+    agent: str | Agent,
+    preset: str | None,
+    env: Any,
+    settings: dict[str, Any],
+) -> TrainConfig:
+    """The keywords of `train` as a config."""
+    for name in settings.keys() & ARGUMENTS:
+        raise UserError(f"train() has no setting {name!r}")
+    target = settings.get("target_return")
+    if isinstance(target, (int, float)):
+        settings = {**settings, "target_return": (target,)}
+    of_agent = sorted(SHAPE & settings.keys())
+    if isinstance(agent, Agent) and of_agent:
+        raise UserError(f"{', '.join(of_agent)}: the agent that was given is made already")
+    config = from_settings(TrainConfig, {**settings, "preset": preset})
+    config = dataclasses.replace(
+        config,
+        dataset=data.name if isinstance(data, TrajectoryDataset) else str(data),
+        agent=agent.name if isinstance(agent, Agent) else agent,
+        environment=env if isinstance(env, str) else None,
+        model=agent.config if isinstance(agent, Agent) else config.model,
+    )
+    return typed(config, "train()")
+
+
 def _run(job: _Job) -> TrainedRun:
     """Check the settings, claim the folder, train."""
     job.config.check(None if job.agent is None else type(job.agent))
-    job = dataclasses.replace(job, config=_settled(job))
+    job = _settled(job)
     processes(job.config)
     if job.folder is None or not is_leader():
         return _train(job)
@@ -182,24 +231,25 @@ def _run(job: _Job) -> TrainedRun:
         return _train(job)
 
 
-def _settled(job: _Job) -> TrainConfig:
-    """The config with all that this machine, the working directory and `init_from` decide.
+def _settled(job: _Job) -> _Job:
+    """The job with all that this machine, the working directory and `init_from` decide.
 
     `--precision auto` is decided by the run that goes on, else by this machine.
     """
-    config, folder = job.config, job.folder
+    config, folder, source = job.config, job.folder, None
     precision: Any = resolved_precision(config)
-    model = config.model
-    if folder is not None and config.resume and (saved := saved_config(folder)) is not None:
-        if config.precision == "auto":
-            precision = saved.precision
-        if config.init_from is not None and model == AgentConfig():
-            model = saved.model
-    elif config.init_from is not None and model == AgentConfig():
-        model = load_agent(checkpoint_folder(config.init_from, "last")).config
+    model, dataset = config.model, config.dataset
+    saved = saved_config(folder) if folder is not None and config.resume else None
+    if saved is not None and config.precision == "auto":
+        precision = saved.precision
+    if config.init_from is not None:
+        source = load_agent(config.init_from) if saved is None else None
+        if model == AgentConfig():
+            model = saved.model if saved is not None else source.config  # type: ignore[union-attr]
     if job.data is None:
-        config = with_absolute_data(config)
-    return dataclasses.replace(config, precision=precision, model=model)
+        dataset = absolute_dataset(dataset)
+    config = dataclasses.replace(config, precision=precision, model=model, dataset=dataset)
+    return dataclasses.replace(job, config=config, source=source)
 
 
 def _train(job: _Job) -> TrainedRun:
@@ -235,9 +285,11 @@ def _train(job: _Job) -> TrainedRun:
             learner,
             evaluator,
             folder,
+            title=job.title,
             fingerprint=mark,
             loggers=job.loggers,
             callbacks=job.callbacks,
+            varying=job.varying,
         )
         trainer.fit(resume)
         return result_of(trainer, dataset, environment)
@@ -252,7 +304,7 @@ def _agent(job: _Job, data: TrajectoryDataset, environment: Any, resume: bool) -
     if folder is not None and resume and config.init_from is not None:
         # The other run need not be there any more.
         config = dataclasses.replace(config, init_from=recover_folder(folder.last))
-    return build_agent(config, data, environment)
+    return build_agent(config, data, environment, job.source)
 
 
 def _learner(job: _Job, agent: Agent, data: TrajectoryDataset, fabric: Fabric) -> Learner:
@@ -284,16 +336,17 @@ def _data(config: TrainConfig) -> TrajectoryDataset:
 
 
 def _environment(job: _Job, dataset: TrajectoryDataset) -> Any:
-    """Where to evaluate; `None` for nowhere."""
-    if job.environment is not None:
-        return limit_episodes(job.environment, dataset.max_episode_length)
-    if job.data is None or job.config.environment is not None:
-        return evaluation_environment(job.config, dataset)
+    """Where to evaluate; `None` for nowhere: data from memory need not have an environment."""
+    environment = job.config.environment if job.environment is None else job.environment
+    if isinstance(environment, str) and environment == "none":
+        return None
     try:
-        found = environment_of(dataset)
+        environment = environment_of(dataset) if environment is None else environment
     except UserError:
-        return None  # data from memory need not have an environment
-    return limit_episodes(found, dataset.max_episode_length)
+        if job.data is None:
+            raise
+        return None
+    return limit_episodes(environment, dataset.max_episode_length)
 
 
 def _check_agent(agent: Agent, data: TrajectoryDataset) -> None:

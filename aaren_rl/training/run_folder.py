@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from aaren_rl.files import locked, make_folder, recover_folder
@@ -14,7 +13,6 @@ LAST, BEST, KEPT_AGENTS = "last", "best", "agents"
 LOCK_FILE = ".training.lock"
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """Where a run keeps what.
 
@@ -22,34 +20,17 @@ class RunFolder:
 
     Attributes:
         path: the folder.
+        config: what the run was told.
+        summary: what came of it; there once the run has finished.
+        last: the checkpoint that training goes on from.
+        best: the agent of the evaluation with the highest score.
+        lock: held by the process that trains here.
     """
 
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """What the run was told."""
-        return self.path / CONFIG_FILE
-
-    @property
-    def summary(self) -> Path:
-        """What came of it; there once the run has finished."""
-        return self.path / SUMMARY_FILE
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint that training goes on from."""
-        return self.path / LAST
-
-    @property
-    def best(self) -> Path:
-        """The agent of the evaluation with the highest score."""
-        return self.path / BEST
-
-    @property
-    def lock(self) -> Path:
-        """Held by the process that trains here."""
-        return self.path / LOCK_FILE
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config, self.summary = path / CONFIG_FILE, path / SUMMARY_FILE
+        self.last, self.best, self.lock = path / LAST, path / BEST, path / LOCK_FILE
 
     def kept(self, update: int) -> Path:
         """The agent of an evaluation that was kept, see `TrainSettings.keep_evaluated`."""

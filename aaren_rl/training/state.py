@@ -7,6 +7,7 @@ from typing import Any
 
 from aaren_rl.evaluation import Score
 from aaren_rl.evaluation.length import LengthError
+from aaren_rl.records import convert
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,10 @@ class Evaluated:
         return {**{k: v for k, v in content.items() if v is not None}, **score}
 
     @staticmethod
-    def from_json(content: dict[str, Any]) -> Evaluated:
-        """The inverse of `to_json`."""
-        score = {"returns": [], "lengths": [], **content}
-        update, seconds = score.pop("update"), score.pop("train_seconds", None)
-        return Evaluated(update, seconds, Score(**score))
+    def from_json(content: dict[str, Any], where: str) -> Evaluated:
+        """The inverse of `to_json`; messages begin with `where`."""
+        score = convert(content, Score, where)
+        return Evaluated(content["update"], content.get("train_seconds"), score)
 
     def without_episodes(self) -> Evaluated:
         """The same without the single episodes."""
@@ -47,12 +47,7 @@ class HeldOut:
 
     update: int
     lengths: list[LengthError]
-    margin: dict[str, float]
-
-    @staticmethod
-    def from_json(content: dict[str, Any]) -> HeldOut:
-        """The inverse of `dataclasses.asdict`."""
-        return HeldOut(**{**content, "lengths": [LengthError(**row) for row in content["lengths"]]})
+    margin: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -69,69 +64,50 @@ class RunState:
 
     Attributes:
         update: updates done.
-        train_seconds: spent on them, without evaluations.
         evaluated_at: the update of the last evaluation; -1 before the first.
+        logged_at: the update of the last log entry of the training itself; -1 before the first.
+        logged: that entry. Needed when the process dies in an evaluation: what was logged at this
+            update is then taken back with the evaluation.
+        train_seconds: spent on updates, without evaluations.
         scores: of the last evaluation, one for each target return; empty when it failed.
         best: the highest score so far.
         history: of all evaluations.
         offline: of all measurements on held-out episodes.
         evaluation_errors: evaluations that failed.
-        logged_at: the update of the last log entry of the training itself; -1 before the first.
-        logged: that entry. Needed when the process dies in an evaluation: what was logged at this
-            update is then taken back with the evaluation.
     """
 
     update: int = 0
-    train_seconds: float = 0.0
     evaluated_at: int = -1
+    logged_at: int = -1
+    logged: dict[str, float | None] = field(default_factory=dict)
+    train_seconds: float = 0.0
     scores: list[Score] = field(default_factory=list)
     best: Evaluated | None = None
     history: list[Evaluated] = field(default_factory=list)
     offline: list[HeldOut] = field(default_factory=list)
     evaluation_errors: list[EvaluationError] = field(default_factory=list)
-    logged_at: int = -1
-    logged: dict[str, float] = field(default_factory=dict)
-
-    def results(self) -> dict[str, Any]:
-        """What `summary.json` holds of it."""
-        return {
-            "train_seconds": self.train_seconds,
-            "scores": [row.to_json() for row in self.scores],
-            "best": None if self.best is None else self.best.to_json(),
-            "history": [row.to_json() for row in self.history],
-            "offline": [asdict(row) for row in self.offline],
-            "evaluation_errors": [asdict(row) for row in self.evaluation_errors],
-        }
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return {
-            "update": self.update,
-            "evaluated_at": self.evaluated_at,
-            **self.results(),
-            "logged_at": self.logged_at,
-            "logged": self.logged,
-        }
+        best = None if self.best is None else self.best.to_json()
+        return {**asdict(self), "best": best, "history": [row.to_json() for row in self.history]}
+
+    def results(self) -> dict[str, Any]:
+        """What `summary.json` holds of it."""
+        counters = ("update", "evaluated_at", "logged_at", "logged")
+        return {name: value for name, value in self.to_json().items() if name not in counters}
 
     @staticmethod
-    def from_json(content: dict[str, Any]) -> RunState:
+    def from_json(content: dict[str, Any], where: str) -> RunState:
         """The inverse of `to_json`; other entries of `content` are passed over.
 
         Raises:
-            KeyError, TypeError: content that is something else.
+            KeyError, UserError: content that is something else.
         """
         best = content["best"]
-        return RunState(
-            update=content["update"],
-            train_seconds=content["train_seconds"],
-            evaluated_at=content["evaluated_at"],
-            scores=[Score(**row) for row in content["scores"]],
-            best=None if best is None else Evaluated.from_json(best),
-            history=[Evaluated.from_json(row) for row in content["history"]],
-            offline=[HeldOut.from_json(row) for row in content["offline"]],
-            evaluation_errors=[
-                EvaluationError(**row) for row in content.get("evaluation_errors", [])
-            ],
-            logged_at=content.get("logged_at", -1),
-            logged=content.get("logged", {}),
-        )
+        records = {
+            "best": None if best is None else Evaluated.from_json(best, where),
+            "history": [Evaluated.from_json(row, where) for row in content["history"]],
+        }
+        state: RunState = convert({**content, **records}, RunState, where)
+        return state

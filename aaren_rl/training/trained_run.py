@@ -12,7 +12,7 @@ from aaren_rl.envs import EnvLike
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Evaluation, Score, evaluate, normalized_scores
 from aaren_rl.files import read_json, recover_folder, write_json
-from aaren_rl.records import finite
+from aaren_rl.records import convert, finite
 from aaren_rl.training.build import is_leader
 from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.run_folder import RunFolder
@@ -56,19 +56,15 @@ class TrainedRun:
 
 
 def finished_run(folder: RunFolder, config: TrainConfig) -> TrainedRun | None:
-    """The run in a folder, when it has done all updates that are asked for.
-
-    Raises:
-        UserError: for a summary or a checkpoint that is broken; names the file.
-    """
+    """The run in a folder, when it has done all updates that are asked for."""
     if not folder.summary.exists():
         return None
     summary = read_json(folder.summary)
     try:
         if config.updates > max(summary["updates"], summary.get("updates_asked", 0)):
             return None
-        scores = [Score(**row) for row in summary["scores"]]
-        history = [Evaluated.from_json(row) for row in summary["history"]]
+        scores = convert(summary["scores"], list[Score], str(folder.summary))
+        history = [Evaluated.from_json(row, str(folder.summary)) for row in summary["history"]]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder.summary}: not a training's summary ({error!r})") from None
     return TrainedRun(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -22,12 +23,10 @@ from aaren_rl.training.checkpoint import (
     with_prefix,
     without_prefix,
 )
-from aaren_rl.training.evaluator import Evaluator
+from aaren_rl.training.evaluator import Evaluator, OfflineMetrics
 from aaren_rl.training.interrupt import Interrupted, StopRequest
 from aaren_rl.training.learner import Learner, Update
-from aaren_rl.training.loggers import Logger, LoggerGroup, RunInfo
-from aaren_rl.training.logging import flat_settings, score_scalars, target_tag
-from aaren_rl.training.offline import OfflineMetrics
+from aaren_rl.training.loggers import Logger, RunInfo, flat_settings, score_scalars, target_tag
 from aaren_rl.training.progress import TrainingProgress, duration
 from aaren_rl.training.run_folder import RunFolder
 from aaren_rl.training.state import Evaluated, EvaluationError, HeldOut, RunState
@@ -43,9 +42,11 @@ class Trainer:
         learner: makes the updates.
         evaluator: acts and measures in evaluations.
         folder: where checkpoints go; `None` for nowhere.
+        title: names the run's lines.
         fingerprint: of the data, kept in checkpoints.
         loggers: where metrics go.
         callbacks: what is called at fixed moments, in the first process.
+        varying: see `RunInfo`.
     """
 
     def __init__(
@@ -54,15 +55,18 @@ class Trainer:
         evaluator: Evaluator,
         folder: RunFolder | None,
         *,
+        title: str = "",
         fingerprint: str | None = None,
         loggers: Sequence[Logger] = (),
         callbacks: Sequence[Callback] = (),
+        varying: frozenset[str] | None = None,
     ) -> None:
         self.config, self.agent, self.fabric = learner.config, learner.agent, learner.fabric
         self.learner, self.evaluator = learner, evaluator
-        self.folder, self.fingerprint = folder, fingerprint
+        self.folder, self.fingerprint, self.varying = folder, fingerprint, varying
+        self.title = title or f"{self.agent.name} on {self.agent.spec.dataset}"
         self._leads = self.fabric.is_global_zero
-        self._log = LoggerGroup(loggers if self._leads else ())
+        self._loggers = tuple(loggers) if self._leads else ()
         self._callbacks = tuple(callbacks) if self._leads else ()
         self.state = RunState()
         self.stopped_early = False
@@ -73,44 +77,30 @@ class Trainer:
 
     def _progress_bar(self) -> TrainingProgress:
         done, total = self.state.update, self.config.updates
-        return TrainingProgress(self.name, total, done, quiet=not self._leads)
-
-    @property
-    def name(self) -> str:
-        """Of the run, for people."""
-        return f"{self.agent.name} on {self.agent.spec.dataset}"
+        return TrainingProgress(self.title, total, done, quiet=not self._leads)
 
     # ---- the loop
 
     def fit(self, resume: bool = False) -> None:
-        """Run to the last update.
-
-        Args:
-            resume: go on from the last checkpoint in the folder.
-
-        Raises:
-            Interrupted: after Ctrl-C or SIGTERM; all is saved by then.
-            UserError: for a loss or weights that are not finite, or a checkpoint that does not fit.
-        """
+        """Run to the last update."""
         if resume:
             self._restore()
         self._bar = self._progress_bar()
-        try:
-            self._start_log()
+        with contextlib.ExitStack() as open_loggers:
+            self._start_log(open_loggers)
             with self._stop, self._bar:
                 self._timed_from = (self.state.update, self.state.train_seconds)
                 self._call("on_start")
                 self._loop()
                 self._call("on_end")
-            self._log.finish(self._final(), self.state.update)
-        finally:
-            self._log.close()
+            for logger in self._loggers:
+                logger.finish(_loggable(self._final()), self.state.update)
 
     def _loop(self) -> None:
         while True:
             ended = self.stopped_early or self._at_end
             evaluates = self._evaluation_due(ended)
-            if evaluates or self._checkpoint_due(ended):
+            if ended or evaluates or self._due(self.config.checkpoint_interval):
                 self._save()  # before acting: whatever the environment does, nothing is lost
                 if evaluates:
                     self._evaluate()
@@ -128,14 +118,12 @@ class Trainer:
     def _at_end(self) -> bool:
         return self.state.update >= self.config.updates
 
-    def _evaluation_due(self, ended: bool) -> bool:
-        update = self.state.update
-        due = ended or (update > 0 and update % self.config.evaluation_interval == 0)
-        return due and self.state.evaluated_at != update
+    def _due(self, interval: int) -> bool:
+        return self.state.update > 0 and self.state.update % interval == 0
 
-    def _checkpoint_due(self, ended: bool) -> bool:
-        update = self.state.update
-        return ended or (update > 0 and update % self.config.checkpoint_interval == 0)
+    def _evaluation_due(self, ended: bool) -> bool:
+        due = ended or self._due(self.config.evaluation_interval)
+        return due and self.state.evaluated_at != self.state.update
 
     def request_stop(self) -> None:
         """Let the training end after this update as if it were the last one."""
@@ -165,11 +153,7 @@ class Trainer:
         raise Interrupted(self.state.update)
 
     def _say_duration(self) -> None:
-        """Say how long it all takes, once, from the first updates and steps of acting.
-
-        The very first update is slower than the others and counts too, so that this is rather too
-        long than too short.
-        """
+        """Say once how long it all takes; rather too long, since the first updates are slow."""
         first, before = self._timed_from
         if not self._leads or self.state.update - first != TIMED_UPDATES:
             return
@@ -182,7 +166,7 @@ class Trainer:
         start = time.perf_counter()
         done = self.learner.step(self.state.update)
         self.state.update += 1
-        if self.state.update % self.config.log_every == 0 or self._at_end:
+        if self._due(self.config.log_every) or self._at_end:
             self._log_training(done)
         else:
             self._bar.update(self.state.update)
@@ -192,14 +176,14 @@ class Trainer:
         update, loss = self.state.update, self.learner.loss_over_all()
         if not math.isfinite(loss):
             raise UserError(f"the loss became {loss} at update {update}: lower --learning-rate")
-        values = {
+        values: dict[str, float | None] = {
             "training/loss": loss,
             "training/learning_rate": done.learning_rate,
             "training/gradient_norm": float(torch.as_tensor(done.gradient_norm)),
             "training/tokens_per_second": self.learner.tokens_per_second(),
         }
         self.state.logged_at, self.state.logged = update, values
-        self._log.scalars(values, update)
+        self._scalars(values)
         self._bar.update(update, loss)
 
     # ---- evaluation
@@ -244,8 +228,7 @@ class Trainer:
         self.state.history += [Evaluated(update, seconds, s).without_episodes() for s in scores]
         top = max(scores, key=lambda row: row.score_mean)
         self._bar.evaluated(update, top.score_mean, top.score_std)
-        for row in scores:
-            self._log.scalars(score_scalars(row), update)
+        self._scalars(score_scalars(scores))
         if self.state.best is None or top.score_mean > self.state.best.score.score_mean:
             self.state.best = Evaluated(update, None, top)
             if self.folder is not None:
@@ -255,47 +238,50 @@ class Trainer:
     def _record_offline(self, offline: OfflineMetrics | None) -> None:
         if offline is None:
             return
-        self.state.offline.append(HeldOut(self.state.update, offline.lengths, offline.margin))
-        self._log.scalars(offline.scalars(), self.state.update)
-        if offline.picture is not None:
-            self._log.figure("memory/held_at_the_end", offline.picture, self.state.update)
+        self.state.offline.append(HeldOut(self.state.update, offline.lengths, {**offline.margin}))
+        self._scalars(offline.scalars())
+        for logger in self._loggers:
+            if offline.picture is not None:
+                logger.figure("memory/held_at_the_end", offline.picture, self.state.update)
 
     # ---- logging
 
-    def _start_log(self) -> None:
+    def _start_log(self, open_loggers: contextlib.ExitStack) -> None:
         """Begin to log, after the last update whose entries are complete."""
         state = self.state
         unfinished = state.update > 0 and self._evaluation_due(self._at_end)
         info = RunInfo(
-            name=self.name,
+            name=self.title,
             folder=None if self.folder is None else self.folder.path,
             settings=flat_settings(self.config.to_json()),
-            groups=[target_tag(target) for target in self.evaluator.targets],
+            groups=list(dict.fromkeys(["evaluation", *map(target_tag, self.evaluator.targets)])),
             done=state.update - unfinished,
+            varying=self.varying,
         )
-        self._log.start(info)
+        for logger in self._loggers:
+            logger.start(info)
+            open_loggers.callback(logger.close)
         if unfinished and state.logged_at == state.update:
-            self._log.scalars(state.logged, state.update)
+            self._scalars(state.logged)
+
+    def _scalars(self, values: Mapping[str, float | None]) -> None:
+        for logger in self._loggers:
+            logger.scalars(_loggable(values), self.state.update)
 
     def _final(self) -> dict[str, float]:
-        """What the HParams tab shows of a finished run."""
-        metrics: dict[str, float] = {
+        """What the HParams tab shows of a finished run, in this order."""
+        top = max(self.state.scores, key=lambda score: score.score_mean, default=None)
+        scores = {"final/score": top.score_mean, "final/score_std": top.score_std} if top else {}
+        return {
+            **scores,
             "final/train_seconds": self.state.train_seconds,
             "final/parameters": self.agent.num_parameters,
         }
-        if self.state.scores:
-            row = max(self.state.scores, key=lambda score: score.score_mean)
-            metrics |= {"final/score": row.score_mean, "final/score_std": row.score_std}
-        return metrics
 
     # ---- saving and going on
 
     def _save(self) -> None:
-        """Write all of the run's state to `last`, unless nothing has happened since it was.
-
-        Raises:
-            UserError: for weights that are not finite; they are not written.
-        """
+        """Write all of the run's state to `last`, unless nothing has happened since it was."""
         if (self.state.update, self.state.evaluated_at) == self._saved:
             return
         if not all(bool(p.isfinite().all()) for p in self.agent.parameters()):
@@ -337,7 +323,12 @@ class Trainer:
             self.learner.restore(tensors, own)
             restore_random_state(progress["random"][rank], own)
             self.learner.sampler.load_state_dict(progress["sampler"])
-            self.state = RunState.from_json(progress)
+            self.state = RunState.from_json(progress, str(found))
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise UserError(f"{found}: does not fit this training ({error!r})") from None
         self._saved = (self.state.update, self.state.evaluated_at)
+
+
+def _loggable(values: Mapping[str, float | None]) -> dict[str, float]:
+    """The values that every logger's destination holds: NaN and infinities are left out."""
+    return {tag: v for tag, v in values.items() if v is not None and math.isfinite(v)}

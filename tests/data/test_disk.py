@@ -217,7 +217,7 @@ LIMITED = """
 import resource, sys, json
 from pathlib import Path
 from aaren_rl.data import WindowSampler, load_trajectories
-from aaren_rl.training.offline import split
+from aaren_rl.training.build import split
 
 used = int(next(l for l in open("/proc/self/status") if l.startswith("VmData")).split()[1]) << 10
 resource.setrlimit(resource.RLIMIT_DATA, (used + (80 << 20),) * 2)

@@ -7,7 +7,8 @@ import torch
 from aaren_rl.agents import AGENTS, AgentConfig, AgentSpec
 from aaren_rl.data import load_trajectories
 from aaren_rl.evaluation.length import length_errors
-from aaren_rl.training.offline import offline_metrics, split
+from aaren_rl.training.build import split
+from aaren_rl.training.evaluator import offline_metrics
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "rule": ({"checkpoint": "best"}, "checkpoint: expected last or {mean_of_last: K}, got 'best'"),
     "rule's number": ({"checkpoint": {"mean_of_last": 0}}, "mean_of_last: expected int >= 1"),
     "rule beyond": ({"checkpoint": {"mean_of_last": 3}}, "--keep-evaluated must be .* got 3"),
-    "setting": ({"settings": {"lerning_rate": 1}}, r"lerning_rate: not a .*mean learning_rate\?"),
+    "setting": (
+        {"settings": {"lerning_rate": 1}},
+        r"unknown setting 'lerning_rate'; did you mean learning_rate\?",
+    ),
     "setting's type": ({"settings": {"updates": "many"}}, "updates: expected int, got str"),
     "setting's value": ({"settings": {**SETTINGS, "batch_size": 0}}, "--batch-size must be"),
     "truth": ({"settings": {"normalize_observations": 1}}, "observations: expected bool, got int"),

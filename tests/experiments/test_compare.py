@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from line_task import line_data
 from run_cases import assert_same_run, scalars, signal_at_batch, summary, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from aaren_rl import cli
 from aaren_rl.agents import load_agent
@@ -20,8 +23,8 @@ from aaren_rl.experiments import CompareConfig, compare
 from aaren_rl.experiments import comparison as comparison_module
 from aaren_rl.experiments.comparison import summarise, with_differences
 from aaren_rl.experiments.content import to_json
-from aaren_rl.experiments.results import Evaluated, Summary
 from aaren_rl.experiments.tensorboard import write_mean_curves
+from aaren_rl.experiments.unit import Evaluated, Summary
 from aaren_rl.training import Interrupted, train
 
 AGENTS = ("decision-aaren", "decision-transformer")
@@ -96,7 +99,8 @@ def test_the_mean_over_seeds_is_a_curve_of_its_own(done: Any) -> None:
     for agent in AGENTS:
         curves = scalars(config.out / agent / "mean")
         assert set(curves) == {
-            f"evaluation/target_3600/{name}"
+            f"{tag}/{name}"
+            for tag in ("evaluation", "evaluation/target_3600")
             for name in ("score", "score_range_low", "score_range_high")
         }
         histories = [summary(config.out / agent / f"seed-{seed}")["history"] for seed in SEEDS]
@@ -226,7 +230,7 @@ def test_seeds_can_be_added(done: Any, tiny: Callable[..., Any]) -> None:
     assert len(row.scores) == 4
 
 
-def test_an_agent_without_memory_stands_in_the_others_charts(
+def test_an_agent_without_targets_stands_in_the_chart_of_all(
     tiny: Callable[..., Any], tmp_path: Path
 ) -> None:
     agents = ("behavior-cloning", "decision-aaren")
@@ -237,7 +241,8 @@ def test_an_agent_without_memory_stands_in_the_others_charts(
     assert second.difference.to_target_return is None
     assert second.target_return == 3600.0
     for agent in agents:
-        assert "evaluation/target_3600/score" in scalars(tmp_path / agent / "mean")
+        for run in ("mean", "seed-0"):
+            assert "evaluation/score" in scalars(tmp_path / agent / run)
     assert (tmp_path / "decision-aaren" / "acting-carry-seed-0").is_dir()
 
 
@@ -300,5 +305,23 @@ def test_from_python_with_flat_settings(tmp_path: Path) -> None:
     assert row.seeds == [0]
     saved = json.loads((tmp_path / "out/behavior-cloning/seed-0/config.json").read_text())
     assert (saved["updates"], saved["model"]["width"]) == (4, 16)
-    with pytest.raises(UserError, match=r"no setting 'widht'; did you mean width\?"):
+    with pytest.raises(UserError, match=r"unknown setting 'widht'; did you mean width\?"):
         compare("aaren-rl/hopper-small-v0", widht=16)
+
+
+def test_data_in_memory(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Lines name their seed, and HParams show the settings that differ, no others."""
+    agents = ("decision-aaren", "behavior-cloning")
+    small = {"updates": 10, "batch_size": 4, "context_length": 2, "layers": 1, "width": 8}
+    settings = {**small, "environment": "none", "held_out": 0.0, "agents": agents}
+    rows = compare(line_data(), seeds=(0, 1), out=tmp_path, **settings)
+    assert [row.agent for row in rows] == list(agents)
+    assert "behavior-cloning, seed 1, on line: " in capfd.readouterr().err
+    events = EventAccumulator(str(tmp_path / "behavior-cloning" / "seed-1"))
+    events.Reload()
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
+    assert set(start.hparams) == {"agent", "seed"}
+    more = {**settings, "seeds": (0, 1), "out": tmp_path, "resume": True}
+    with pytest.raises(UserError, match="not the data that the run"):
+        compare(line_data(episodes=9), **{**more, "updates": 11})

@@ -59,7 +59,7 @@ def test_on_two_workers_as_on_this_machine(
 
 def test_stopped_runs_are_saved_and_go_on(tmp_path: Path) -> None:
     """On a cluster of its own; SIGTERM while both workers train."""
-    settings = {**SPEC["settings"], "updates": 2000, "evaluate_every": 1000}
+    settings = {**SPEC["settings"], "updates": 800, "evaluate_every": 400}
     file = write_spec(
         tmp_path / "x.yaml", settings=settings, agents={"decision-aaren": {}}, claim=None
     )
@@ -77,11 +77,11 @@ def test_stopped_runs_are_saved_and_go_on(tmp_path: Path) -> None:
             break
         assert process.poll() is None
         time.sleep(0.1)
-    time.sleep(1)
+    time.sleep(0.3)
     process.terminate()
     assert process.wait(120) == 130
     assert all((run / "last").is_dir() for run in runs)
-    benchmark(dataclasses.replace(config, workers=1))
+    benchmark(dataclasses.replace(config, workers=1, seeds=(1,)))
     alone = dataclasses.replace(config, out=tmp_path / "alone", workers=1, seeds=(1,))
     benchmark(alone)
     name = "hopper-all/decision-aaren/seed-1"

@@ -170,7 +170,12 @@ def test_a_file_in_the_working_directory_is_a_plugin_too(tmp_path: Path) -> None
         )
     )
     resumed = ("train", "--resume", "--out", "own", "--updates", "8")
-    succeeded(aaren_rl(resumed, path=None, folder=tmp_path))
+    refused = aaren_rl(resumed, path=None, folder=tmp_path)  # the file may name any module
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "--resume --out own: made with a plug-in that is not loaded; give --plugin mine" in (
+        refused.stderr
+    )
+    succeeded(aaren_rl((*resumed, "--plugin", "mine"), path=None, folder=tmp_path))
     assert json.loads((tmp_path / "own" / "config.json").read_text())["plugin"] == ["mine"]
     for name, message in (("broken", "no_such_module"), ("absent", "absent")):
         done = aaren_rl(("train", "--plugin", name), path=None, folder=tmp_path)

@@ -42,9 +42,9 @@ def test_version_and_help_of_all(capfd: Capture) -> None:
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("trian", "unknown command trian: did you mean train?"),
-        ("exprot", "unknown command exprot: did you mean export?"),
-        ("zzz", "unknown command zzz: one of {train, evaluate"),
+        ("trian", "unknown command 'trian'; did you mean train?"),
+        ("exprot", "unknown command 'exprot'; did you mean export?"),
+        ("zzz", "unknown command 'zzz'. Known: benchmark, collect"),
     ],
 )
 def test_an_unknown_command_names_the_nearest(word: str, message: str, capfd: Capture) -> None:

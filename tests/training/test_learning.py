@@ -18,7 +18,7 @@ from safetensors.torch import load
 from aaren_rl.agents import load_agent
 from aaren_rl.data import WindowSampler, load_trajectories
 from aaren_rl.training import train
-from aaren_rl.training.optimizer import learning_rate_factor
+from aaren_rl.training.learner import learning_rate_factor
 
 NAMES = ("decision-aaren", "decision-transformer", "behavior-cloning")
 

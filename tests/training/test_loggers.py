@@ -28,7 +28,7 @@ from aaren_rl.training import (
     register_logger,
     train,
 )
-from aaren_rl.training.logging import flat_settings, target_tag
+from aaren_rl.training.loggers import flat_settings, target_tag
 
 
 def table(file: Path) -> dict[str, list[tuple[int, float]]]:
@@ -83,9 +83,9 @@ def test_a_logger_of_ones_own() -> None:
     logger = Recorder()
     train(line_data(), env=LINE, loggers=[logger], **SMALL | {"evaluate_every": 20})
     start, *entries, finish, close = logger.calls
-    assert start == ("start", "decision-aaren on line", ["evaluation/target_10"], 0)
+    assert start == ("start", "decision-aaren on line", ["evaluation", "evaluation/target_10"], 0)
     assert [step for kind, _, step in entries if kind == "scalars"] == [5, 10, 15, 20, 20]
-    assert entries[-1][1][0] == "evaluation/target_10/episode_length"
+    assert entries[-1][1][0] == "evaluation/episode_length"
     assert finish == ("finish", 10.0, 20)
     assert close == "close"
 

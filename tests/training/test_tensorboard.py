@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ TRAINING = {
     f"training/{name}" for name in ("loss", "learning_rate", "gradient_norm", "tokens_per_second")
 }
 EVALUATION = ("score", "score_low", "score_high", "return", "episode_length")
+GROUPS = ("evaluation", "evaluation/target_3600", "evaluation/target_1800.5")
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +38,7 @@ def run(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> A
 
 def test_tags_and_steps(run: Any) -> None:
     entries = scalars(run.out)
-    groups = {
-        f"evaluation/{target}/{name}"
-        for target in ("target_3600", "target_1800.5")
-        for name in EVALUATION
-    }
+    groups = {f"{group}/{name}" for group in GROUPS for name in EVALUATION}
     final = {f"final/{name}" for name in ("score", "score_std", "train_seconds", "parameters")}
     assert set(entries) == TRAINING | groups | final
     for tag, values in entries.items():
@@ -53,7 +51,8 @@ def test_values_are_those_of_the_summary(run: Any) -> None:
     summary = json.loads((run.out / "summary.json").read_text())
     assert len(summary["history"]) == 4
     for row in summary["history"]:
-        target = f"evaluation/target_{row['target_return']:g}"
+        targets = [f"evaluation/target_{row['target_return']:g}"]
+        targets += ["evaluation"] if row["target_return"] == 3600 else []
         wanted = {
             "score": row["score_mean"],
             "score_low": row["score_mean"] - row["score_std"],
@@ -61,10 +60,8 @@ def test_values_are_those_of_the_summary(run: Any) -> None:
             "return": row["return_mean"],
             "episode_length": row["length_mean"],
         }
-        for name, value in wanted.items():
-            assert dict(entries[f"{target}/{name}"])[row["update"]] == pytest.approx(
-                value, rel=1e-6
-            )
+        for tag, (name, value) in itertools.product(targets, wanted.items()):
+            assert dict(entries[f"{tag}/{name}"])[row["update"]] == pytest.approx(value, rel=1e-6)
     best = max(summary["scores"], key=lambda row: row["score_mean"])
     assert entries["final/score"] == [(30, pytest.approx(best["score_mean"], rel=1e-6))]
     assert entries["final/score_std"] == [(30, pytest.approx(best["score_std"], rel=1e-6))]
@@ -91,8 +88,9 @@ def test_a_row_in_the_hparams_tab(run: Any) -> None:
     assert shown["timestep_embedding"].string_value == "none"
     assert "model" not in shown
     assert {info.name for info in experiment.experiment.hparam_infos} == set(shown)
-    metrics = {info.name.tag for info in experiment.experiment.metric_infos}
-    assert metrics == {tag for tag in scalars(run.out) if tag.startswith("final/")}
+    metrics = [info.name.tag for info in experiment.experiment.metric_infos]
+    assert metrics[0] == "final/score"
+    assert set(metrics) == {tag for tag in scalars(run.out) if tag.startswith("final/")}
     assert end.session_end_info.status == 1  # success
 
 
@@ -105,17 +103,15 @@ def test_one_page_with_all_runs_in_each_chart(run: Any) -> None:
     assert category.title == "agents side by side"
     charts = {chart.title: chart for chart in category.chart}
     present = set(scalars(run.out))
-    for target in ("target_3600", "target_1800.5"):
-        [series] = charts[f"score, {target}"].margin.series
+    for group, title in zip(GROUPS, ("", ", target_3600", ", target_1800.5"), strict=True):
+        [series] = charts[f"score{title}"].margin.series
         tags = [series.value, series.lower, series.upper]
-        assert tags == [f"evaluation/{target}/{name}" for name in EVALUATION[:3]]
-        assert list(charts[f"episode length, {target}"].multiline.tag) == [
-            f"evaluation/{target}/episode_length"
-        ]
+        assert tags == [f"{group}/{name}" for name in EVALUATION[:3]]
+        assert list(charts[f"episode length{title}"].multiline.tag) == [f"{group}/episode_length"]
         assert set(tags) <= present
     assert list(charts["loss"].multiline.tag) == ["training/loss"]
     assert list(charts["tokens per second"].multiline.tag) == ["training/tokens_per_second"]
-    assert len(charts) == 6
+    assert len(charts) == 8
 
 
 def test_agents_overlay(tiny: Callable[..., Any], tmp_path: Path) -> None:

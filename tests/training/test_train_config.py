@@ -13,7 +13,7 @@ from aaren_rl.agents import AgentConfig
 from aaren_rl.errors import UserError
 from aaren_rl.experiments.comparison import CompareConfig
 from aaren_rl.training import TrainConfig
-from aaren_rl.training.optimizer import learning_rate_factor
+from aaren_rl.training.learner import learning_rate_factor
 
 FILE = Path("somewhere/config.json")
 

@@ -138,8 +138,8 @@ def test_a_preset_and_settings_that_win() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"updatez": 3}, "no setting 'updatez'; did you mean updates?"),
-        ({"wdth": 3}, "no setting 'wdth'; did you mean width?"),
+        ({"updatez": 3}, "unknown setting 'updatez'; did you mean updates?"),
+        ({"wdth": 3}, "unknown setting 'wdth'; did you mean width?"),
         ({"dataset": "x"}, "no setting 'dataset'"),
         ({"updates": "many"}, "updates: expected int, got str"),
         ({"updates": [3]}, "updates: expected int, got array"),

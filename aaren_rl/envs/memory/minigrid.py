@@ -60,11 +60,7 @@ class FlatMiniGrid(gymnasium.ObservationWrapper[Any, Any, Any]):
 
 
 def make_minigrid_memory(**options: Any) -> gymnasium.Env[Any, Any]:
-    """MiniGrid's memory task with flat observations.
-
-    Raises:
-        ImportError: MiniGrid is not installed; says how to install it.
-    """
+    """MiniGrid's memory task with flat observations."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it greets on standard output
     try:
         from minigrid.envs import MemoryEnv

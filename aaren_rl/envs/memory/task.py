@@ -26,16 +26,7 @@ NOISE_BLOCK = 256  # steps of noise drawn at once: one call of the generator, no
 
 
 class Lengths:
-    """Lengths of episodes: one, or a range to draw from.
-
-    Args:
-        length: steps of every episode, or (shortest, longest), both possible.
-        log_uniform: draw so that each doubling of the length is equally likely; else uniformly.
-        shortest_possible: of the task.
-
-    Raises:
-        UserError: not a length or a range of lengths.
-    """
+    """Lengths of episodes: one, or a range to draw from."""
 
     def __init__(
         self, length: int | Sequence[int], log_uniform: bool, shortest_possible: int
@@ -66,18 +57,6 @@ class VectorMemoryTask(VectorEnv[Any, Any, Any]):
 
     Actions are Discrete; the episode ends, terminated, after exactly its drawn length, whatever
     the actions. There is no time limit.
-
-    Args:
-        num_envs: how many.
-        observation_size: values of an observation, float32.
-        choices: the action space is Discrete(choices).
-        lengths: of the episodes.
-        noise: standard deviation of the noise.
-        noise_channels: how many channels have noise.
-        autoreset_mode: `NextStep` or `Disabled`, as in Gymnasium's own vector environments.
-
-    Raises:
-        UserError: a noise that is negative or not finite, or another mode.
     """
 
     def __init__(
@@ -221,12 +200,7 @@ class VectorMemoryTask(VectorEnv[Any, Any, Any]):
 
 
 class MemoryTask(gymnasium.Env[Any, Any]):
-    """One episode of a memory task at a time: a batch of one.
-
-    Args:
-        render_mode: None; there is nothing to draw.
-        options: the task's, as for its vector form.
-    """
+    """One episode of a memory task at a time: a batch of one."""
 
     metadata = {"render_modes": []}  # noqa: RUF012, Gymnasium declares it so
     vector_form: ClassVar[type[VectorMemoryTask]]
