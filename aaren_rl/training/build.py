@@ -23,7 +23,6 @@ from aaren_rl.data import (
 )
 from aaren_rl.envs import (
     EnvLike,
-    agent_space,
     environment_of,
     limit_episodes,
     make_env,
@@ -33,6 +32,7 @@ from aaren_rl.envs import (
 )
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.evaluation.evaluating import checkpoint_folder
+from aaren_rl.layers import sees_images
 from aaren_rl.robots import Robot
 from aaren_rl.training.config import TrainConfig, TrainSettings, agent_class
 
@@ -176,8 +176,8 @@ def build_agent(
             "(see TrajectoryDataset.observation_offset)"
         )
     spec = AgentSpec(
-        observation_space=agent_space(dataset.observation_space),
-        action_space=dataset.action_space,  # type: ignore[arg-type]
+        observation_space=dataset.observation_space,
+        action_space=dataset.action_space,
         returns_scale=scale,
         returns_shift=shift,
         largest_return=dataset.largest_return_to_go,
@@ -190,7 +190,8 @@ def build_agent(
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
     if config.normalize_observations:
-        mean, std = dataset.observation_statistics()
+        pixels = not sees_images(config.model.encoder)
+        mean, std = dataset.observation_statistics(pixels=pixels)
     agent = agent_class(config.agent)(config.model, spec, mean, std)
     if not agent.actions.bounded:
         agent.actions.standardise(*dataset.action_statistics())
