@@ -1,4 +1,4 @@
-"""A Gymnasium space as columns of numbers, part by part, in the order in which it declares them.
+"""A Gymnasium space as columns of numbers, part by part: a Dict's by name, a Tuple's in order.
 
 One row of numbers holds one observation or action: a Box flattened, and one column for each choice
 of a Discrete, MultiDiscrete or MultiBinary, counted from 0. Data, agents, policies and exported
@@ -214,7 +214,8 @@ def _leaves(space: Any, path: Path) -> list[Leaf]:
         parts = parts if "Dict" in kinds else dict(enumerate(parts))
         if not parts or ("Dict" in kinds and not all(isinstance(key, str) for key in parts)):
             raise UserError(f"space {space}: parts expected, in a Dict under names that are text")
-        return [leaf for key, part in parts.items() for leaf in _leaves(part, (*path, key))]
+        # Sorted, since a space that was saved and read again has its names in another order.
+        return [leaf for key in sorted(parts) for leaf in _leaves(parts[key], (*path, key))]
     levels: Any = ()
     starts: Any = 0
     if "Discrete" in kinds:

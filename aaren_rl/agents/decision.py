@@ -239,7 +239,7 @@ and self.folds_embedding
             out = self.embed_observation(self.normalise(value))
         else:
             with torch.autocast(value.device.type, enabled=False):  # see `embed`
-                out = self.embed_return(self.scaled(value))
+                out = self.embed_return(self.scaled(value.float()))
         return out
 
     def _finish(self, tokens: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class ActionParts:
         if not self._parts:
             self._is_tuple = isinstance(values, tuple)
             self._begin(given)
-        if given.keys() != self._parts.keys():
+        if given.keys() != self._parts.keys():  # in any order
             raise UserError(f"parts {list(given)}; parts {list(self._parts)} expected")
         columns = []
         for key, part in self._parts.items():
@@ -62,7 +62,7 @@ class ActionParts:
 
     def _begin(self, given: dict[Any, Any]) -> None:
         own, theirs = (None if each is None else parts_of(each) for each in self._given)
-        keys = list(theirs or own or given)
+        keys = sorted(given)  # as in `aaren_rl.layout`
         for each in (own, theirs):
             if each is not None and each.keys() != given.keys():
                 raise UserError(f"parts {list(given)}; parts {list(each)} expected")

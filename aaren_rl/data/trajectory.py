@@ -42,8 +42,8 @@ class TrajectoryDataset:
 
     Attributes:
         name: the dataset's id, or the name of its file.
-        observations: `[steps, columns]`, a step's parts flattened side by side in the order of the
-            space, choices counted from 0 (see `aaren_rl.layout`). Float32, less
+        observations: `[steps, columns]`, a step's parts flattened side by side in the order of
+            `aaren_rl.layout`, choices counted from 0. Float32, less
             `observation_offset`; a part of a narrow dtype, such as a uint8 image, is kept in it.
             Where parts differ in dtype this is a `Columns`, which reads as one float32 array.
         actions: int64 `[steps]` (Discrete), else float32 `[steps, columns]`, as observations.

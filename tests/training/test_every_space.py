@@ -159,7 +159,7 @@ def test_own_dtypes_in_memory_and_on_disk(tmp_path: Path, monkeypatch: pytest.Mo
     seen, taken = OBSERVATIONS["nested"], ACTIONS["dict"]
     data = make_data(seen, taken)
     assert isinstance(data.observations, Columns)
-    assert [each.dtype for each in data.observations.arrays] == [np.uint8, np.float32, np.uint8]
+    assert [each.dtype for each in data.observations.arrays] == [np.uint8, np.float32]
     single = make_data(OBSERVATIONS["bytes"], taken)
     assert single.observations.dtype == np.uint8
     episodes = (
