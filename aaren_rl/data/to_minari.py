@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from minari.dataset.minari_storage import MinariStorage
 from aaren_rl.data.episode import Trajectory
 from aaren_rl.data.sources.minari import HDF5_FILE, is_minari_id, local_root
 from aaren_rl.errors import UserError
-from aaren_rl.files import sync_file, sync_folder
+from aaren_rl.files import locked, sync_file, sync_folder
 
-SCRATCH = ".writing-"  # begins the folders that are not yet datasets
+_SCRATCH = ".writing-"  # begins the names of folders that are not yet datasets
 
 
 def write_minari(
@@ -63,34 +63,43 @@ def write_minari(
     check_new_dataset(dataset_id, root)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=target.parent))
-    except OSError as error:
-        raise UserError(f"{target.parent}: cannot be written ({error.strerror})") from None
-    try:
-        folder = scratch / target.name
-        folder.mkdir()
-        storage = MinariStorage.new(
-            folder / "data", observation_space, action_space, env_spec=env_spec
-        )
-        file = folder / "data" / HDF5_FILE
-        counts = _write_episodes(dataset_id, file, episodes, compression)
-        sync_file(file)
-        if beside is not None:
-            beside(folder)
-        own = {
-            "dataset_id": dataset_id,
-            "minari_version": minari.__version__,
-            "dataset_size": storage.get_size(),
-        }
-        storage.update_metadata({**own, **counts, **(metadata or {})})
-        os.rename(folder, target)
+        with _scratch(target) as folder:
+            storage = MinariStorage.new(
+                folder / "data", observation_space, action_space, env_spec=env_spec
+            )
+            file = folder / "data" / HDF5_FILE
+            counts = _write_episodes(dataset_id, file, episodes, compression)
+            sync_file(file)
+            if beside is not None:
+                beside(folder)
+            own = {
+                "dataset_id": dataset_id,
+                "minari_version": minari.__version__,
+                "dataset_size": storage.get_size(),
+            }
+            storage.update_metadata({**own, **counts, **(metadata or {})})
+            mark_namespaces(root, target)
+            os.rename(folder, target)
+        sync_folder(target.parent)
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    mark_namespaces(root, target)
-    sync_folder(target.parent)
     return target
+
+
+@contextlib.contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """A folder that is to be renamed to `target`; what a killed process left of it goes."""
+    scratch = target.with_name(f"{_SCRATCH}{target.name}")
+    lock = scratch.with_name(f"{scratch.name}.lock")
+    with locked(lock, f"{target}: another process is writing it"):
+        try:
+            check_new_dataset(target.name, target.parent)  # while this one waited, perhaps
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 def check_new_dataset(dataset_id: str, root: Path) -> None:

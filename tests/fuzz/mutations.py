@@ -74,7 +74,7 @@ def tree(random: Random, content: Any) -> tuple[Any, str]:
     kind = random.choice(["value", "value", "delete", "wrap", "text", "add", "deep", "number"])
     if isinstance(value, str) and value.startswith("{") and random.random() < 0.8:
         inner, what = tree(random, json.loads(value))  # JSON in JSON: spaces, specifications
-        parent[key] = json.dumps(inner)
+        parent[key] = _json(inner)
         return content, f"{place}, inside: {what}"
     if kind == "delete":
         del parent[key]
