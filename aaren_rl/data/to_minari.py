@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -118,6 +119,52 @@ def mark_namespaces(root: Path, dataset: Path) -> None:
             marker.write_text(json.dumps({}))
 
 
+class _Patient(io.FileIO):
+    """A file that swallows what a full disk refuses, and remembers the error.
+
+    HDF5 cannot close a file that it could not write: it crashes with the process.
+    """
+
+    error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        """All of it, or nothing, after an error."""
+        left = memoryview(content).cast("B")
+        size = len(left)
+        try:
+            while self.error is None and len(left):
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """HDF5 asks for it when it closes."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+    def check(self) -> None:
+        """Raise the remembered error."""
+        if self.error is not None:
+            raise self.error
+
+
+@contextlib.contextmanager
+def _new_hdf5(path: Path, **settings: Any) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """A new HDF5 file, and a function that raises OSError once something could not be written."""
+    with _Patient(path, "w+") as content:
+        try:
+            with h5py.File(content, "w", **settings) as file:
+                yield file, content.check
+        except (OSError, RuntimeError, ValueError):
+            content.check()  # HDF5 stumbles over what is not in the file
+            raise
+        content.check()
+
+
 def _write_episodes(
     name: str, path: Path, episodes: Iterable[Trajectory], compression: str | None
 ) -> dict[str, Any]:
@@ -125,8 +172,9 @@ def _write_episodes(
     count = steps = 0
     unfinished = False
     # The file format of HDF5 1.10 is smaller and quicker for many groups than the oldest.
-    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+    with _new_hdf5(path, libver=("v110", "v110")) as (file, check):
         for index, episode in enumerate(episodes):
+            check()
             length = len(episode.rewards)
             unfinished = not (episode.terminated or episode.truncated)
             ends = np.zeros((2, length), bool)
