@@ -113,7 +113,7 @@ class Agent(nn.Module, ABC):
         """Standardise observations `[..., observation_size]`, and clip them."""
         standardised = (observations - self.observation_mean) / self.observation_std
         clip = self.config.observation_clip
-        return standardised if math.isinf(clip) else standardised.clamp(-clip, clip)
+        return standardised if clip > torch.finfo(torch.float32).max else standardised.clamp(-clip, clip)
 
     def observation_bounds(self) -> tuple[Tensor, Tensor] | None:
         """Where `normalise` clips, in raw numbers: lowest and highest, float32

@@ -77,7 +77,7 @@ def load_agent(folder: Path | str, device: str = "cpu") -> Agent:
         agent = agent_class(convert(card["agent"], str, "agent"))(config, spec, mean, std)
     except UserError as error:
         raise UserError(f"{card_file}: {error}") from None
-    except (KeyError, TypeError, IndexError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise UserError(f"{card_file}: not the card of an agent ({error!r})") from None
     load_weights(agent, folder)
     return agent.eval().to(device)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,9 +114,10 @@ class LoggerGroup(Logger):
             logger.finish(finite_scalars(metrics), step)
 
     def close(self) -> None:
-        """Close those that were started."""
-        for logger in self._started:
-            logger.close()
+        """Close those that were started, each also when another one fails."""
+        with contextlib.ExitStack() as stack:
+            for logger in self._started:
+                stack.callback(logger.close)
 
 
 class TensorBoardLogger(Logger):
@@ -137,6 +140,8 @@ class TensorBoardLogger(Logger):
 
         folder = _destination(self.folder, run, "TensorBoardLogger(folder)")
         self._settings = run.settings
+        self._hook = threading.excepthook
+        threading.excepthook = self._without_writers
         self._writer = SummaryWriter(str(folder), purge_step=run.done + 1)
         self._writer.add_custom_scalars(custom_layout(list(run.groups)))
 
@@ -161,7 +166,15 @@ class TensorBoardLogger(Logger):
 
     def close(self) -> None:
         """Flush and close the event file."""
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            threading.excepthook = self._hook
+
+    def _without_writers(self, args: Any) -> None:
+        """Leave out the writer's thread: what it met, it raises again at the next event."""
+        if type(args.thread).__module__ != "tensorboard.summary.writer.event_file_writer":
+            self._hook(args)
 
 
 class CSVLogger(Logger):

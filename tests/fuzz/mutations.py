@@ -260,7 +260,10 @@ def mutate(random: Random, path: Path) -> str:
     """Change a file; says how."""
     structural = STRUCTURE.get(path.suffix)
     if structural is not None and random.random() < 0.7:
-        return structural(random, path)
+        try:
+            return structural(random, path)
+        except (TypeError, ValueError):  # what the format cannot hold
+            return bytewise(random, path)
     if random.random() < 0.05:
         path.unlink()
         if random.random() < 0.5:
