@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 N ?= 10000
 
-.PHONY: help quickstart test test-python fuzz format lint type docs wheel wheel-any wheels gpu clean
+.PHONY: help quickstart test test-python fuzz format lint type docs wheel wheel-any wheels gpu clean kills
 
 help:            ## show this text
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -32,6 +32,11 @@ fuzz: $(VENV)/installed-dev    ## commands on N files made wrong, in structure a
 	$(BIN)/python tests/fuzz/campaign.py --cases $(N) --report fuzz-bad.jsonl
 
 format: $(VENV)/installed-dev  ## format the code
+kills: N := 50
+kills: .venv/installed-dev   ## SIGKILL N times: training, saving, sweeps, conversion, collection (N=50)
+	$(BIN)/python tests/kills.py --kills $(N)
+
+format: .venv/installed-dev  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aaren_rl import __version__
-from aaren_rl.errors import UserError, unknown
+from aaren_rl.errors import UserError, system_error, unknown
 from aaren_rl.options import options_of, parse
 from aaren_rl.registry import load_plugins, require_plugins
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # for their types alone: `--help` must not wait for PyTorch
     from aaren_rl.training import TrainConfig
 
 PROG = "aaren-rl"
-EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 2, 130, 141
 CHOSEN = ("agent", "mixer", "encoder")
 """What may have options of its own, where a plug-in has registered it with some."""
 
@@ -56,7 +56,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the command line's words; those of this process when `None`.
 
     Returns:
-        The exit code: 0, 2 for a user's mistake, 130 when interrupted.
+        The exit code: 0, 2 for a user's mistake or what the system refuses, 130 when interrupted,
+        141 when nobody reads the output any more.
     """
     words = list(sys.argv[1:] if args is None else args)
     name = words[0] if words else ""
@@ -104,6 +105,11 @@ def run(name: str, words: Sequence[str]) -> int:
         action(parse(kind, words, prog=f"{PROG} {name}", default=default, chosen=chosen))
     except UserError as error:
         return report(error)
+    except BrokenPipeError:  # what stands behind `aaren-rl ... |` has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return EXIT_BROKEN_PIPE
+    except OSError as error:  # a full disk, a folder that was removed or may not be written
+        return report(system_error(error))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

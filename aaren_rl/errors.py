@@ -17,6 +17,18 @@ class UserError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
+def system_error(error: OSError, place: object = None) -> UserError:
+    """What the operating system refused, such as writing to a full disk, as a user's error.
+
+    Args:
+        error: its exception.
+        place: what it was about, where the exception does not name a file.
+    """
+    where = error.filename or place
+    reason = error.strerror or one_line(error)
+    return UserError(reason if where is None else f"{where}: {reason}")
+
+
 def one_line(error: BaseException) -> str:
     """What another library's exception says, as one line."""
     return " ".join(str(error).split()) or type(error).__name__

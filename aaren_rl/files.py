@@ -30,8 +30,11 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # as when the folder was removed
+            aside.unlink()
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None  # not the name aside
         raise
     sync_folder(path.parent)
 
@@ -106,7 +109,9 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
 
 
@@ -172,6 +177,8 @@ def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
 
     try:
         return load_file(path, device=device)
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: truncated or not a safetensors file ({error})") from None
 

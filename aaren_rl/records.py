@@ -40,7 +40,9 @@ def read_yaml(file: Path) -> Any:
         return yaml.load(file.read_text(), Loader=_Loader)  # a safe one
     except FileNotFoundError:
         raise UserError(f"{file}: no such file") from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{file}: not readable as YAML ({error})") from None
 
 

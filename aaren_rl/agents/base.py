@@ -134,7 +134,7 @@ class Agent(nn.Module, ABC):
             return observations
         standardised = (observations - self.observation_mean) / self.observation_std
         clip = self.config.observation_clip
-        if not math.isinf(clip):
+        if clip <= torch.finfo(torch.float32).max:
             standardised = standardised.clamp(-clip, clip)
         if self.kept is None:
             return standardised

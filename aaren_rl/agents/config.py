@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from aaren_rl.errors import UserError
+from aaren_rl.records import typed
 from aaren_rl.layers.mixers.options import AarenOptions, AttentionOptions
-from aaren_rl.records import check_counts, flag
+from aaren_rl.records import check_counts, flag, typed
 
 Mode = Literal["carry", "reset", "window", "sliding"]
 Condition = Literal["target", "max-return"]
@@ -141,7 +142,8 @@ class AgentConfig(AarenOptions, AttentionOptions):
 
         Raises:
             TypeError: for a field that this version does not know, or content that is no mapping.
+            UserError: for a value of another type.
         """
         given = {"observation_clip": math.inf, **content}
         given.setdefault("embedding_dropout", given.get("dropout", 0.1))
-        return AgentConfig(**given)
+        return typed(AgentConfig(**given), "model")

@@ -21,6 +21,7 @@ from aaren_rl.agents.config import AgentConfig
 from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.files import read_card, read_tensors, recover_folder
+from aaren_rl.records import convert
 from aaren_rl.registry import load_plugins
 
 __all__ = ["AGENTS", "load_agent"]
@@ -72,10 +73,10 @@ def load_agent(folder: Path | str, device: str = "cpu", *, checkpoint: str = LAS
         # Statistics that do nothing: the real ones come with the weights.
         mean, std = np.zeros(spec.observation_size), np.ones(spec.observation_size)
         config = AgentConfig.from_json(card["config"])
-        agent = agent_class(card["agent"])(config, spec, mean, std)
+        agent = agent_class(convert(card["agent"], str, "agent"))(config, spec, mean, std)
     except UserError as error:
         raise UserError(f"{card_file}: {error}") from None
-    except (KeyError, TypeError, IndexError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise UserError(f"{card_file}: not the card of an agent ({error!r})") from None
     load_weights(agent, folder)
     return agent.eval().to(device)

@@ -11,6 +11,7 @@ from minari.serialization import deserialize_space, serialize_space
 
 from aaren_rl.errors import UserError
 from aaren_rl.layout import Layout
+from aaren_rl.records import convert
 
 
 @dataclass(frozen=True)
@@ -102,17 +103,23 @@ class AgentSpec:
     @staticmethod
     def from_json(content: dict[str, Any]) -> AgentSpec:
         """The inverse of `to_json`."""
-        reference = content["reference_scores"]
-        return AgentSpec(
+        scores = convert(content["reference_scores"], tuple[float, float] | None, "reference_scores")
+        numbers = {
+            name: convert(content.get(name, ()), tuple[float, ...], name)
+            for name in ("target_returns", "observation_offset")  # older cards lack the second
+        }
+        spec = AgentSpec(
             observation_space=deserialize_space(content["observation_space"]),
             action_space=deserialize_space(content["action_space"]),
             returns_scale=content["returns_scale"],
             # Older cards have neither.
             returns_shift=content.get("returns_shift", 0.0),
             largest_return=content.get("largest_return"),
-            target_returns=tuple(content["target_returns"]),
-            reference_scores=None if reference is None else (reference[0], reference[1]),
+            reference_scores=scores,
             environment=content["environment"],
             dataset=content["dataset"],
-            observation_offset=tuple(content.get("observation_offset", ())),
+            **numbers,
         )
+        if len(spec.observation_offset) not in (0, spec.observation_size):
+            raise UserError(f"observation_offset: {spec.observation_size} numbers expected")
+        return spec

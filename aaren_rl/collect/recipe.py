@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -24,7 +23,7 @@ from aaren_rl.collect.policies import CARD_FILE, WEIGHTS_FILE
 from aaren_rl.collect.rollouts import actor_of, counted, first_steps, play, random_actor
 from aaren_rl.data import load_trajectories
 from aaren_rl.data.sources.minari import METADATA, read_metadata
-from aaren_rl.data.to_minari import SCRATCH, check_new_dataset, write_minari
+from aaren_rl.data.to_minari import check_new_dataset, write_minari
 from aaren_rl.data.trajectory import Trajectory
 from aaren_rl.envs.make import environment_spec, make_env
 from aaren_rl.errors import UserError
@@ -80,8 +79,6 @@ def collect(config: CollectConfig) -> list[dict[str, Any]]:
 
 
 def _write_missing(config: CollectConfig, wanted: list[Quality], recipe: Recipe) -> None:
-    for left in _folder(config, wanted[0]).parent.glob(f"{SCRATCH}*") if config.resume else ():
-        shutil.rmtree(left)  # of a process that was killed
     missing = [quality for quality in wanted if not _folder(config, quality).exists()]
     if missing:
         recipe.prepare()

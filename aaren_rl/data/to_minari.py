@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from minari.dataset.minari_storage import MinariStorage
 from aaren_rl.data.episode import Trajectory
 from aaren_rl.data.sources.minari import HDF5_FILE, is_minari_id, local_root
 from aaren_rl.errors import UserError
-from aaren_rl.files import sync_file, sync_folder
+from aaren_rl.files import locked, sync_file, sync_folder
 
-SCRATCH = ".writing-"  # begins the folders that are not yet datasets
+_SCRATCH = ".writing-"  # begins the names of folders that are not yet datasets
 
 
 def write_minari(
@@ -63,34 +64,43 @@ def write_minari(
     check_new_dataset(dataset_id, root)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=target.parent))
-    except OSError as error:
-        raise UserError(f"{target.parent}: cannot be written ({error.strerror})") from None
-    try:
-        folder = scratch / target.name
-        folder.mkdir()
-        storage = MinariStorage.new(
-            folder / "data", observation_space, action_space, env_spec=env_spec
-        )
-        file = folder / "data" / HDF5_FILE
-        counts = _write_episodes(dataset_id, file, episodes, compression)
-        sync_file(file)
-        if beside is not None:
-            beside(folder)
-        own = {
-            "dataset_id": dataset_id,
-            "minari_version": minari.__version__,
-            "dataset_size": storage.get_size(),
-        }
-        storage.update_metadata({**own, **counts, **(metadata or {})})
-        os.rename(folder, target)
+        with _scratch(target) as folder:
+            storage = MinariStorage.new(
+                folder / "data", observation_space, action_space, env_spec=env_spec
+            )
+            file = folder / "data" / HDF5_FILE
+            counts = _write_episodes(dataset_id, file, episodes, compression)
+            sync_file(file)
+            if beside is not None:
+                beside(folder)
+            own = {
+                "dataset_id": dataset_id,
+                "minari_version": minari.__version__,
+                "dataset_size": storage.get_size(),
+            }
+            storage.update_metadata({**own, **counts, **(metadata or {})})
+            mark_namespaces(root, target)
+            os.rename(folder, target)
+        sync_folder(target.parent)
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    mark_namespaces(root, target)
-    sync_folder(target.parent)
     return target
+
+
+@contextlib.contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """A folder that is to be renamed to `target`; what a killed process left of it goes."""
+    scratch = target.with_name(f"{_SCRATCH}{target.name}")
+    lock = scratch.with_name(f"{scratch.name}.lock")
+    with locked(lock, f"{target}: another process is writing it"):
+        try:
+            check_new_dataset(target.name, target.parent)  # while this one waited, perhaps
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 def check_new_dataset(dataset_id: str, root: Path) -> None:
@@ -109,6 +119,52 @@ def mark_namespaces(root: Path, dataset: Path) -> None:
             marker.write_text(json.dumps({}))
 
 
+class _Patient(io.FileIO):
+    """A file that swallows what a full disk refuses, and remembers the error.
+
+    HDF5 cannot close a file that it could not write: it crashes with the process.
+    """
+
+    error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        """All of it, or nothing, after an error."""
+        left = memoryview(content).cast("B")
+        size = len(left)
+        try:
+            while self.error is None and len(left):
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """HDF5 asks for it when it closes."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+    def check(self) -> None:
+        """Raise the remembered error."""
+        if self.error is not None:
+            raise self.error
+
+
+@contextlib.contextmanager
+def _new_hdf5(path: Path, **settings: Any) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """A new HDF5 file, and a function that raises OSError once something could not be written."""
+    with _Patient(path, "w+") as content:
+        try:
+            with h5py.File(content, "w", **settings) as file:
+                yield file, content.check
+        except (OSError, RuntimeError, ValueError):
+            content.check()  # HDF5 stumbles over what is not in the file
+            raise
+        content.check()
+
+
 def _write_episodes(
     name: str, path: Path, episodes: Iterable[Trajectory], compression: str | None
 ) -> dict[str, Any]:
@@ -116,8 +172,9 @@ def _write_episodes(
     count = steps = 0
     unfinished = False
     # The file format of HDF5 1.10 is smaller and quicker for many groups than the oldest.
-    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+    with _new_hdf5(path, libver=("v110", "v110")) as (file, check):
         for index, episode in enumerate(episodes):
+            check()
             length = len(episode.rewards)
             unfinished = not (episode.terminated or episode.truncated)
             ends = np.zeros((2, length), bool)

@@ -67,7 +67,9 @@ def check_card(agent: Agent, card: Card, file: Path) -> None:
     Raises:
         UserError: for another kind of agent, other spaces, or another condition.
     """
-    spec, told = agent.spec, card.provenance.get("agent", {}).get("spec", {})
+    spec, told = agent.spec, card.provenance
+    for name in ("agent", "spec"):
+        told = told.get(name, {}) if isinstance(told, dict) else {}
     seen = spec.observation_layout
     actions: Any = (tuple(spec.action_space.shape or ()), str(spec.action_space.dtype))
     ours: dict[str, Any] = {
@@ -83,7 +85,7 @@ def check_card(agent: Agent, card: Card, file: Path) -> None:
         "condition": "target" if card.asks_return or not card.state else "max-return",
     }
     for name in ("observation_space", "action_space"):
-        if name in told:
+        if isinstance(told, dict) and name in told:
             ours[name], theirs[name] = spec.to_json()[name], told[name]
     for name, own in ours.items():
         if theirs[name] != own:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aaren_rl.errors import UserError
 
 CARD_FORMAT = 1
+NOT_A_CARD = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""What Python says of JSON that is something else."""
 Size = int | str
 
 
@@ -97,7 +102,7 @@ class Card:
 
     @staticmethod
     def from_json(content: dict[str, Any]) -> Card:
-        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
+        """The inverse of `to_json`; raises one of `NOT_A_CARD` for anything else."""
         content = dict(content)
         if content.pop("format") != CARD_FORMAT:
             raise ValueError(f"a card of format {CARD_FORMAT} expected")
@@ -109,7 +114,8 @@ class Card:
         for name in ("observation_shape", "action_shape", "target_returns"):
             content[name] = tuple(content[name])
         if content.get("choices") is not None:
-            content["choices"] = tuple(content["choices"])
+            first, count = content["choices"]
+            content["choices"] = first, count
         card = Card(**content)
         inputs, outputs = {each.name for each in card.inputs}, {each.name for each in card.outputs}
         state = set(card.state.values())
@@ -117,7 +123,23 @@ class Card:
             raise ValueError("state, inputs, outputs and reset_state do not fit together")
         if "observation" not in inputs or "action" not in outputs:
             raise ValueError("an input `observation` and an output `action` expected")
+        card._check_values()
         return card
+
+    def _check_values(self) -> None:
+        """Raise TypeError or ValueError for dtypes, sizes and numbers that are none."""
+        tensors = (*self.inputs, *self.outputs)
+        for dtype in (self.action_dtype, *(each.dtype for each in tensors)):
+            if not isinstance(dtype, str) or np.dtype(dtype).kind not in "fiub":
+                raise ValueError(f"{dtype!r} is not a dtype of numbers")
+        for shape in (self.observation_shape, self.action_shape, *(x.shape for x in tensors)):
+            if not all(size == "batch" or (type(size) is int and size >= 0) for size in shape):
+                raise ValueError(f"{shape} is not a shape")
+        fills = [value for value in self.reset_state.values() if value != "target_return"]
+        limits = [] if self.max_episode_length is None else [self.max_episode_length]
+        for number in (*fills, *self.target_returns, *limits, *(self.choices or (0, 1))):
+            if not isinstance(number, (int, float)) or not abs(float(number)) < math.inf:
+                raise ValueError(f"{number!r} is not a number")
 
 
 def card_path(file: Path | str) -> Path:
@@ -143,8 +165,8 @@ def read_card(file: Path | str) -> Card:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; an exported agent has its card beside it") from None
     except OSError as error:
-        raise UserError(f"{path}: not readable ({error})") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: not readable ({error.strerror})") from None
+    except NOT_A_CARD as error:
         raise UserError(f"{path}: not the card of an exported agent ({error!r})") from None
 
 

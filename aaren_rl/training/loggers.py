@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,8 @@ class TensorBoardLogger(Logger):
         folder = _destination(self.folder, run, "TensorBoardLogger(folder)")
         shown = run.settings.keys() if run.varying is None else run.varying
         self._settings = {name: v for name, v in run.settings.items() if name in shown}
+        self._hook = threading.excepthook
+        threading.excepthook = self._without_writers
         self._writer = SummaryWriter(str(folder), purge_step=run.done + 1)
         self._writer.add_custom_scalars(custom_layout(run.groups))
 
@@ -125,7 +128,15 @@ class TensorBoardLogger(Logger):
 
     def close(self) -> None:
         """Flush and close the event file."""
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            threading.excepthook = self._hook
+
+    def _without_writers(self, args: Any) -> None:
+        """Leave out the writer's thread: what it met, it raises again at the next event."""
+        if type(args.thread).__module__ != "tensorboard.summary.writer.event_file_writer":
+            self._hook(args)
 
 
 class CSVLogger(Logger):

@@ -16,7 +16,7 @@ from aaren_rl.agents import Agent, AgentConfig, load_agent
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.data.prefetch import prefetched
 from aaren_rl.envs import environment_of, limit_episodes
-from aaren_rl.errors import UserError
+from aaren_rl.errors import UserError, system_error
 from aaren_rl.evaluation import try_environment
 from aaren_rl.evaluation.scores import warn_of_far_targets
 from aaren_rl.files import recover_folder, write_json
@@ -323,8 +323,7 @@ def _disk_errors(folder: RunFolder | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = error.filename or (folder.path if folder is not None else "training")
-        raise UserError(f"{place}: {error.strerror or error}") from error
+        raise system_error(error, "training" if folder is None else folder.path) from error
 
 
 def _data(config: TrainConfig) -> TrajectoryDataset:

@@ -183,7 +183,13 @@ class Trainer:
             "training/tokens_per_second": self.learner.tokens_per_second(),
         }
         self.state.logged_at, self.state.logged = update, values
-        self._scalars(values)
+        try:
+            self._scalars(values)
+        except Exception:  # a full disk, or a server that does not answer
+            if self.fabric.world_size == 1:  # else all processes would have to save
+                with contextlib.suppress(OSError, UserError):
+                    self._save()
+            raise
         self._bar.update(update, loss)
 
     # ---- evaluation
@@ -249,7 +255,7 @@ class Trainer:
     def _start_log(self, open_loggers: contextlib.ExitStack) -> None:
         """Begin to log, after the last update whose entries are complete."""
         state = self.state
-        unfinished = state.update > 0 and self._evaluation_due(self._at_end)
+        unfinished = state.update > 0 and state.evaluated_at != state.update
         info = RunInfo(
             name=self.title,
             folder=None if self.folder is None else self.folder.path,

@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +19,6 @@ from aaren_rl.envs.make import environment_spec, make_env
 from aaren_rl.errors import UserError
 from aaren_rl.files import locked
 from aaren_rl.training.interrupt import Interrupted
-
-
-@pytest.mark.parametrize("kind", ["ppo", "dqn", "sac"])
-def test_killed_at_any_moment_it_ends_in_the_same_bytes(
-    kind: str, tmp_path: Path, collections: Collections
-) -> None:
-    process = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "kill_collect.py"), str(tmp_path), kind, "3"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    assert int(process.stdout.split()[-1]) >= 1
-    assert_same_datasets(tmp_path / "minari", collections.root(kind))
 
 
 def interrupt_at(number: int, patch: pytest.MonkeyPatch) -> None:

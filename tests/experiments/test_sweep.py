@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,6 @@ from aaren_rl.experiments import (
 )
 from aaren_rl.experiments import sweep as sweep_module
 
-KILLS = 10
 PLUGIN = """
 from aaren_rl import agents
 from aaren_rl.agents import AGENTS, BehaviorCloning
@@ -87,21 +84,6 @@ def test_settings_of_the_task_and_the_agent_hold(tmp_path: Path) -> None:
     other = read.train_config("hopper-all", "decision-transformer", 0)
     assert (other.learning_rate, other.model.width, other.top_percent) == (1e-3, 16, 100.0)
     assert other.mode == "window"
-
-
-def test_killed_ten_times_it_ends_the_same(done: BenchmarkConfig, tmp_path: Path) -> None:
-    assert done.out is not None
-    script = Path(__file__).with_name("kill_sweep.py")
-    process = subprocess.run(
-        [sys.executable, str(script), str(done.spec), str(tmp_path / "killed"), str(KILLS)],
-        capture_output=True,
-        text=True,
-        timeout=580,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    assert 0 < int(process.stdout) <= KILLS
-    assert results(tmp_path / "killed") == results(done.out)
 
 
 def no_work(*_: Any) -> None:

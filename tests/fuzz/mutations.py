@@ -74,7 +74,7 @@ def tree(random: Random, content: Any) -> tuple[Any, str]:
     kind = random.choice(["value", "value", "delete", "wrap", "text", "add", "deep", "number"])
     if isinstance(value, str) and value.startswith("{") and random.random() < 0.8:
         inner, what = tree(random, json.loads(value))  # JSON in JSON: spaces, specifications
-        parent[key] = json.dumps(inner)
+        parent[key] = _json(inner)
         return content, f"{place}, inside: {what}"
     if kind == "delete":
         del parent[key]
@@ -260,7 +260,10 @@ def mutate(random: Random, path: Path) -> str:
     """Change a file; says how."""
     structural = STRUCTURE.get(path.suffix)
     if structural is not None and random.random() < 0.7:
-        return structural(random, path)
+        try:
+            return structural(random, path)
+        except (TypeError, ValueError):  # what the format cannot hold
+            return bytewise(random, path)
     if random.random() < 0.05:
         path.unlink()
         if random.random() < 0.5:

@@ -264,26 +264,3 @@ def test_ctrl_c_in_a_terminal(tiny: Callable[..., Any], tmp_path: Path) -> None:
     assert process.returncode == 0, errors
     assert "decision-aaren on aaren-rl/hopper-small-v0, 600 updates" in output
     assert_same_run(run, tmp_path / "whole")
-
-
-def test_killed_at_random_moments(tiny: Callable[..., Any], tmp_path: Path) -> None:
-    """SIGKILL leaves no time to save anything."""
-    whole = tiny(
-        tmp_path / "whole",
-        agent="decision-transformer",
-        updates=500,
-        evaluate_every=100,
-        checkpoint_every=9,
-        episodes=1,
-    )
-    train(whole)
-    process = start(
-        str(Path(__file__).parent / "kill_loop.py"),
-        str(tmp_path / "killed"),
-        str(tmp_path / "whole" / "config.json"),
-        "6",
-    )
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert int(output) >= 1
-    assert_same_run(tmp_path / "killed", tmp_path / "whole")

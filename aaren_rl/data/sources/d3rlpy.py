@@ -93,12 +93,15 @@ def _version_2(path: Path, file: h5py.File) -> Recording:
     where = f"{path}: num_episodes"
     if not isinstance(file.get("num_episodes"), h5py.Dataset):
         raise UserError(f"{where}: missing; d3rlpy files have it from version 2.1 on")
-    count = int(read_array(where, file["num_episodes"])[0])
+    numbers = read_array(where, file["num_episodes"])
+    if numbers.size != 1 or numbers.dtype.kind not in "iu":
+        raise UserError(f"{where}: one integer expected, got {numbers.dtype} {numbers.shape}")
+    count = int(numbers.item())
 
     def episodes() -> Iterator[Trajectory]:
         with open_hdf5(path) as file:
             for index in range(count):
-                terminated = bool(_field(path, file, "terminated", index)[0])
+                terminated = bool(np.any(_field(path, file, "terminated", index)))
                 yield Trajectory(
                     _field(path, file, "observations", index),
                     _field(path, file, "actions", index),

@@ -1,0 +1,106 @@
+"""Whether memory grows in long use: acting, evaluations and trainings, again and again.
+
+    python tests/endurance.py                       # a million steps, 10 evaluations, 100 trainings
+    python tests/endurance.py --steps 20000 --evaluations 2 --trainings 5
+
+Each thing is done a tenth of the way to warm up; then the resident memory is read, and again at the
+end. Prints the growth of each; exit status 1 when one grew by a megabyte or more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import aaren_rl as arl
+from aaren_rl.agents import Agent
+
+LIMIT = 2**20
+DATA = "aaren-rl/hopper-small-v0"
+TINY = {"width": 16, "layers": 1, "context_length": 5, "batch_size": 8, "device": "cpu"}
+AGENTS = {
+    "decision-aaren": ("carry", "window", "reset"),
+    "decision-transformer": ("carry", "window", "reset"),
+    "decision-lstm": ("carry", "window", "reset"),
+}
+EPISODE = 500
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def growth(work: Callable[[int], None], times: int) -> int:
+    """Bytes by which this process has grown while the work was done so often, after a tenth."""
+    work(max(1, times // 10))
+    before = resident()
+    work(times)
+    return resident() - before
+
+
+def act(agent: Agent, mode: str, num_envs: int) -> Callable[[int], None]:
+    """Act on random observations, in episodes that end one after the other."""
+    policy = agent.policy(num_envs, mode=mode)  # type: ignore[arg-type]
+    random = np.random.default_rng(0)
+    observations = random.normal(size=(64, num_envs, 11))
+    rewards, counter = random.normal(size=num_envs), iter(range(10**9))
+
+    def work(steps: int) -> None:
+        for _ in range(steps // num_envs):
+            step = next(counter)
+            dones = (np.arange(num_envs) * 7 + step) % EPISODE == 0
+            policy.act(observations[step % 64], rewards, dones)
+
+    return work
+
+
+def trained(agent: str) -> Agent:
+    return arl.train(DATA, agent, env="none", updates=4, **TINY).agent
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=1_000_000, help="of acting, in each mode")
+    parser.add_argument("--num-envs", type=int, default=4)
+    parser.add_argument("--evaluations", type=int, default=10)
+    parser.add_argument("--episodes", type=int, default=100, help="of each evaluation")
+    parser.add_argument("--trainings", type=int, default=100)
+    flags = parser.parse_args()
+    torch.set_num_threads(1)
+    grown: dict[str, int] = {}
+
+    def tell(what: str, work: Callable[[int], None], times: int) -> None:
+        grown[what] = growth(work, times)
+        print(f"{what}: {grown[what] / 2**20:+.2f} MB", flush=True)
+
+    for name, modes in AGENTS.items():
+        agent = trained(name)
+        for mode in modes:
+            what = f"{flags.steps} steps, {name}, {mode}"
+            tell(what, act(agent, mode, flags.num_envs), flags.steps)
+    agent = trained("decision-aaren")
+
+    def evaluate(times: int) -> None:
+        for _ in range(times):
+            arl.evaluate(agent, "Hopper-v5?max_episode_steps=50", episodes=flags.episodes)
+
+    def train(times: int) -> None:
+        for _ in range(times):
+            trained("decision-aaren")
+
+    tell(f"{flags.evaluations} evaluations of {flags.episodes}", evaluate, flags.evaluations)
+    tell(f"{flags.trainings} trainings", train, flags.trainings)
+    return 1 if max(grown.values()) >= LIMIT else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""A full disk (a limit on the size of files), read-only and removed folders, a clock set back."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aaren_rl import cli
+from aaren_rl.agents import load_agent
+from aaren_rl.errors import UserError
+from aaren_rl.training import Callback, train
+
+DATA = "aaren-rl/hopper-small-v0"
+
+
+@pytest.fixture
+def command() -> Callable[..., str]:
+    """Runs a command that must fail, in a process of its own; gives what it says."""
+
+    def run(words: list[str], limit: int | None = None, user: int = 0) -> str:
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            code = 70
+            try:
+                os.dup2(write, 2)
+                os.dup2(write, 1)
+                os.close(read)
+                sys.stdout, sys.stderr = (os.fdopen(n, "w", 1, closefd=False) for n in (1, 2))
+                if limit is not None:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+                if user:
+                    os.setuid(user)
+                code = cli.main(words)
+            finally:
+                os._exit(code)
+        os.close(write)
+        with os.fdopen(read) as output:
+            text = output.read()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2, text
+        assert "Traceback" not in text
+        assert text.count("error: ") == 1
+        return text
+
+    return run
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("limit", [1000, 3000, 12000])
+def test_saving(limit: int, tiny: Any, tmp_path: Path, command: Callable[..., str]) -> None:
+    """The old checkpoint stays, and the run goes on from it once there is room."""
+    run = tmp_path / "run"
+    train(tiny(run))
+    before = files(run / "last")
+    words = ["train", "--resume", "--out", str(run), "--updates", "60"]
+    assert str(run) in command(words, limit)
+    assert files(run / "last") == before
+    assert not list(run.glob(".*.tmp"))
+    train(tiny(run, updates=60, resume=True))
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "csv"])
+def test_logging(logger: str, tmp_path: Path, command: Callable[..., str]) -> None:
+    """What was learned until then is saved."""
+    run = tmp_path / "run"
+    flags = [
+        "--environment",
+        "none",
+        "--width",
+        "4",
+        "--layers",
+        "1",
+        "--context-length",
+        "2",
+        "--batch-size",
+        "2",
+    ]
+    flags += ["--updates", "2000", "--log-every", "1", "--device", "cpu", "--loggers", logger]
+    words = ["train", "--dataset", DATA, *flags, "--out", str(run)]
+    assert "File too large" in command(words, 60_000)
+    assert load_agent(run / "last").num_parameters > 0
+
+
+def test_converting_exporting_and_collecting(
+    hopper_runs: dict[str, Path], tmp_path: Path, command: Callable[..., str]
+) -> None:
+    for limit in (500, 100_000):
+        command(["convert", DATA, "test/hopper-v0", "--root", str(tmp_path / "root")], limit)
+        assert not [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
+    out = tmp_path / "policy.onnx"
+    out.write_bytes(b"before")
+    words = ["export", str(hopper_runs["decision-aaren"]), "--out", str(out), "--steps", "5"]
+    command(words, 4000)
+    assert out.read_bytes() == b"before"
+    places = ["--out", str(tmp_path / "collect"), "--root", str(tmp_path / "minari")]
+    words = ["collect", "CartPole-v1", *places]
+    words += ["--train-steps", "300", "--evaluate-every", "150", "--expert-return", "500"]
+    words += ["--reference-episodes", "2", "--evaluation-episodes", "1", "--datasets", "random"]
+    command(words, 2500)
+    assert not list(tmp_path.rglob("main_data.hdf5"))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_folder_that_may_not_be_written(tmp_path: Path, command: Callable[..., str]) -> None:
+    tmp_path.chmod(0o755)
+    out = tmp_path / "run"
+    said = command(["convert", DATA, "test/x-v0", "--root", str(out)], user=65534)
+    assert "Permission denied" in said
+
+
+def test_a_folder_that_is_removed_while_training(tiny: Any, tmp_path: Path) -> None:
+    class Remove(Callback):
+        def on_update(self, trainer: Any) -> None:
+            if trainer.update == 12:
+                shutil.rmtree(tmp_path / "run")
+
+    from aaren_rl.data import load_dataset
+
+    data = load_dataset(DATA)
+    how = {"updates": 30, "width": 8, "layers": 1, "context_length": 4, "batch_size": 4}
+    try:
+        run = train(data, env="none", out=tmp_path / "run", callbacks=[Remove()], **how)  # type: ignore[arg-type]
+    except UserError as error:
+        assert str(tmp_path) in str(error)  # noqa: PT017
+    else:  # made anew
+        assert load_agent(tmp_path / "run").num_parameters == run.agent.num_parameters
+
+
+def test_a_clock_that_is_set_back(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny(tmp_path / "whole"))
+    train(tiny(tmp_path / "run"))
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 86_400)
+    train(tiny(tmp_path / "run", updates=60, resume=True))
+    monkeypatch.undo()
+    train(tiny(tmp_path / "whole", updates=60, resume=True))
+    one, other = (tmp_path / name / "last" / "agent.safetensors" for name in ("run", "whole"))
+    assert one.read_bytes() == other.read_bytes()
