@@ -27,7 +27,7 @@ from aaren_rl.layers import MIXERS, SequenceModel
 from aaren_rl.options import parse
 from aaren_rl.registry import load_plugins
 from aaren_rl.training.build import resolved_precision
-from aaren_rl.training.optimizer import make_optimizer
+from aaren_rl.training.learner import make_optimizer
 from aaren_rl.training.progress import TrainingProgress
 
 Row = dict[str, Any]

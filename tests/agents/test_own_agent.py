@@ -164,7 +164,7 @@ def test_a_registered_agent_is_saved_and_loaded(tmp_path: Path, registered: None
     assert isinstance(loaded, Gaussian)
     assert loaded.options == GaussianOptions(-2.5)
     torch.testing.assert_close(loaded.loss(a_batch()), agent.eval().loss(a_batch()))
-    with pytest.raises(UserError, match=r"'gaussian-aaren' has no option 'begin'. Known: start"):
+    with pytest.raises(UserError, match=r"'gaussian-aaren': unknown option 'begin'. Known: start"):
         Gaussian(AgentConfig(**SMALL, agent_options={"begin": 1.0}), SPEC)
     with pytest.raises(UserError, match="'gaussian-aaren' is registered already"):
         register_agent("gaussian-aaren", Stateful)
@@ -278,7 +278,7 @@ def test_a_mixer_on_another_preset_is_called_by_its_mixer() -> None:
     assert agent.default_mode == "window"
     with pytest.raises(UserError, match="--mixer-options heads: give --heads"):
         DecisionAaren(AgentConfig(**SMALL, mixer_options={"heads": 2}), SPEC)
-    with pytest.raises(UserError, match="'aaren' has no option 'keep'. Known: heads, rec"):
+    with pytest.raises(UserError, match="'aaren': unknown option 'keep'. Known: dilution, heads"):
         DecisionAaren(AgentConfig(**SMALL, mixer_options={"keep": 0.5}), SPEC)
     with pytest.raises(UserError, match="unknown encoder 'cnn'. Known: linear"):
         BehaviorCloning(AgentConfig(**SMALL, encoder="cnn"), SPEC)
