@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 N ?= 10000
 
-.PHONY: help quickstart test test-python fuzz format lint type docs wheel wheel-any wheels gpu clean kills
+.PHONY: help quickstart test test-python fuzz format lint type docs wheel wheel-any wheels gpu clean kills endurance
 
 help:            ## show this text
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -31,12 +31,14 @@ test-python:     ## the suite on every interpreter of PYTHONS that is there (TES
 fuzz: $(VENV)/installed-dev    ## commands on N files made wrong, in structure and bytes (N=10000)
 	$(BIN)/python tests/fuzz/campaign.py --cases $(N) --report fuzz-bad.jsonl
 
-format: $(VENV)/installed-dev  ## format the code
 kills: N := 50
-kills: .venv/installed-dev   ## SIGKILL N times: training, saving, sweeps, conversion, collection (N=50)
+kills: $(VENV)/installed-dev   ## SIGKILL N times: training, saving, sweeps, conversion, collection (N=50)
 	$(BIN)/python tests/kills.py --kills $(N)
 
-format: .venv/installed-dev  ## format the code
+endurance: $(VENV)/installed-dev  ## does memory grow? a million steps in each mode, evaluations, trainings
+	$(BIN)/python tests/endurance.py
+
+format: $(VENV)/installed-dev  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -3,8 +3,8 @@
     python tests/endurance.py                       # a million steps, 10 evaluations, 100 trainings
     python tests/endurance.py --steps 20000 --evaluations 2 --trainings 5
 
-Each thing is done a tenth of the way to warm up; then the resident memory is read, and again at the
-end. Prints the growth of each; exit status 1 when one grew by a megabyte or more.
+Each thing is first done a fifth as often to warm up; then the resident memory is read, and again at
+the end. Prints the growth of each; exit status 1 when one grew by a megabyte or more.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def resident() -> int:
 
 
 def growth(work: Callable[[int], None], times: int) -> int:
-    """Bytes by which this process has grown while the work was done so often, after a tenth."""
-    work(max(1, times // 10))
+    """Bytes by which this process has grown while the work was done so often, after a fifth."""
+    work(max(2, times // 5))
     before = resident()
     work(times)
     return resident() - before
