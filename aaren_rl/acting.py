@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from aaren_rl.errors import UserError
+from aaren_rl.layout import Layout
 
 _NEVER = int(np.iinfo(np.int64).max)
 
@@ -34,15 +36,16 @@ class Policy(ABC):
     @abstractmethod
     def act(
         self,
-        observations: np.ndarray,
+        observations: Any,
         rewards: np.ndarray | None = None,
         dones: np.ndarray | None = None,
-        executed_actions: np.ndarray | None = None,
-    ) -> np.ndarray:
+        executed_actions: Any = None,
+    ) -> Any:
         """Choose one action for every environment.
 
         Args:
-            observations: `[num_envs, *observation shape]`, as the environments give them.
+            observations: `[num_envs, *observation shape]`, as the environments give them; for Dict
+                and Tuple spaces a dictionary or tuple of such arrays.
             rewards: `[num_envs]`, what the last actions earned; `None` only where every
                 environment starts an episode. It counts for nothing in one that starts.
             dones: bool `[num_envs]`; true where the last step ended an episode, so that this
@@ -83,21 +86,34 @@ def _check_finite(what: str, numbers: np.ndarray) -> None:
 
 
 def check_actions(
-    actions: object, shape: tuple[int, ...], choices: tuple[int, int] | None = None
+    actions: object,
+    shape: tuple[int, ...],
+    choices: tuple[int, int] | None = None,
+    layout: Layout | None = None,
 ) -> np.ndarray:
     """Executed actions, flattened.
 
     Args:
         actions: `[num_envs, *action shape]`.
         shape: what their shape must be.
-        choices: for discrete actions the first one and how many there are.
+        choices: for Discrete actions the first one and how many there are.
+        layout: for actions of several choices or parts; their `shape` is not looked at.
 
     Returns:
-        float32 `[num_envs, action_size]`, or int64 `[num_envs, 1]`.
+        float32 `[num_envs, action_size]`, or int64 `[num_envs, 1]` (Discrete).
 
     Raises:
         UserError: for a wrong shape, a number that is not finite, or no choice of the space.
     """
+    if layout is not None:
+        try:
+            columns = layout.flatten(actions)
+        except UserError as error:
+            raise UserError(f"executed_actions: {error}") from None
+        if len(columns) != shape[0]:
+            raise UserError(f"executed_actions must be {shape[0]}, got {len(columns)}")
+        _check_finite("executed_actions", columns)
+        return columns
     array = np.asarray(actions)
     if array.shape != shape:
         raise UserError(f"executed_actions must have shape {shape}, got {array.shape}")
@@ -204,7 +220,7 @@ class StepInputs:
     """The arrays that a step reads from the environments, always the same ones.
 
     Args:
-        observation_shape: of one environment.
+        observation: of one environment: the layout of its space, or the shape of a Box.
         targets: returns to ask for, `[num_envs]`.
         table: steps after which the timestep table ends; `None` for no end.
         offset: taken in float64 from each flattened observation, `[observation_size]`; empty for
@@ -218,17 +234,21 @@ class StepInputs:
 
     def __init__(
         self,
-        observation_shape: tuple[int, ...],
+        observation: Layout | tuple[int, ...],
         targets: np.ndarray,
         table: int | None,
         offset: Sequence[float] = (),
     ) -> None:
         size = len(targets)
-        self._offset = np.reshape(offset, observation_shape) if len(offset) else None
+        self._layout: Layout | None = None  # of what is not a Box
+        if isinstance(observation, Layout):
+            self._layout = None if observation.is_box else observation
+            observation = observation.leaves[0].shape if observation.is_box else observation.shape
+        self._offset = np.reshape(offset, observation) if len(offset) else None
         self.targets = targets
-        self.observation = np.zeros((size, int(np.prod(observation_shape))), np.float32)
+        self.observation = np.zeros((size, int(np.prod(observation))), np.float32)
         self.reward = np.zeros((size, 1))
-        self._shape, self._table = (size, *observation_shape), table
+        self._shape, self._table = (size, *observation), table
         self._fresh = np.ones(size, bool)  # environments that have not begun
         self._all_begun = False
         self._sure_steps = 0  # so many can be taken before a timestep could leave the table
@@ -238,11 +258,17 @@ class StepInputs:
         self._zeros = np.zeros(self.observation.size, np.float32), np.zeros(size)
 
     def see(self, observations: object) -> None:
-        """Check observations, `[num_envs, *observation shape]`, and fill `observation` alone.
+        """Check observations, see `Policy.act`, and fill `observation` alone.
 
         Raises:
-            UserError: for a wrong shape (both are named) or a number that is not finite.
+            UserError: for a wrong shape (both are named), a missing part, a choice that there is
+                not, or a number that is not finite.
         """
+        if self._layout is not None:
+            try:
+                observations = self._layout.flatten(observations, np.float64)
+            except UserError as error:
+                raise UserError(f"observations: {error}") from None
         array = np.asarray(observations)
         if array.shape != self._shape:
             raise UserError(f"observations must have shape {self._shape}, got {array.shape}")

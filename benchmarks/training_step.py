@@ -73,7 +73,7 @@ def our_agent(name: str, data: TrajectoryDataset) -> Agent:
     Transformer is to be shown at its best.
     """
     torch.manual_seed(0)
-    spec = AgentSpec(data.observation_space, data.action_space)  # type: ignore[arg-type]
+    spec = AgentSpec(data.observation_space, data.action_space)
     config = AgentConfig(attention_dropout=0.0)
     return AGENTS[name].make(config, spec, *data.observation_statistics())
 

@@ -20,7 +20,15 @@ from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.data.sampling import Batch
 from aaren_rl.errors import UserError
 from aaren_rl.files import write_card, write_tensors
-from aaren_rl.layers import ENCODERS, HEADS, MIXERS, SequenceState, make_head
+from aaren_rl.layers import (
+    ENCODERS,
+    HEADS,
+    MIXERS,
+    SequenceState,
+    head_name,
+    make_head,
+    sees_images,
+)
 from aaren_rl.registry import Registry
 
 WEIGHTS_FILE, CARD_FILE, FORMAT = "agent.safetensors", "agent.json", 1
@@ -83,6 +91,7 @@ class Agent(nn.Module, ABC):
     options: Any = None
     observation_mean: Tensor
     observation_std: Tensor
+    kept: Tensor | None
 
     def __init__(
         self,
@@ -101,6 +110,13 @@ class Agent(nn.Module, ABC):
         std = np.ones(size) if observation_std is None else observation_std
         self.register_buffer("observation_mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("observation_std", torch.tensor(std, dtype=torch.float32))
+        images = sees_images(config.encoder)
+        kept = spec.observation_layout.mask(
+            lambda leaf: leaf.tabled or (images and leaf.is_image)
+        )
+        # Choices, and the pixels that an encoder of images takes as they are; None for none.
+        self.register_buffer("kept", torch.from_numpy(kept) if kept.any() else None, False)
+        self._keeps_all = bool(kept.all())
         self.actions = make_head(spec.action_space, config.head)
         registered = registered_name(type(self))
         settings = AGENTS.options(registered, config.agent_options) if registered else {}
@@ -110,10 +126,19 @@ class Agent(nn.Module, ABC):
         self._after: SequenceState | None = None
 
     def normalise(self, observations: Tensor) -> Tensor:
-        """Standardise observations `[..., observation_size]`, and clip them."""
+        """Standardise observations `[..., observation_size]`, and clip them.
+
+        Choices, and images for an encoder of images, stay as they are.
+        """
+        if self._keeps_all:
+            return observations
         standardised = (observations - self.observation_mean) / self.observation_std
         clip = self.config.observation_clip
-        return standardised if math.isinf(clip) else standardised.clamp(-clip, clip)
+        if not math.isinf(clip):
+            standardised = standardised.clamp(-clip, clip)
+        if self.kept is None:
+            return standardised
+        return torch.where(self.kept, observations.to(standardised.dtype), standardised)
 
     def observation_bounds(self) -> tuple[Tensor, Tensor] | None:
         """Where `normalise` clips, in raw numbers: lowest and highest, float32
@@ -142,9 +167,9 @@ class Agent(nn.Module, ABC):
         """
         if executed is None:
             return None
-        choices = self.spec.choices
+        choices, layout = self.spec.choices, self.spec.action_layout
         shape = (num_envs, *(self.spec.action_space.shape or ()))
-        array = check_actions(executed, shape, choices)
+        array = check_actions(executed, shape, choices, layout if self.spec.in_parts else None)
         tensor = torch.from_numpy(array).to(self.observation_mean.device)
         return tensor if choices is None else tensor[:, 0]
 
@@ -270,8 +295,8 @@ class Agent(nn.Module, ABC):
 
     def parts(self) -> dict[str, str]:
         """Registered names of what the agent is made of, by kind."""
-        space = "discrete" if self.spec.discrete else "continuous"
-        encoder, head = self.config.encoder, self.config.head or space
+        encoder = self.config.encoder
+        head = self.config.head or head_name(self.spec.action_space)
         return {"agent": saved_name(type(self)), "encoder": encoder, "action head": head}
 
     def save(self, folder: Path | str) -> None:

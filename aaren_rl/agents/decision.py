@@ -32,6 +32,8 @@ from aaren_rl.errors import UserError
 from aaren_rl.layers import (
     EVERY_TOKEN,
     MIXERS,
+    ContinuousActions,
+    DiscreteActions,
     Dropout,
     LinearEncoder,
     SequenceModel,
@@ -124,7 +126,7 @@ class DecisionAgent(Agent):
         head = [type(module) for module in self.head.modules() if not list(module.children())]
         return (
             self.sequence_model.can("folds")
-            and self.folds_embedding
+and self.folds_embedding
             and not self.config.head
             and head in ([nn.Linear], [nn.Linear, nn.Tanh])
             and self._keeps("read", "predict_return")
@@ -133,7 +135,9 @@ class DecisionAgent(Agent):
     @property
     def folds_embedding(self) -> bool:
         """Whether `StepEmbedding` embeds as this agent does: nothing that it copies was replaced."""
-        return type(self.embed_observation) is LinearEncoder and self._keeps(*EMBEDDING)
+        plain = type(self.actions) in (ContinuousActions, DiscreteActions)
+        linear_parts = type(self.embed_observation) is LinearEncoder and plain
+        return linear_parts and self._keeps(*EMBEDDING)
 
     def _keeps(self, *methods: str) -> bool:
         """Whether a subclass has left these methods alone."""
@@ -162,14 +166,16 @@ class DecisionAgent(Agent):
         Args:
             returns_to_go: `[batch, time, 1]`, unscaled.
             observations: `[batch, time, observation_size]`, raw.
-            actions: `[batch, time, action_size]` or `[batch, time]`, raw.
+            actions: `[batch, time, action_size]` or `[batch, time]` (Discrete), raw.
             timesteps: `[batch, time]`, int64, 0 at an episode's start.
 
         Returns:
             `[batch, 3 time, width]`: return-to-go, observation, action of each step in turn; with
             the condition `max-return` the observation comes before the return-to-go.
         """
-        if not isinstance(self.embed_observation, nn.Linear):
+        if not isinstance(self.embed_observation, nn.Linear) or not isinstance(
+            self.embed_action, (nn.Linear, nn.Embedding)
+        ):
             given = {"return": returns_to_go, "observation": observations, "action": actions}
             tokens = torch.stack([self._token(kind, given[kind]) for kind in self.order], dim=-2)
             tokens = tokens + self.embed_timestep(timesteps)[:, :, None]
@@ -233,7 +239,7 @@ class DecisionAgent(Agent):
             out = self.embed_observation(self.normalise(value))
         else:
             with torch.autocast(value.device.type, enabled=False):  # see `embed`
-                out = self.embed_return(self.scaled(value))
+                out = self.embed_return(self.scaled(value.float()))
         return out
 
     def _finish(self, tokens: Tensor) -> Tensor:
@@ -255,7 +261,7 @@ class DecisionAgent(Agent):
         return out
 
     def predict(self, batch: Batch) -> Tensor:
-        """Predictions for every step, `[batch, time, action_size]`, in one parallel pass."""
+        """Predictions for every step, `[batch, time, outputs]`, in one parallel pass."""
         return self._carried(self.predict_from, batch)
 
     def features(self, batch: Batch) -> Tensor:

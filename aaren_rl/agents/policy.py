@@ -9,7 +9,7 @@ one past for each environment and starts it afresh for that one alone when its e
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,9 +37,9 @@ class AgentPolicy(Policy):
     def __init__(self, agent: Agent, targets: np.ndarray) -> None:
         self._codec, self._device = agent.actions, agent.observation_mean.device
         self._as_actions = agent.as_actions
-        shape = agent.spec.observation_space.shape
+        spec = agent.spec
         self._inputs = StepInputs(
-            shape, targets, agent.horizon, agent.spec.observation_offset
+            spec.observation_layout, targets, agent.horizon, spec.observation_offset
         )
         self._timesteps = np.zeros((len(targets), 1), dtype=np.int64)  # of the next step
         # On the CPU these share the arrays' memory.
@@ -53,11 +53,11 @@ class AgentPolicy(Policy):
     @torch.inference_mode()
     def act(
         self,
-        observations: np.ndarray,
+        observations: Any,
         rewards: np.ndarray | None = None,
         dones: np.ndarray | None = None,
-        executed_actions: np.ndarray | None = None,
-    ) -> np.ndarray:
+        executed_actions: Any = None,
+    ) -> Any:
         """See `Policy.act`."""
         starts = self._take(observations, rewards, dones)
         executed = self._as_actions(executed_actions, len(self._timesteps))

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
 from minari.serialization import deserialize_space, serialize_space
 
 from aaren_rl.errors import UserError
+from aaren_rl.layout import Layout
 
 
 @dataclass(frozen=True)
 class AgentSpec:
     """The task that an agent was made for. Saved with it: a loaded agent acts on raw numbers."""
 
-    observation_space: gym.spaces.Box
-    action_space: gym.spaces.Box | gym.spaces.Discrete
+    observation_space: gym.spaces.Space[Any]
+    action_space: gym.spaces.Space[Any]
     returns_scale: float = 1000.0
     """Returns-to-go are divided by this before they are embedded."""
     returns_shift: float = 0.0
@@ -37,31 +39,50 @@ class AgentSpec:
     nothing. See `TrajectoryDataset.observation_offset`."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.observation_space, gym.spaces.Box):
-            raise UserError(f"observations must be a Box, got {self.observation_space}")
-        if not isinstance(self.action_space, (gym.spaces.Box, gym.spaces.Discrete)):
-            raise UserError(f"actions must be Box or Discrete, got {self.action_space}")
+        for what, space in (
+            ("observations", self.observation_space),
+            ("actions", self.action_space),
+        ):
+            try:
+                Layout.of(space)
+            except UserError as error:
+                raise UserError(f"{what}: {error}") from None
+
+    @cached_property
+    def observation_layout(self) -> Layout:
+        """The columns of an observation."""
+        return Layout.of(self.observation_space)
+
+    @cached_property
+    def action_layout(self) -> Layout:
+        """The columns of an action. A Discrete one is not a column but an integer, as it is."""
+        return Layout.of(self.action_space)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether actions are columns of several choices or parts: neither a Box nor Discrete."""
+        return not (self.discrete or self.action_layout.is_box)
 
     @property
     def observation_size(self) -> int:
-        """Numbers in one observation, flattened."""
-        return int(gym.spaces.flatdim(self.observation_space))
+        """Numbers in one observation, flattened: a column for each choice."""
+        return self.observation_layout.columns
 
     @property
     def discrete(self) -> bool:
-        """Whether actions are choices, not vectors."""
+        """Whether actions are single choices."""
         return isinstance(self.action_space, gym.spaces.Discrete)
 
     @property
     def choices(self) -> tuple[int, int] | None:
-        """For discrete actions the first one and how many there are; `None` for vectors."""
+        """For Discrete actions the first one and how many there are; `None` for others."""
         space = self.action_space
         return (int(space.start), int(space.n)) if isinstance(space, gym.spaces.Discrete) else None
 
     @property
     def action_size(self) -> int:
-        """Numbers in one action, flattened; for discrete actions how many there are."""
-        return int(gym.spaces.flatdim(self.action_space))
+        """Numbers in one action, flattened; for Discrete actions how many there are."""
+        return self.action_layout.columns if self.choices is None else self.choices[1]
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values (a space is a JSON string of its own: it may hold infinities)."""

@@ -9,11 +9,75 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from aaren_rl.data.episode import warn_once
-from aaren_rl.data.spaces import check_finite, flat_size, flatten_rows, numbers, one_a_step
+from aaren_rl.data.spaces import check_finite, named, numbers, one_a_step, parts_of, shaped
 from aaren_rl.errors import UserError
+from aaren_rl.layout import Layout
 
 ROUNDING = 1e-5  # actions may lie beyond their bounds by this share of them
 Space = spaces.Space[Any]
+
+
+def actions_of(
+    where: str, declared: Space | None, environments: Space | None, trusted: bool, values: Any
+) -> Actions | ActionParts:
+    """What makes these actions flat; arguments as `Actions`'s, and some of the actions."""
+    spaces_given = [space for space in (declared, environments) if space is not None]
+    composite = [isinstance(space, (spaces.Dict, spaces.Tuple)) for space in spaces_given]
+    in_parts = isinstance(values, (dict, tuple))
+    if any(each is not in_parts for each in composite):
+        words = "; ".join(map(str, spaces_given))
+        found = "in parts" if in_parts else "in one array"
+        raise UserError(f"{found}, which does not fit {words}")
+    kind = ActionParts if in_parts else Actions
+    return kind(where, declared, environments, trusted)
+
+
+class ActionParts:
+    """As `Actions`, of a Dict or Tuple: each part has an `Actions` of its own."""
+
+    def __init__(
+        self, where: str, declared: Space | None, environments: Space | None, trusted: bool
+    ) -> None:
+        self._where, self._given, self._trusted = where, (declared, environments), trusted
+        self._is_tuple = False
+        self._parts: dict[Any, Actions | ActionParts] = {}
+
+    def flat(self, values: Any) -> NDArray[Any]:
+        """Float32 `[steps, columns]`, see `aaren_rl.layout`."""
+        given = dict(enumerate(values)) if isinstance(values, tuple) else dict(values)
+        if not self._parts:
+            self._is_tuple = isinstance(values, tuple)
+            self._begin(given)
+        if given.keys() != self._parts.keys():  # in any order
+            raise UserError(f"parts {list(given)}; parts {list(self._parts)} expected")
+        columns = []
+        for key, part in self._parts.items():
+            with named(str(key)):
+                flat = part.flat(given[key])
+                start = part.first_choice
+            columns.append((flat - start)[:, None] if flat.ndim == 1 else flat)
+        return np.concatenate(columns, axis=1, dtype=np.float32)
+
+    first_choice = 0
+
+    def _begin(self, given: dict[Any, Any]) -> None:
+        own, theirs = (None if each is None else parts_of(each) for each in self._given)
+        keys = sorted(given)  # as in `aaren_rl.layout`
+        for each in (own, theirs):
+            if each is not None and each.keys() != given.keys():
+                raise UserError(f"parts {list(given)}; parts {list(each)} expected")
+        for key in keys:
+            declared, environments = (None if each is None else each[key] for each in (own, theirs))
+            where = f"{self._where}: {key}"
+            with named(str(key)):
+                self._parts[key] = actions_of(
+                    where, declared, environments, self._trusted, given[key]
+                )
+
+    def final_space(self) -> Space:
+        """See `Actions.final_space`."""
+        found = {key: part.final_space() for key, part in self._parts.items()}
+        return spaces.Tuple(list(found.values())) if self._is_tuple else spaces.Dict(found)
 
 
 class Actions:
@@ -35,22 +99,27 @@ class Actions:
     ) -> None:
         self._where, self._declared, self._environments = where, declared, environments
         self._trusted = trusted or environments is not None
-        for space in (declared, self._environments):
-            _check_action_space(where, space)
         self._space: Space | None = None  # while None, `flat` has to choose
         self._discrete = self._integers = False
         self._low: NDArray[Any] | None = None
         self._high: NDArray[Any] | None = None
         self._beyond = 0  # steps with an action beyond trusted bounds
 
+    @property
+    def first_choice(self) -> int:
+        """Of a Discrete space."""
+        return int(self._space.start) if isinstance(self._space, spaces.Discrete) else 0
+
     def flat(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Float32 `[steps, action_size]` (Box) or int64 `[steps]` (Discrete from 0)."""
+        """Int64 `[steps]` (Discrete), else float32 `[steps, columns]`, see `aaren_rl.layout`."""
         if self._space is None:
             self._space = self._choose(values)
             self._discrete = isinstance(self._space, spaces.Discrete)
         if self._discrete:
             return self._choices(values)
-        flat: NDArray[Any] = flatten_rows(self._space, values, np.float32)
+        flat = Layout.of(self._space).flatten(shaped(self._space, values))
+        if not isinstance(self._space, spaces.Box):
+            return flat
         check_finite(flat)
         low, high = flat.min(axis=0), flat.max(axis=0)
         self._low = low if self._low is None else np.minimum(self._low, low)
@@ -67,19 +136,22 @@ class Actions:
     def _choose(self, values: NDArray[Any]) -> Space:
         values = numbers(values)
         single = values.size == len(values)
+        theirs = self._environments
         if self._declared is not None:
             own = self._declared
+        elif isinstance(theirs, (spaces.MultiDiscrete, spaces.MultiBinary)):
+            return theirs
         elif values.dtype.kind in "bui" and single:
             own = spaces.Discrete(1)  # until all are known
         else:
             self._integers = values.dtype.kind in "bui"
             own = spaces.Box(-np.inf, np.inf, values.shape[1:], np.float32)
-        theirs = self._environments
         if theirs is None:
             return own
         maybe_choices = self._declared is None and single and isinstance(theirs, spaces.Discrete)
         both_discrete = isinstance(own, spaces.Discrete) and isinstance(theirs, spaces.Discrete)
-        same = type(own) is type(theirs) and flat_size(own) == flat_size(theirs)
+        ours, other = Layout.of(own).leaves[0], Layout.of(theirs).leaves[0]
+        same = (ours.size, ours.levels) == (other.size, other.levels)
         if not (maybe_choices or (both_discrete and self._declared is None) or same):
             raise UserError(
                 f"the environment takes {theirs}, the data hold {own}; the same kind and size "
@@ -91,14 +163,15 @@ class Actions:
         values = one_a_step(values)
         open_ended = self._declared is None and self._environments is None
         assert isinstance(self._space, spaces.Discrete)
+        least = int(self._space.start)
         if not (np.isfinite(values).all() and (values == np.floor(values)).all()):
             right = False
         else:
             most = int(values.max())
-            right = values.min() >= 0 and (open_ended or most < self._space.n)
+            right = values.min() >= least and (open_ended or most < least + self._space.n)
         if not right:
-            upper = "" if open_ended else f" to {int(self._space.n) - 1}"
-            raise UserError(f"integers from 0{upper} expected")
+            upper = "" if open_ended else f" to {least + int(self._space.n) - 1}"
+            raise UserError(f"integers from {least}{upper} expected")
         if open_ended and most >= self._space.n:
             self._space = spaces.Discrete(most + 1)
         return values.astype(np.int64)
@@ -167,15 +240,6 @@ class Actions:
             f"{self._low[place]:.6g} to {self._high[place]:.6g}, allowed {least[place]:.6g} to "
             f"{most[place]:.6g}"
         )
-
-
-def _check_action_space(where: str, space: Space | None) -> None:
-    """Raise UserError unless agents can give actions of this space."""
-    if space is None or isinstance(space, spaces.Box):
-        return
-    if isinstance(space, spaces.Discrete) and space.start == 0:
-        return
-    raise UserError(f"{where}: action space {space}: Box, or Discrete from 0, expected")
 
 
 def _bounds(space: Space) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

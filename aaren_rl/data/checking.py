@@ -7,6 +7,7 @@ from the data. A warning says so where the data do not fit them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -15,19 +16,22 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from aaren_rl.data.actions import Actions
-from aaren_rl.data.episode import READ_STEPS, Trajectory, warn_once
+from aaren_rl.data.actions import ActionParts, Actions, actions_of
+from aaren_rl.data.episode import Trajectory, warn_once
 from aaren_rl.data.spaces import (
     check_finite,
     flat_size,
-    flatten_rows,
     join_rows,
     map_arrays,
     named,
     numbers,
     one_a_step,
+    read_rows,
+    row_count,
+    shaped,
 )
 from aaren_rl.errors import UserError, one_line
+from aaren_rl.layout import Layout, Leaf
 
 LOST_SHARE = 1e-4  # of a column's range; float32 may round by no more
 LEAST_RANGE = 1e-6  # columns that vary by less are noise, however they are rounded
@@ -82,7 +86,8 @@ class Block(NamedTuple):
     """Some episodes, one after the other.
 
     Attributes:
-        observations: float32 or float64 `[steps, observation_size]`; float64 where float32 rounds.
+        observations: arrays `[steps, columns]` side by side, one for each run of columns that are
+            stored in one dtype; float64 where they are stored as float32, which rounds them.
         actions: float32 `[steps, action_size]` or int64 `[steps]`.
         rewards: float64 `[steps]`.
         lengths: int64 `[episodes]`.
@@ -90,7 +95,7 @@ class Block(NamedTuple):
         truncated: bool `[episodes]`.
     """
 
-    observations: NDArray[Any]
+    observations: list[NDArray[Any]]
     actions: NDArray[Any]
     rewards: NDArray[np.float64]
     lengths: NDArray[np.int64]
@@ -120,11 +125,16 @@ class Checker:
     ) -> None:
         self._where, self._known = where, known
         self._observations = _Observations(where, observation_space, known)
+        self._declared_actions, self._trusted = action_space, trusted
+        self._actions: Actions | ActionParts | None = None
         theirs = None if known is None else known.action_space
-        self._actions = Actions(where, action_space, theirs, trusted)
+        with named(f"{where}: actions"):
+            for space in (action_space, theirs):
+                if space is not None:
+                    Layout.of(space)
 
     def blocks(self, episodes: Iterable[Trajectory]) -> Iterator[Block]:
-        """The episodes, about `READ_STEPS` steps together.
+        """The episodes, about as many steps together as `read_rows` says.
 
         Raises:
             UserError: no episodes, an empty one, lengths or shapes that do not fit, NaN or
@@ -146,6 +156,7 @@ class Checker:
 
     def spaces(self) -> tuple[Space, Space]:
         """The spaces of observations and actions, after the last block; warns if need be."""
+        assert self._actions is not None
         return self._observations.space, self._actions.final_space()
 
     def observation_offset(self) -> NDArray[np.float64] | None:
@@ -169,13 +180,22 @@ class Checker:
                 _first_rows(episode.observations, steps)
                 for episode, steps in zip(episodes, lengths, strict=True)
             ]
-            observations = self._observations.flat(join_rows(parts))
+            observations = self._observations.columns(join_rows(parts))
         with named("actions"):
-            arrays = [np.atleast_1d(numbers(episode.actions)) for episode in episodes]
-            for array, steps in zip(arrays, lengths, strict=True):
-                if len(array) != steps:
-                    raise UserError(f"{len(array)} actions for {steps} rewards; {steps} expected")
-            actions = self._actions.flat(join_rows(arrays))
+            given = [
+                map_arrays(lambda part: np.atleast_1d(numbers(part)), episode.actions)
+                for episode in episodes
+            ]
+            for values, steps in zip(given, lengths, strict=True):
+                if (rows := row_count(values)) != steps:
+                    raise UserError(f"{rows} actions for {steps} rewards; {steps} expected")
+            joined = join_rows(given)
+            if self._actions is None:
+                theirs = None if self._known is None else self._known.action_space
+                self._actions = actions_of(
+                    self._where, self._declared_actions, theirs, self._trusted, joined
+                )
+            actions = self._actions.flat(joined)
         terminated = np.array([bool(episode.terminated) for episode in episodes])
         # a recording that stops with neither flag was cut short
         truncated = np.array([bool(episode.truncated) for episode in episodes]) | ~terminated
@@ -185,30 +205,56 @@ class Checker:
 
 
 class _Observations:
-    """Flattens observations, and watches what float32 would round away."""
+    """Observations as columns, in their own dtypes; watches what float32 would round away."""
 
     def __init__(self, where: str, declared: Space | None, known: Known | None) -> None:
         self._where, self._known = where, known
         if declared is not None:
             with named(f"{where}: observations"):
-                flat_size(declared)
+                Layout.of(declared)
         self._declared = declared
         self._space: Space | None = None if known is not None else declared
-        self._seen: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None = None
+        self._layout: Layout | None = None
+        self._dtypes: list[np.dtype[Any]] = []  # of each leaf, as it is stored
+        self._seen: dict[int, tuple[NDArray[Any], ...]] = {}  # by run: lost, lowest, highest
+        self._widths: list[int] = []  # of the runs
 
     @property
     def space(self) -> Space:
         assert self._space is not None
         return self._space
 
-    def flat(self, values: Any) -> NDArray[Any]:
-        """Float32 `[steps, size]`; float64 where float32 would round."""
+    def columns(self, values: Any) -> list[NDArray[Any]]:
+        """See `Block.observations`."""
         if self._space is None:
             self._space = self._choose(values)
-        exact: list[bool] = []
-        map_arrays(lambda part: exact.append(_exact_in_float32(numbers(part).dtype)), values)
-        flat = flatten_rows(self._space, values, np.float32 if all(exact) else np.float64)
-        if flat.dtype == np.float32:
+        if self._layout is None:
+            self._layout = Layout.of(self._space)
+        parts = self._layout.parts(shaped(self._space, values))
+        if not self._dtypes:
+            leaves = self._layout.leaves
+            self._dtypes = [_kept_dtype(*each) for each in zip(leaves, parts, strict=True)]
+        runs = [
+            self._run(index, dtype, [part for _, part in pairs])
+            for index, (dtype, pairs) in enumerate(
+                groupby(zip(self._dtypes, parts, strict=True), key=lambda pair: pair[0])
+            )
+        ]
+        self._widths = [run.shape[1] for run in runs]
+        return runs
+
+    def _run(self, index: int, dtype: np.dtype[Any], parts: list[NDArray[Any]]) -> NDArray[Any]:
+        """Columns of one dtype, checked."""
+        if dtype != np.float32:
+            whole = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+            kept = whole.astype(dtype, copy=False)
+            if kept is not whole and not np.array_equal(kept, whole):
+                raise UserError(f"numbers that are no {dtype}, which the space says they are")
+            return kept
+        exact = all(_exact_in_float32(part.dtype) for part in parts)
+        parts = [part.astype(np.float32 if exact else np.float64, copy=False) for part in parts]
+        flat = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+        if exact:
             check_finite(flat)
             return flat
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused
@@ -216,14 +262,14 @@ class _Observations:
         check_finite(rounded)
         lost = np.abs(flat - rounded).max(axis=0)
         seen = lost, flat.min(axis=0), flat.max(axis=0)
-        if self._seen is not None:
-            before = self._seen
+        if index in self._seen:
+            before = self._seen[index]
             seen = (
                 np.maximum(before[0], seen[0]),
                 np.minimum(before[1], seen[1]),
                 np.maximum(before[2], seen[2]),
             )
-        self._seen = seen
+        self._seen[index] = seen
         return flat if lost.any() else rounded
 
     def _choose(self, values: Any) -> Space:
@@ -232,25 +278,32 @@ class _Observations:
         if self._known is None:
             return own
         theirs = self._known.observation_space
-        if flat_size(theirs) != flat_size(own):
+        different = flat_size(theirs) != flat_size(own)
+        problem: UserError | None = None
+        if not different or self._declared is None:
+            try:
+                Layout.of(theirs).parts(shaped(theirs, values))
+                return theirs
+            except UserError as error:
+                problem = error
+        if different:
             raise UserError(
                 f"the environment's {theirs} has {flat_size(theirs)} values, the data's {own} has "
                 f"{flat_size(own)}; equal numbers expected"
             )
-        try:
-            flatten_rows(theirs, values, np.float64)
-            return theirs
-        except UserError as error:
-            warn_once(
-                f"{self._where}: observations do not have the form of the environment's {theirs} "
-                f"({error}); taken for {own}, the same number of values"
-            )
-            return own
+        warn_once(
+            f"{self._where}: observations do not have the form of the environment's {theirs} "
+            f"({problem}); taken for {own}, the same number of values"
+        )
+        return own
 
     def offset(self) -> NDArray[np.float64] | None:
-        if self._seen is None:
+        if not self._seen:
             return None
-        lost, low, high = self._seen
+        # nothing is lost in the runs of other dtypes
+        nothing = {i: (np.zeros(width),) * 3 for i, width in enumerate(self._widths)}
+        seen = nothing | self._seen
+        lost, low, high = (np.concatenate([seen[i][part] for i in nothing]) for part in range(3))
         columns = (lost > LOST_SHARE * (high - low)) & (high - low > LEAST_RANGE)
         if not columns.any():
             return None
@@ -264,13 +317,43 @@ class _Observations:
         return middle
 
 
+def shifted(block: Block, offset: NDArray[np.float64] | None) -> list[NDArray[Any]]:
+    """Observations of a block as they are stored: less the offset, floats as float32."""
+    found, first = [], 0
+    for run in block.observations:
+        moved, width = run, run.shape[1]
+        if run.dtype in (np.float32, np.float64):
+            if offset is not None:
+                moved = run - offset[first : first + width]
+            moved = moved.astype(np.float32, copy=False)
+        found.append(moved)
+        first += width
+    return found
+
+
+def _kept_dtype(leaf: Leaf, part: NDArray[Any]) -> np.dtype[Any]:
+    """The dtype to store a part in: its own where that is narrow and its numbers fit, else float32.
+
+    Choices take as many bytes as they need.
+    """
+    plain = np.dtype(np.float32)
+    if leaf.levels:
+        narrow = np.min_scalar_type(max(leaf.levels) - 1)
+        return narrow if narrow.itemsize < plain.itemsize else plain
+    own = np.dtype(leaf.dtype)
+    if own == plain or not _exact_in_float32(own):
+        return plain
+    with np.errstate(all="ignore"):
+        return own if np.array_equal(part.astype(own), part) else plain
+
+
 def _groups(episodes: Iterable[Trajectory]) -> Iterator[list[Trajectory]]:
-    """Neighbouring episodes, at most `READ_STEPS` steps together, or a single longer one."""
+    """Neighbouring episodes, together at most as `read_rows` says, or a single longer one."""
     group: list[Trajectory] = []
     steps = 0
     for episode in episodes:
         length = len(episode.rewards) if np.iterable(episode.rewards) else 1
-        if group and steps + length > READ_STEPS:
+        if group and steps + length > read_rows(episode.observations):
             yield group
             group, steps = [], 0
         group.append(episode)

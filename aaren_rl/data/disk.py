@@ -20,7 +20,8 @@ from gymnasium.envs.registration import EnvSpec
 from minari.serialization import deserialize_space, serialize_space
 from numpy.typing import NDArray
 
-from aaren_rl.data.checking import Block, Known
+from aaren_rl.data.checking import Block, Known, shifted
+from aaren_rl.data.columns import side_by_side
 from aaren_rl.data.episode import Recording
 from aaren_rl.data.rows import Rows
 from aaren_rl.data.statistics import returns_to_go, timesteps
@@ -28,12 +29,11 @@ from aaren_rl.data.trajectory import (
     STEP_FIELDS,
     TrajectoryDataset,
     recording_checker,
-    shifted,
 )
 from aaren_rl.errors import UserError
 from aaren_rl.files import read_json, sync_folder, write_json
 
-FORMAT = 2
+FORMAT = 3
 STEPS_FILE, CARD_FILE = "steps.bin", "card.json"
 EPISODE_ARRAYS = ("offsets", "terminated", "truncated")
 
@@ -128,7 +128,7 @@ def write_dataset(folder: Path, recording: Recording, known: Known | None = None
         "env_spec": _spec_json(spec),
         "reference_scores": recording.reference_scores and list(recording.reference_scores),
         "observation_offset": None if offset is None else offset.tolist(),
-        "observation_size": ends[0].observations.shape[1],
+        "observation_runs": _runs(shifted(ends[0], offset)),
         "action_size": None if ends[0].actions.ndim == 1 else ends[0].actions.shape[1],
     }
     write_json(folder / CARD_FILE, card)
@@ -141,13 +141,12 @@ def _write_steps(
     ends = []
     with open(folder / STEPS_FILE, "wb") as file:
         for block in blocks:
-            record = _record(
-                block.observations.shape[1],
-                None if block.actions.ndim == 1 else block.actions.shape[1],
-            )
-            rows = np.empty(len(block.rewards), record)
+            runs = shifted(block, offset)
+            size = None if block.actions.ndim == 1 else block.actions.shape[1]
+            rows = np.empty(len(block.rewards), _record(_runs(runs), size))
             offsets = np.concatenate([[0], np.cumsum(block.lengths)])
-            rows["observations"] = shifted(block.observations, offset)
+            for name, run in zip(rows.dtype["observations"].names, runs, strict=True):
+                rows["observations"][name] = run
             rows["actions"] = block.actions
             rows["rewards"] = block.rewards
             rows["returns_to_go"] = returns_to_go(block.rewards, offsets)
@@ -156,7 +155,7 @@ def _write_steps(
             none = slice(0, 0)
             ends.append(
                 block._replace(
-                    observations=block.observations[none].copy(),
+                    observations=[run[none].copy() for run in block.observations],
                     actions=block.actions[none].copy(),
                     rewards=block.rewards[none].copy(),
                 )
@@ -174,8 +173,14 @@ def _spec_json(spec: EnvSpec | None) -> str | None:
         return None
 
 
-def _record(observation_size: int, action_size: int | None) -> np.dtype[Any]:
+def _runs(runs: list[NDArray[Any]]) -> list[tuple[str, int]]:
+    """Dtype and number of columns of each."""
+    return [(run.dtype.name, run.shape[1]) for run in runs]
+
+
+def _record(runs: list[tuple[str, int]], action_size: int | None) -> np.dtype[Any]:
     """One step, as it lies in the file; the types are those of a dataset in memory."""
+    observations = [(f"run_{i}", dtype, (size,)) for i, (dtype, size) in enumerate(runs)]
     return np.dtype(
         [
             ("rewards", np.float64),
@@ -183,7 +188,7 @@ def _record(observation_size: int, action_size: int | None) -> np.dtype[Any]:
             ("actions", np.int64)
             if action_size is None
             else ("actions", np.float32, (action_size,)),
-            ("observations", np.float32, (observation_size,)),
+            ("observations", observations),
             ("returns_to_go", np.float32),
         ]
     )
@@ -198,13 +203,18 @@ def open_dataset(folder: Path) -> TrajectoryDataset:
     card = read_json(folder / CARD_FILE)
     try:
         arrays = {field: np.load(folder / f"{field}.npy") for field in EPISODE_ARRAYS}
-        size = card["action_size"]
-        record = _record(card["observation_size"], size)
+        record = _record(card["observation_runs"], card["action_size"])
         steps = np.asarray(np.memmap(folder / STEPS_FILE, record, mode="r"))
         if len(steps) != arrays["offsets"][-1]:
             raise ValueError("files of different lengths")
         all_rows = np.zeros(1, np.int64), np.array([len(steps)])
-        fields: dict[str, Any] = {name: Rows(steps[name], *all_rows) for name in STEP_FIELDS}
+        fields: dict[str, Any] = {
+            name: Rows(steps[name], *all_rows) for name in STEP_FIELDS if name != "observations"
+        }
+        seen = steps["observations"]
+        fields["observations"] = side_by_side(
+            [Rows(seen[name], *all_rows) for name in seen.dtype.names or ()]
+        )
         scores, offset = card["reference_scores"], card["observation_offset"]
         return TrajectoryDataset(
             name=card["name"],

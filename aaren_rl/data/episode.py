@@ -17,6 +17,8 @@ BLOCK = 1 << 14
 """Steps that are summed together where all steps are."""
 READ_STEPS = 1 << 12
 """Steps that are read and checked together; some copies of them are in memory at once."""
+READ_BYTES = 1 << 24
+"""Bytes that their observations may have; a picture of 84 x 84 x 4 has 28 kB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class Trajectory:
     Attributes:
         observations: `[T + 1 or T, ...]`; the row after the last action is kept by some formats.
             A dictionary or tuple of arrays for a Dict or Tuple space.
-        actions: `[T, ...]`.
+        actions: `[T, ...]`; likewise.
         rewards: `[T]`.
         terminated: the episode ended in a final state.
         truncated: the episode was cut short, by a time limit or by the end of the recording. A
@@ -34,7 +36,7 @@ class Trajectory:
     """
 
     observations: Any
-    actions: NDArray[Any]
+    actions: Any
     rewards: NDArray[Any]
     terminated: bool
     truncated: bool

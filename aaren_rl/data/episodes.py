@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from aaren_rl.data.sampling import Batch
+from aaren_rl.data.sampling import Batch, widened
 from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.errors import UserError
 
@@ -103,7 +103,7 @@ def pack(data: TrajectoryDataset, episodes: np.ndarray[Any, Any]) -> Batch:
     def take(values: np.ndarray[Any, Any]) -> torch.Tensor:
         taken = np.zeros((len(rows) + padding, *values.shape[1:]), values.dtype)
         taken[: len(rows)] = values[rows]
-        return torch.from_numpy(taken)[None]
+        return torch.from_numpy(widened(taken))[None]
 
     mask = torch.arange(len(rows) + padding) < len(rows)
     return Batch(

@@ -14,9 +14,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from aaren_rl.data.episode import BLOCK, READ_STEPS, Trajectory
+from aaren_rl.data.episode import BLOCK, Trajectory
 from aaren_rl.data.sources.hdf5 import read_array
-from aaren_rl.data.spaces import join_rows, map_arrays, named, numbers
+from aaren_rl.data.spaces import join_rows, map_arrays, named, numbers, read_rows, row_count
 from aaren_rl.errors import UserError
 
 NAMES = {
@@ -48,7 +48,7 @@ def flat_arrays(where: str, what: str, given: Mapping[str, Any]) -> dict[str, An
         where: the file, which errors name.
         what: the format it was taken for.
         given: arrays or HDF5 datasets by any of the names in `NAMES`; others are left alone.
-            Observations may be dictionaries or tuples of arrays.
+            Observations and actions may be dictionaries or tuples of arrays.
 
     Raises:
         UserError: a missing array, arrays of different lengths, or several values a step where
@@ -65,7 +65,7 @@ def flat_arrays(where: str, what: str, given: Mapping[str, Any]) -> dict[str, An
     for name, values in arrays.items():
         for part in _leaves(values):
             _check_array(f"{where}: {name}", part)
-    steps = len(arrays["actions"])
+    steps = row_count(arrays["actions"])
     after = arrays.get("next_observations")
     if after is not None and any(len(part) != steps for part in _leaves(after)):
         del arrays["next_observations"]  # only converting asks for it
@@ -105,7 +105,7 @@ def flat_episodes(
     *,
     last_observation: bool = False,
 ) -> Iterator[Trajectory]:
-    """The episodes, read about `READ_STEPS` steps at a time.
+    """The episodes, read about as many steps at a time as `read_rows` says.
 
     An episode ends where `terminals` or `timeouts` is set, or after `options.episode_length`
     steps. Steps behind the last end are an episode with neither flag, an unfinished one.
@@ -125,9 +125,9 @@ def flat_episodes(
         raise UserError(f"episode length {length}: at least 1 expected")
     offsets = _offsets(where, arrays, length)
     names = [name for name in arrays if name != "next_observations" or last_observation]
-    first = 0
+    first, together = 0, read_rows(arrays["observations"])
     while first < len(offsets) - 1:
-        last = int(np.searchsorted(offsets, offsets[first] + READ_STEPS, side="right")) - 1
+        last = int(np.searchsorted(offsets, offsets[first] + together, side="right")) - 1
         last = min(max(last, first + 1), len(offsets) - 1)
         start = int(offsets[first])
         rows = slice(start, int(offsets[last]))
@@ -139,7 +139,7 @@ def flat_episodes(
 
 def _offsets(where: str, arrays: Mapping[str, Any], length: int | None) -> NDArray[np.int64]:
     """Where episodes begin and end, int64 `[episodes + 1]`."""
-    steps, ends = len(arrays["actions"]), [np.zeros(1, np.int64)]
+    steps, ends = row_count(arrays["actions"]), [np.zeros(1, np.int64)]
     for start in range(0, steps, BLOCK):
         rows = slice(start, start + BLOCK)
         marks = np.zeros(min(BLOCK, steps - start), bool)
@@ -172,7 +172,7 @@ def _episode(block: dict[str, Any], low: int, high: int, length: int | None) -> 
     ends = {name: bool(block[name].reshape(-1)[high - 1]) for name in ENDS if name in block}
     return Trajectory(
         observations=observations,
-        actions=block["actions"][low:high],
+        actions=map_arrays(lambda part: part[low:high], block["actions"]),
         rewards=block["rewards"][low:high],
         terminated=ends.get("terminals", False),
         truncated=ends.get("timeouts", False)
@@ -194,7 +194,7 @@ def as_trajectory(where: str, episode: Mapping[str, Any]) -> Trajectory:
     values = {}
     for field in ("actions", "rewards"):
         with named(f"{where}: {field}"):
-            values[field] = numbers(episode[field])
+            values[field] = map_arrays(numbers, episode[field])
     ends = {}
     for field in ENDS:
         given = next((episode[each] for each in NAMES[field] if each in episode), False)

@@ -15,8 +15,8 @@ class Batch(NamedTuple):
     """Windows of episodes, padded on the right with zeros.
 
     Attributes:
-        observations: float32 `[batch, time, observation_size]`.
-        actions: float32 `[batch, time, action_size]`, or int64 `[batch, time]`.
+        observations: `[batch, time, columns]`, float32, or uint8 where the dataset's are.
+        actions: float32 `[batch, time, columns]`, or int64 `[batch, time]` (Discrete).
         returns_to_go: float32 `[batch, time, 1]`, unscaled.
         timesteps: int64 `[batch, time]`, within the episode.
         mask: bool `[batch, time]`, True where there is a step.
@@ -181,4 +181,10 @@ def _gather(
     """Rows of `values` at `indices` `[batch, time]`, zero where `mask` is False."""
     rows = values.take(indices, axis=0)
     rows[~mask] = 0
-    return torch.from_numpy(rows)
+    return torch.from_numpy(widened(rows))
+
+
+def widened(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Numbers of narrow dtypes as float32; images stay uint8."""
+    narrow = rows.dtype.itemsize < 4 and rows.dtype != np.uint8
+    return rows.astype(np.float32) if narrow else rows

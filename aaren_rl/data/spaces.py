@@ -7,6 +7,7 @@ agent sees the same numbers in training and in acting.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from aaren_rl.data.episode import READ_BYTES, READ_STEPS
 from aaren_rl.errors import UserError
 
 
@@ -25,7 +27,7 @@ def flat_size(space: spaces.Space[Any]) -> int:
         UserError: the space has no flat form (text, sequences, graphs).
     """
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        return sum(flat_size(part) for part in _parts(space).values())
+        return sum(flat_size(part) for part in parts_of(space).values())
     if isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
         return int(spaces.flatdim(space))
     raise UserError(
@@ -52,7 +54,7 @@ def flatten_batch(
     """
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         try:
-            parts = [(part, batch[key]) for key, part in _parts(space).items()]
+            parts = [(part, batch[key]) for key, part in parts_of(space).items()]
         except (KeyError, IndexError, TypeError):
             raise UserError(f"parts that do not fit {space}") from None
         columns = [flatten_batch(part, values, dtype) for part, values in parts]
@@ -93,16 +95,27 @@ def numbers(values: Any) -> NDArray[Any]:
     return array
 
 
-def flatten_rows(
-    space: spaces.Space[Any], values: Any, dtype: type[np.floating[Any]]
-) -> NDArray[Any]:
-    """`flatten_batch`, which also takes rows that are flat already."""
-    if isinstance(space, spaces.Box) and not isinstance(values, (dict, tuple)):
-        values = numbers(values)
-        flat = values.ndim < 3 or len(space.shape) < 2
-        if flat and values.size == len(values) * flat_size(space):
-            values = values.reshape(len(values), *space.shape)
-    return flatten_batch(space, values, dtype)
+def shaped(space: spaces.Space[Any], values: Any) -> Any:
+    """Values of a space without parts in its shape, where their rows were flat; others as given."""
+    if isinstance(values, (dict, tuple)) or isinstance(space, (spaces.Dict, spaces.Tuple)):
+        return values
+    values, shape = numbers(values), space.shape or ()
+    flat = values.ndim < 3 or len(shape) < 2
+    if flat and values.ndim and values.size == len(values) * math.prod(shape):
+        return values.reshape(len(values), *shape)
+    return values
+
+
+def read_rows(values: Any) -> int:
+    """How many rows to read and check together: `READ_STEPS`, fewer where a row is large."""
+    sizes: list[int] = []
+
+    def measure(part: Any) -> None:
+        shape = getattr(part, "shape", ())[1:]
+        sizes.append(math.prod(shape) * getattr(part, "dtype", np.dtype(float)).itemsize)
+
+    map_arrays(measure, values)
+    return max(1, min(READ_STEPS, READ_BYTES // max(1, sum(sizes))))
 
 
 def one_a_step(values: Any) -> NDArray[Any]:
@@ -162,7 +175,7 @@ def named(where: str) -> Iterator[None]:
         raise UserError(f"{where}: {error}") from None
 
 
-def _parts(space: spaces.Dict | spaces.Tuple) -> dict[Any, spaces.Space[Any]]:
+def parts_of(space: Any) -> dict[Any, spaces.Space[Any]]:
     """The parts of a composite space under the keys that index a batch, in flattening order."""
     return dict(space.spaces) if isinstance(space, spaces.Dict) else dict(enumerate(space.spaces))
 

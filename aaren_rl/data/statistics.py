@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from aaren_rl.data.episode import BLOCK
 
+BLOCK_NUMBERS = 1 << 24  # that are in float64 at once, where a row is long
 CONSTANT_STD = 1e-8  # a column counts as constant up to this standard deviation,
 CONSTANT_ROUNDINGS = 4 * float(np.finfo(np.float32).eps)  # or up to this share of its mean
 
@@ -22,19 +24,21 @@ def column_statistics(rows: Any) -> tuple[NDArray[np.float32], NDArray[np.float3
     information, and dividing by it would make any other value enormous.
 
     Args:
-        rows: float32 `[steps, columns]` or `[steps]`, an array or a `Rows`.
+        rows: `[steps, columns]` or `[steps]`, an array or a `Rows`.
 
     Returns:
         Mean and deviation, float32 `[columns]` or `[]` each.
     """
-    starts, steps = range(0, len(rows), BLOCK), len(rows)
+    steps = len(rows)
+    block = max(1, min(BLOCK, BLOCK_NUMBERS // math.prod(rows.shape[1:])))
+    starts = range(0, steps, block)
     # Deviations from the first row, in float64: they are exactly 0 where a column is constant, and
     # a large mean costs no digits of the deviation.
     first = np.asarray(rows[0:1], dtype=np.float64)[0]
-    away = sum((rows[start : start + BLOCK] - first).sum(axis=0) for start in starts) / steps
+    away = sum((rows[start : start + block] - first).sum(axis=0) for start in starts) / steps
     mean = first + away
     square = sum(
-        ((rows[start : start + BLOCK] - first - away) ** 2).sum(axis=0) for start in starts
+        ((rows[start : start + block] - first - away) ** 2).sum(axis=0) for start in starts
     )
     std = np.sqrt(square / steps)
     constant = std <= np.maximum(CONSTANT_STD, CONSTANT_ROUNDINGS * np.abs(mean))

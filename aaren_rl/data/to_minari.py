@@ -41,7 +41,7 @@ def write_minari(
 
     Args:
         dataset_id: the new dataset's id, `namespace/name-v0`.
-        episodes: as recorded, each with one observation more than actions; observations may be
+        episodes: as recorded, each with one observation more than actions; both may be
             dictionaries or tuples of arrays. A last one with neither flag is noted as unfinished.
         observation_space: of one observation.
         action_space: of one action.

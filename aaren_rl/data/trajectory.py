@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,13 +13,15 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
 
-from aaren_rl.data.checking import Checker, Known, known_environment
+from aaren_rl.data.checking import Checker, Known, known_environment, shifted
+from aaren_rl.data.columns import map_runs, runs_of, side_by_side
 from aaren_rl.data.episode import BLOCK, Recording, Trajectory
 from aaren_rl.data.flat import FlatOptions, as_trajectory, flat_arrays, flat_episodes
 from aaren_rl.data.rows import Rows
 from aaren_rl.data.spaces import map_arrays, named, numbers
 from aaren_rl.data.statistics import column_statistics, returns_to_go, timesteps
 from aaren_rl.errors import UserError
+from aaren_rl.layout import Layout, Leaf
 from aaren_rl.robots import normalized
 
 STEP_FIELDS = ("observations", "actions", "rewards", "returns_to_go", "timesteps")
@@ -40,8 +42,11 @@ class TrajectoryDataset:
 
     Attributes:
         name: the dataset's id, or the name of its file.
-        observations: float32 `[steps, observation_size]`, flattened, less `observation_offset`.
-        actions: float32 `[steps, action_size]` (Box, flattened) or int64 `[steps]` (Discrete).
+        observations: `[steps, columns]`, a step's parts flattened side by side in the order of
+            `aaren_rl.layout`, choices counted from 0. Float32, less
+            `observation_offset`; a part of a narrow dtype, such as a uint8 image, is kept in it.
+            Where parts differ in dtype this is a `Columns`, which reads as one float32 array.
+        actions: int64 `[steps]` (Discrete), else float32 `[steps, columns]`, as observations.
         rewards: float64 `[steps]`.
         returns_to_go: float32 `[steps]`, undiscounted: the rewards from this step to the end of
             its episode.
@@ -49,8 +54,8 @@ class TrajectoryDataset:
         offsets: int64 `[episodes + 1]`.
         terminated: bool `[episodes]`.
         truncated: bool `[episodes]`.
-        observation_space: the environment's, before flattening.
-        action_space: the environment's, before flattening.
+        observation_space: the environment's.
+        action_space: the environment's.
         env_spec: how to make the environment, where the dataset says so.
         reference_scores: returns that count as 0 and 100, or None.
         observation_offset: float64 `[observation_size]`, what was taken from the observations
@@ -59,7 +64,7 @@ class TrajectoryDataset:
     """
 
     name: str
-    observations: NDArray[np.float32]
+    observations: NDArray[Any]
     actions: NDArray[Any]
     rewards: NDArray[np.float64]
     returns_to_go: NDArray[np.float32]
@@ -103,7 +108,8 @@ class TrajectoryDataset:
 
         Spaces that are not given come from `env`. Without it observations are a Box of any
         numbers; actions are Discrete where there is one integer a step, and else a Box from -1 to
-        1, or as wide as the data where they go beyond (with a warning).
+        1, or as wide as the data where they go beyond (with a warning). Both may be dictionaries
+        or tuples of arrays.
 
         Args:
             episodes: a `Trajectory` each, or a dictionary with `observations` (T or T + 1 rows),
@@ -113,8 +119,8 @@ class TrajectoryDataset:
                 counts as truncated.
             name: the dataset's id.
             observation_space: of one observation.
-            action_space: Box, or Discrete from 0. Actions beyond a Box widen it, with a warning,
-                unless `env` or `env_spec` say that it is the environment's: they are then clipped.
+            action_space: of one action. Actions beyond a Box widen it, with a warning, unless
+                `env` or `env_spec` say that it is the environment's: they are then clipped.
             env: the environment that the data come from: a Gymnasium id, a spec, a function that
                 makes one, or an environment. Its spaces win over those given.
             env_spec: how to make the environment; `env`'s own if left out.
@@ -174,13 +180,13 @@ class TrajectoryDataset:
         Args:
             observations: `[steps, ...]`, or a dictionary or tuple of such arrays. Row t is what
                 was seen before action t.
-            actions: `[steps, ...]`; integers `[steps]` are choices.
+            actions: `[steps, ...]`, or likewise; integers `[steps]` are choices.
             rewards: `[steps]`.
             terminals: bool `[steps]`, set at the last step of an episode that ended.
             timeouts: bool `[steps]`, set at the last step of an episode that was cut short.
             name: the dataset's id.
             observation_space: as in `from_episodes`, like the two that follow.
-            action_space: Box, or Discrete from 0.
+            action_space: of one action.
             env: the environment that the data come from.
             reference_scores: returns that count as 0 and 100.
             episode_length: cut an episode after so many steps besides.
@@ -222,15 +228,17 @@ class TrajectoryDataset:
         actions = np.concatenate([block.actions for block in blocks])
         terminated = np.concatenate([block.terminated for block in blocks])
         truncated = np.concatenate([block.truncated for block in blocks])
-        observations = np.empty((offsets[-1], blocks[0].observations.shape[1]), np.float32)
         row = int(offsets[-1])
+        runs = [np.empty((row, each.shape[1]), each.dtype) for each in shifted(blocks[0], offset)]
         while blocks:  # each is let go when it is copied
-            block = blocks.pop().observations
-            observations[row - len(block) : row] = shifted(block, offset)
-            row -= len(block)
+            block = blocks.pop()
+            first = row - len(block.rewards)
+            for run, values in zip(runs, shifted(block, offset), strict=True):
+                run[first:row] = values
+            row = first
         return cls(
             name=recording.name,
-            observations=observations,
+            observations=side_by_side(runs),
             actions=actions,
             rewards=rewards,
             returns_to_go=returns_to_go(rewards, offsets).astype(np.float32),
@@ -274,17 +282,42 @@ class TrajectoryDataset:
         ]
         return np.concatenate(pieces)
 
-    def observation_statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean and standard deviation over all steps, float32 `[observation_size]` each.
+    def observation_statistics(
+        self, *, pixels: bool = True
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and standard deviation over all steps, float32 `[columns]` each.
 
         The deviation is made to be divided by: it is 1 for a column that is constant, see
-        `column_statistics`.
+        `column_statistics`. Choices have a mean of 0 and a deviation of 1.
+
+        Args:
+            pixels: also of images, which takes long where they are many; else 0 and 1.
         """
-        return column_statistics(self.observations)
+        return self._statistics(
+            self.observations,
+            self.observation_space,
+            lambda leaf: not leaf.tabled and (pixels or not leaf.is_image),
+        )
 
     def action_statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The same of Box actions, float32 `[action_size]` each."""
-        return column_statistics(self.actions)
+        """The same of actions that are not Discrete."""
+        return self._statistics(self.actions, self.action_space, lambda leaf: not leaf.levels)
+
+    @staticmethod
+    def _statistics(
+        array: Any, space: spaces.Space[Any], which: Callable[[Leaf], bool]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Statistics of the columns of chosen leaves; 0 and 1 for the others."""
+        wanted, first = Layout.of(space).mask(which), 0
+        mean, std = np.zeros(len(wanted), np.float32), np.ones(len(wanted), np.float32)
+        for run in runs_of(array):
+            columns = slice(first, first + run.shape[1])
+            first = columns.stop
+            if wanted[columns].any():
+                found = column_statistics(run)
+                mean[columns] = np.where(wanted[columns], found[0], 0)
+                std[columns] = np.where(wanted[columns], found[1], 1)
+        return mean, std
 
     def returns_to_go_statistics(self) -> tuple[float, float]:
         """The same of the returns-to-go of all steps."""
@@ -354,13 +387,15 @@ class TrajectoryDataset:
 def _rows_of_episodes(data: TrajectoryDataset, chosen: NDArray[np.int64]) -> dict[str, Any]:
     """The arrays with a row for each step, of these episodes alone, in this order."""
     fields: dict[str, Any] = {field: getattr(data, field) for field in STEP_FIELDS}
-    if isinstance(fields["observations"], Rows):
+    if isinstance(fields["rewards"], Rows):
         first, lengths = data.offsets[chosen], data.lengths[chosen]
-        return {field: values.runs(first, lengths) for field, values in fields.items()}
-    numbers_of_rows = np.concatenate(
-        [np.arange(data.offsets[i], data.offsets[i + 1]) for i in chosen.tolist()]
-    )
-    return {field: values[numbers_of_rows] for field, values in fields.items()}
+        pick: Callable[[Any], Any] = lambda rows: rows.runs(first, lengths)  # noqa: E731
+    else:
+        numbers_of_rows = np.concatenate(
+            [np.arange(data.offsets[i], data.offsets[i + 1]) for i in chosen.tolist()]
+        )
+        pick = lambda array: array[numbers_of_rows]  # noqa: E731
+    return {field: map_runs(pick, values) for field, values in fields.items()}
 
 
 def _blocks_of_episodes(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int]]:
@@ -371,12 +406,6 @@ def _blocks_of_episodes(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int, 
         last = min(max(last, first + 1), count)
         yield first, last, int(offsets[first]), int(offsets[last])
         first = last
-
-
-def shifted(observations: NDArray[Any], offset: NDArray[np.float64] | None) -> NDArray[np.float32]:
-    """Observations of a block as they are stored: less the offset, then float32."""
-    moved = observations if offset is None else observations - offset
-    return moved.astype(np.float32, copy=False)
 
 
 def recording_checker(recording: Recording, known: Known | None) -> Checker:

@@ -4,7 +4,6 @@ Importing this package registers its environments, `aaren/...`, with Gymnasium.
 """
 
 from aaren_rl.envs.check import (
-    agent_space,
     check_environment,
     environment_of,
     reference_scores_of,
@@ -25,7 +24,6 @@ from aaren_rl.envs.memory import expert_dataset, write_expert_dataset
 __all__ = [
     "Actor",
     "EnvLike",
-    "agent_space",
     "Step",
     "check_environment",
     "environment_of",

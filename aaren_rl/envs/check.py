@@ -15,6 +15,7 @@ from aaren_rl.data.trajectory import BLOCK, TrajectoryDataset
 from aaren_rl.envs.d4rl_ant import BODY_SIZE, D4RL_ANT, OBSERVATION_SIZE
 from aaren_rl.envs.make import Env, EnvLike, spec_of
 from aaren_rl.errors import UserError
+from aaren_rl.layout import Layout
 from aaren_rl.robots import Robot, robot_named, robot_of, usable_reference
 
 
@@ -85,33 +86,27 @@ def check_environment(
         action_space: likewise.
     """
     seen, taken = single_spaces(env)
-    ours, theirs = flat_size(seen), flat_size(observation_space)
-    if ours != theirs:
+    if not isinstance(observation_space, spaces.Box):
+        if Layout.of(seen).form != Layout.of(observation_space).form:
+            raise UserError(
+                f"observations: the environment's {seen}, the data's {observation_space}; the same "
+                "parts, shapes and choices expected"
+            )
+    elif (ours := flat_size(seen)) != (theirs := flat_size(observation_space)):
         raise UserError(
             f"observations: the environment's {seen} has {ours} values, the data's "
             f"{observation_space} has {theirs}; equal numbers expected"
         )
-    if isinstance(seen, spaces.Box) and seen.shape != observation_space.shape:
+    elif isinstance(seen, spaces.Box) and seen.shape != observation_space.shape:
         raise UserError(
             f"observations: the environment's have shape {seen.shape}, the data's "
             f"{observation_space.shape}; the same shape expected"
         )
-    if _action_kind(taken) != _action_kind(action_space):
+    if Layout.of(taken).form != Layout.of(action_space).form:
         raise UserError(
             f"actions: the environment takes {taken}, the data hold {action_space}; "
             "the same kind and size expected"
         )
-
-
-def agent_space(space: spaces.Space[Any]) -> spaces.Box:
-    """The space of the observations that an agent sees: a Box as it is, all others flattened.
-
-    Raises:
-        UserError: the space has no flat form.
-    """
-    if isinstance(space, spaces.Box):
-        return space
-    return spaces.Box(-np.inf, np.inf, (flat_size(space),), np.float32)
 
 
 def single_spaces(
@@ -121,12 +116,6 @@ def single_spaces(
     if isinstance(env, VectorEnv):
         return env.single_observation_space, env.single_action_space
     return env.observation_space, env.action_space
-
-
-def _action_kind(space: spaces.Space[Any]) -> tuple[Any, ...]:
-    """What has to agree between two action spaces; the bounds of a Box may differ."""
-    start = int(space.start) if isinstance(space, spaces.Discrete) else 0
-    return type(space).__name__, space.shape, flat_size(space), start
 
 
 def _is_d4rl_ant(dataset: TrajectoryDataset) -> bool:

@@ -37,11 +37,11 @@ def acting_cost(
         steps: how many steps, at most the agent's horizon.
     """
     policy = agent.policy(1, agent.usual_target, mode)
-    shape = agent.spec.observation_space.shape
+    layout = agent.spec.observation_layout
     reward, done = np.zeros(1), np.zeros(1, dtype=bool)
     seconds, sizes = [], []
     for step in range(steps):
-        observation = observations[step % len(observations)].reshape(1, *shape)
+        observation = layout.unflatten(observations[step % len(observations)][None])
         start = time.perf_counter()
         policy.act(observation, reward if step else None, done if step else None)
         seconds.append(time.perf_counter() - start)

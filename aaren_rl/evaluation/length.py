@@ -75,7 +75,4 @@ def _errors(agent: Agent, batch: Batch) -> Tensor:
     """The error of every step, `[batch, time]`, on the CPU."""
     batch = batch.to(agent.observation_mean.device)
     predictions = agent.predict(batch)
-    if agent.spec.discrete:
-        return (agent.actions.decide(predictions) != batch.actions).double().cpu()
-    wanted = agent.actions.encode(batch.actions)
-    return (predictions - wanted).square().mean(-1).double().cpu()
+    return agent.actions.error(predictions, batch.actions).double().cpu()

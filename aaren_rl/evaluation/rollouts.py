@@ -136,7 +136,7 @@ def _steps(
         check_environment(vector, agent.spec.observation_space, agent.spec.action_space)
         check_length(agent, vector)
         policy = (make_policy or agent.policy)(vector.num_envs, target_return, mode)
-        actor = fitted(policy, vector)
+        actor = fitted(policy, vector, agent)
         limit = None
         if time_limit(vector) is None:
             by_hand = autoreset_mode(vector) is AutoresetMode.DISABLED
@@ -153,13 +153,15 @@ def check_length(agent: Agent, env: Env | VectorEnv[Any, Any, Any]) -> None:
         agent.check_horizon(limit, f"an episode of {describe(env)}")
 
 
-def fitted(policy: Policy, env: Env | VectorEnv[Any, Any, Any]) -> Actor:
-    """The policy, which is shown flattened what the environment gives in parts or as a choice.
+def fitted(policy: Policy, env: Env | VectorEnv[Any, Any, Any], agent: Agent) -> Actor:
+    """The policy; if the agent knows a flat Box, it is shown flattened what has another form.
 
-    Data hold such observations flattened, in the order of `gymnasium.spaces.flatten`.
+    Data may hold observations flattened as `gymnasium.spaces.flatten` does, and the agents of
+    earlier versions saw them so.
     """
     space, _ = single_spaces(env)
-    return policy if isinstance(space, spaces.Box) else _Flattened(policy, space)
+    as_it_is = isinstance(space, spaces.Box) or not agent.spec.observation_layout.is_box
+    return policy if as_it_is else _Flattened(policy, space)
 
 
 class _Flattened:

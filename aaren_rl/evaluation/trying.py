@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
 from aaren_rl.agents import Agent
-from aaren_rl.data.spaces import flatten_batch
+from aaren_rl.data.spaces import flatten_batch, map_arrays
 from aaren_rl.envs.check import check_environment
 from aaren_rl.envs.make import Env, EnvLike, describe, make_env, make_vector_env
 from aaren_rl.errors import UserError, one_line
@@ -109,6 +109,6 @@ def _as_batch(observation: Any, space: spaces.Space[Any]) -> Any:
 def _action(agent: Agent, env: Env, batch: Any) -> Any:
     """What the agent does at the beginning of an episode."""
     training = agent.training
-    action = fitted(agent.policy(1, agent.usual_target), env).act(batch)[0]
+    actions = fitted(agent.policy(1, agent.usual_target), env, agent).act(batch)
     agent.train(training)
-    return action
+    return map_arrays(lambda part: part[0], actions)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gymnasium.vector.utils import batch_space
 
 from aaren_rl.acting import Policy
 from aaren_rl.agents import Agent
 from aaren_rl.agents.policy import SteppingPolicy
 from aaren_rl.evaluation.rollouts import rollout
+from aaren_rl.layers import ChoiceActions, JoinedActions
 
 TOLERANCE = 1e-5
 NUM_ENVS = 4
@@ -111,11 +113,11 @@ class _Twins(Policy):
 
     def act(
         self,
-        observations: np.ndarray,
+        observations: Any,
         rewards: np.ndarray | None = None,
         dones: np.ndarray | None = None,
-        executed_actions: np.ndarray | None = None,
-    ) -> np.ndarray:
+        executed_actions: Any = None,
+    ) -> Any:
         """See `Policy.act`."""
         if self.taken == self.steps:
             raise _Compared
@@ -139,25 +141,44 @@ class _Twins(Policy):
 
 def _act_on_noise(agent: Agent, policy: Policy, seed: int) -> None:
     """Observations and rewards of the data's size, until the policy has seen enough."""
-    rng, shape = np.random.default_rng(seed), agent.spec.observation_space.shape
+    rng, layout = np.random.default_rng(seed), agent.spec.observation_layout
     mean, std = agent.observation_mean.cpu().numpy(), agent.observation_std.cpu().numpy()
+    batch = batch_space(agent.spec.observation_space, NUM_ENVS)
+    batch.seed(seed)
     rewards = None
     while True:
-        observations = mean + std * rng.normal(size=(NUM_ENVS, len(mean)))
-        policy.act(observations.reshape(NUM_ENVS, *shape), rewards)
+        columns = mean + std * rng.normal(size=(NUM_ENVS, len(mean)))
+        if not layout.is_box:  # choices and images have no such statistics
+            drawn = layout.flatten(batch.sample())
+            numbers = layout.mask(lambda leaf: not leaf.levels and leaf.dtype != "uint8")
+            columns = np.where(numbers, columns, drawn)
+        policy.act(layout.unflatten(columns), rewards)
         rewards = rng.normal(size=NUM_ENVS) * agent.spec.returns_scale / 1000
 
 
-def _difference(agent: Agent, actions: np.ndarray, others: np.ndarray) -> float:
+def _difference(agent: Agent, actions: Any, others: Any) -> float:
     """See `Agreement.largest_difference`; NaN where an action is."""
     if agent.spec.discrete:
         return float((actions != others).mean())
-    apart = np.abs(actions.astype(np.float64) - others).reshape(len(actions), -1)
-    codec: Any = agent.actions
-    if not hasattr(codec, "reach"):  # a head from outside, with units of its own
+    layout, head = agent.spec.action_layout, agent.actions
+    mine, theirs = (layout.flatten(each, np.float64) for each in (actions, others))
+    if not isinstance(head, JoinedActions):
+        return _apart(head, mine, theirs)
+    worst = 0.0
+    for part, columns in zip(head.heads, layout.slices, strict=True):
+        worst = np.maximum(worst, _apart(part, mine[:, columns], theirs[:, columns]))
+    return float(worst)
+
+
+def _apart(head: Any, actions: np.ndarray, others: np.ndarray) -> float:
+    """`_difference` of one head's columns `[envs, size]`."""
+    if isinstance(head, ChoiceActions):
+        return float((actions != others).mean())
+    apart = np.abs(actions - others)
+    if not hasattr(head, "reach"):  # a head from outside, with units of its own
         return float(apart.max())
-    unit = codec.reach.cpu().numpy().astype(np.float64)
-    if not codec.bounded:
+    unit = head.reach.cpu().numpy().astype(np.float64)
+    if not head.bounded:
         resolution = ROUNDINGS * np.finfo(np.float32).eps / TOLERANCE
-        unit = np.maximum(unit, resolution * np.abs(codec.middle.cpu().numpy()))
+        unit = np.maximum(unit, resolution * np.abs(head.middle.cpu().numpy()))
     return float((apart / unit).max())

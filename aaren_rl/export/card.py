@@ -31,7 +31,8 @@ def make_card(
     provenance: Mapping[str, Any] = MappingProxyType({}),
 ) -> Card:
     """The card of `content`, which is to be written to `file`; what was measured comes later."""
-    space = agent.spec.action_space
+    spec = agent.spec
+    space, seen, in_parts = spec.action_space, spec.observation_layout, spec.in_parts
     return Card(
         kind=format,
         file=file.name,
@@ -43,13 +44,15 @@ def make_card(
         outputs=step.outputs,
         state=step.state,
         reset_state=step.reset_state,
-        observation_shape=tuple(agent.spec.observation_space.shape),
-        action_shape=tuple(space.shape or ()),
-        action_dtype=str(space.dtype),
-        target_returns=agent.spec.target_returns if agent.asks_return else (),
+        observation_shape=seen.leaves[0].shape if seen.is_box else seen.shape,
+        action_shape=spec.action_layout.shape if in_parts else tuple(space.shape or ()),
+        action_dtype="float32" if in_parts else str(space.dtype),
+        target_returns=spec.target_returns if agent.asks_return else (),
         max_episode_length=agent.horizon,
         provenance={**provenance, "agent": _saved(agent)},
-        choices=agent.spec.choices,
+        choices=spec.choices,
+        observation_parts=None if seen.is_box else seen.to_json(),
+        action_parts=spec.action_layout.to_json() if in_parts else None,
     )
 
 
@@ -65,16 +68,18 @@ def check_card(agent: Agent, card: Card, file: Path) -> None:
         UserError: for another kind of agent, other spaces, or another condition.
     """
     spec, told = agent.spec, card.provenance.get("agent", {}).get("spec", {})
+    seen = spec.observation_layout
+    actions: Any = (tuple(spec.action_space.shape or ()), str(spec.action_space.dtype))
     ours: dict[str, Any] = {
         "agent": agent.name,
-        "observations": spec.observation_space.shape,
-        "actions": (spec.action_space.shape, str(spec.action_space.dtype)),
+        "observations": seen.leaves[0].shape if seen.is_box else seen.to_json(),
+        "actions": spec.action_layout.to_json() if spec.in_parts else actions,
         "condition": "target" if agent.asks_return or not agent.has_memory else "max-return",
     }
     theirs: dict[str, Any] = {
         "agent": card.agent,
-        "observations": card.observation_shape,
-        "actions": (card.action_shape, card.action_dtype),
+        "observations": card.observation_parts or card.observation_shape,
+        "actions": card.action_parts or (card.action_shape, card.action_dtype),
         "condition": "target" if card.asks_return or not card.state else "max-return",
     }
     for name in ("observation_space", "action_space"):

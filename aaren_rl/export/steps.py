@@ -64,13 +64,17 @@ def step_of(agent: Agent) -> Step:
     size, discrete = agent.spec.action_size, agent.spec.discrete
     action = _tensor(
         "action",
-        "action as the environment takes it, flattened, inside its bounds",
+        "action as the environment takes it, inside its bounds; columns as aaren_rl.layout says"
+        if agent.spec.in_parts
+        else "action as the environment takes it, flattened, inside its bounds",
         1 if discrete else size,
         dtype="int64" if discrete else "float32",
     )
     observation = _tensor(
         "observation",
-        "observation as the environment gives it, flattened",
+        "observation as the environment gives it, flattened"
+        if agent.spec.observation_layout.is_box
+        else "observation as columns, part after part, choices counted from 0",
         agent.spec.observation_size,
     )
     if not agent.has_memory:
@@ -79,7 +83,7 @@ def step_of(agent: Agent) -> Step:
     layers = module.carried if isinstance(module, RecurrentStep) else _folded_state(module)
     carried = [*_clock(agent), *layers]
     previous = card.Tensor("previous_action", action.dtype, action.shape, "the last action")
-    first = float(getattr(agent.spec.action_space, "start", 0))
+    first = 0.0 if agent.spec.choices is None else float(agent.spec.choices[0])
     state = {f"new_{each.name}": each.name for each, _ in carried}
     return Step(
         module.eval(),

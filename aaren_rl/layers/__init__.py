@@ -7,12 +7,21 @@ from aaren_rl.lazy import lazy_exports
 if TYPE_CHECKING:
     from aaren_rl.layers.block import Block, FeedForward
     from aaren_rl.layers.dropout import Dropout
-    from aaren_rl.layers.encoders import ENCODERS, LinearEncoder, make_encoder, register_encoder
+    from aaren_rl.layers.encoders import (
+        ENCODERS,
+        LinearEncoder,
+        make_encoder,
+        register_encoder,
+        sees_images,
+    )
     from aaren_rl.layers.heads import (
         HEADS,
         ActionHead,
+        ChoiceActions,
         ContinuousActions,
         DiscreteActions,
+        JoinedActions,
+        head_name,
         make_head,
         register_head,
     )
@@ -38,11 +47,13 @@ __all__ = [
     "ActionHead",
     "Block",
     "CausalSelfAttention",
+    "ChoiceActions",
     "ContinuousActions",
     "DiscreteActions",
     "Dropout",
     "FeedForward",
     "HiddenState",
+    "JoinedActions",
     "KeyValueCache",
     "LSTMMixer",
     "LinearEncoder",
@@ -52,10 +63,12 @@ __all__ = [
     "SequenceModel",
     "SequenceState",
     "TensorState",
+    "head_name",
     "make_encoder",
     "make_head",
     "register_encoder",
     "register_head",
     "register_mixer",
+    "sees_images",
 ]
 __getattr__, __dir__ = lazy_exports(__name__, __all__)

@@ -51,14 +51,17 @@ class Card:
         state: which output becomes which input of the next step, input -> output.
         reset_state: with what each of those inputs is to be filled at an episode's first step (a
             number, or the word `target_return`); `reward` is 0 there.
-        observation_shape: of one observation, as the environment gives it.
-        action_shape: of one action, as the environment takes it.
-        action_dtype: numpy's name of the environment's dtype for actions.
+        observation_shape: of one observation, as the environment gives it, or of its columns.
+        action_shape: of one action, as the environment takes it, or of its columns.
+        action_dtype: numpy's name of the environment's dtype for actions, or of the columns.
         target_returns: returns to ask for, the agent's own; none where it cannot be asked.
         choices: for discrete actions the first one and how many there are; `None` for vectors (and
             in older cards).
         max_episode_length: steps after which the timestep table ends; `None` for no end.
         provenance: run, checkpoint, dataset, updates, configuration, versions.
+        observation_parts: what the columns of an observation are, as `aaren_rl.layout.Layout` in
+            JSON says it; `None` for a Box, which is flattened.
+        action_parts: likewise of an action; `None` for a Box or a Discrete one.
         checks: what the export measured: agreement with PyTorch, score of the quantised weights.
     """
 
@@ -80,6 +83,8 @@ class Card:
     provenance: dict[str, Any] = field(default_factory=dict)
     checks: dict[str, Any] = field(default_factory=dict)
     choices: tuple[int, int] | None = None
+    observation_parts: list[dict[str, Any]] | None = None
+    action_parts: list[dict[str, Any]] | None = None
 
     @property
     def asks_return(self) -> bool:

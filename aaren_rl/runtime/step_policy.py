@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from aaren_rl.acting import Policy, StepInputs, check_actions, check_starts, check_targets
 from aaren_rl.errors import UserError
+from aaren_rl.layout import Layout
 from aaren_rl.runtime.card import Card
 
 _FILLED = ("observation", "reward")  # inputs that come from the environments
@@ -46,6 +48,7 @@ class StepPolicy(Policy):
         unknown = {each.name for each in card.inputs} - {*card.state.values(), *_FILLED}
         if unknown:
             raise UserError(f"{file}: needs inputs that nobody here fills: {sorted(unknown)}")
+        self._parts = None if card.action_parts is None else Layout.from_json(card.action_parts)
         self._action_shape = (num_envs, *card.action_shape)
         self._action_dtype = np.dtype(card.action_dtype)
         targets = np.zeros(num_envs)
@@ -56,7 +59,10 @@ class StepPolicy(Policy):
                 f"{file}: target_return {target_return}: this {card.agent} cannot be asked "
                 "for a return; leave it out"
             )
-        self._inputs = StepInputs(card.observation_shape, targets, card.max_episode_length)
+        seen: Layout | tuple[int, ...] = card.observation_shape
+        if card.observation_parts is not None:
+            seen = Layout.from_json(card.observation_parts)
+        self._inputs = StepInputs(seen, targets, card.max_episode_length)
         self._states = (self._new_states(), self._new_states())
         self._actions = self._new_actions()
         self._turn = 0  # which set of arrays holds the present state
@@ -67,11 +73,11 @@ class StepPolicy(Policy):
 
     def act(
         self,
-        observations: np.ndarray,
+        observations: Any,
         rewards: np.ndarray | None = None,
         dones: np.ndarray | None = None,
-        executed_actions: np.ndarray | None = None,
-    ) -> np.ndarray:
+        executed_actions: Any = None,
+    ) -> Any:
         """See `Policy.act`.
 
         Raises:
@@ -79,7 +85,9 @@ class StepPolicy(Policy):
         """
         executed = None
         if executed_actions is not None:
-            executed = check_actions(executed_actions, self._action_shape, self.card.choices)
+            executed = check_actions(
+                executed_actions, self._action_shape, self.card.choices, self._parts
+            )
         if self.card.state:
             state = self._states[self._turn]
             starts = self._inputs.take(observations, rewards, dones, state["timestep"])
@@ -92,7 +100,10 @@ class StepPolicy(Policy):
         self._run(self._turn)
         self._inputs.taken()
         self._turn = 1 - self._turn
-        return self._actions[self._turn].astype(self._action_dtype)  # a copy
+        actions = self._actions[self._turn]
+        if self._parts is not None:
+            return self._parts.unflatten(actions)
+        return actions.astype(self._action_dtype)  # a copy
 
     def reset(self, mask: np.ndarray | None = None) -> None:
         """See `Policy.reset`."""

@@ -23,13 +23,13 @@ from aaren_rl.data import (
 )
 from aaren_rl.envs import (
     EnvLike,
-    agent_space,
     make_env,
     reference_scores_of,
     robot_of_dataset,
     saved_name,
 )
 from aaren_rl.errors import UserError, one_line
+from aaren_rl.layers import sees_images
 from aaren_rl.robots import Robot
 from aaren_rl.training.config import TrainConfig, TrainSettings, agent_class
 
@@ -178,8 +178,8 @@ def build_agent(
         )
     usual = robot.target_for(dataset.name) if robot else float(dataset.episode_returns.max())
     spec = AgentSpec(
-        observation_space=agent_space(dataset.observation_space),
-        action_space=dataset.action_space,  # type: ignore[arg-type]
+        observation_space=dataset.observation_space,
+        action_space=dataset.action_space,
         returns_scale=scale,
         returns_shift=shift,
         largest_return=dataset.largest_return_to_go,
@@ -189,7 +189,10 @@ def build_agent(
         dataset=dataset.name,
         observation_offset=offsets,
     )
-    statistics = dataset.observation_statistics() if config.normalize_observations else (None, None)
+    statistics: tuple[np.ndarray | None, np.ndarray | None] = None, None
+    if config.normalize_observations:
+        pixels = not sees_images(config.model.encoder)
+        statistics = dataset.observation_statistics(pixels=pixels)
     agent = agent_class(config.agent)(config.model, spec, *statistics)
     if not agent.actions.bounded:
         agent.actions.standardise(*dataset.action_statistics())

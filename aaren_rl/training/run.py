@@ -15,12 +15,12 @@ from lightning_fabric import Fabric
 from aaren_rl.agents import Agent, AgentConfig, load_agent
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.data.prefetch import prefetched
-from aaren_rl.data.spaces import flat_size
-from aaren_rl.envs import agent_space, environment_of, limit_episodes
+from aaren_rl.envs import environment_of, limit_episodes
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import try_environment
 from aaren_rl.evaluation.scores import warn_of_far_targets
 from aaren_rl.files import recover_folder, write_json
+from aaren_rl.layout import Layout
 from aaren_rl.records import typed
 from aaren_rl.training.allocator import keep_freed_memory
 from aaren_rl.training.build import (
@@ -352,10 +352,9 @@ def _environment(job: _Job, dataset: TrajectoryDataset) -> Any:
 def _check_agent(agent: Agent, data: TrajectoryDataset) -> None:
     """Raise `UserError` when the agent cannot learn from these data."""
     agent.check_horizon(data.max_episode_length, f"an episode of {data.name}")
-    observations = agent_space(data.observation_space)
-    for kind, theirs in (("observation_space", observations), ("action_space", data.action_space)):
-        own = getattr(agent.spec, kind)
-        if type(own) is not type(theirs) or flat_size(own) != flat_size(theirs):
+    for kind in ("observation_space", "action_space"):
+        own, theirs = getattr(agent.spec, kind), getattr(data, kind)
+        if Layout.of(own).form != Layout.of(theirs).form:
             raise UserError(f"{kind}: the agent was made for {own}, the data have {theirs}")
 
 

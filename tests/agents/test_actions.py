@@ -232,13 +232,6 @@ def test_impossible_shapes_are_refused(settings: dict[str, Any], message: str) -
         make_agent("decision-aaren", **settings)
 
 
-def test_spaces_that_no_agent_knows_are_refused() -> None:
-    with pytest.raises(UserError, match="observations must be a Box, got Discrete"):
-        AgentSpec(gym.spaces.Discrete(3), SPACES["continuous"])  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="actions must be Box or Discrete, got MultiBinary"):
-        AgentSpec(OBSERVATIONS, gym.spaces.MultiBinary(3))  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("kind", sorted(SPACES))
 def test_behavior_cloning_is_an_mlp_of_the_observation_alone(kind: str) -> None:
     agent = make_agent("behavior-cloning", SPACES[kind], layers=2, width=8)

@@ -193,9 +193,3 @@ def test_wrong_episodes_are_refused_by_name(case: str) -> None:
 def test_discrete_actions_outside_their_space_are_refused(values: list[float]) -> None:
     with pytest.raises(UserError, match="episode 0: actions: integers from 0 to 2"):
         build(episode(2, actions=np.array(values)), actions=spaces.Discrete(3))
-
-
-@pytest.mark.parametrize("space", [spaces.Discrete(3, start=1), spaces.MultiBinary(2)], ids=str)
-def test_other_action_spaces_are_refused(space: spaces.Space) -> None:
-    with pytest.raises(UserError, match="file: action space"):
-        build(episode(1), actions=space)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from gymnasium.spaces import Discrete
+
 from aaren_rl.data.checking import known_environment
 from aaren_rl.data.disk import cached, default_cache
 from aaren_rl.data.episode import Recording, Trajectory, warn_once
@@ -19,6 +21,7 @@ from aaren_rl.data.sources.minari import SHIPPED_ROOT, minari_download, minari_s
 from aaren_rl.data.sources.registry import SOURCES, register_source
 from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.errors import UserError
+from aaren_rl.layout import Layout
 from aaren_rl.registry import load_plugins
 
 __all__ = ["SHIPPED_ROOT", "load_dataset", "load_trajectories", "open_recording"]
@@ -151,9 +154,21 @@ def _open(name: str, source: str | None, options: dict[str, Any]) -> Recording |
 
 def _recording_of(data: TrajectoryDataset) -> Recording:
     """A dataset in memory as a recording."""
+    seen, taken = Layout.of(data.observation_space), Layout.of(data.action_space)
+
+    def episodes() -> Iterator[Trajectory]:
+        for episode in map(data.episode, range(data.num_episodes)):
+            if not seen.is_box:
+                episode = dataclasses.replace(
+                    episode, observations=seen.unflatten(episode.observations)
+                )
+            if not (taken.is_box or isinstance(data.action_space, Discrete)):
+                episode = dataclasses.replace(episode, actions=taken.unflatten(episode.actions))
+            yield episode
+
     return Recording(
         name=data.name,
-        episodes=lambda: (data.episode(index) for index in range(data.num_episodes)),
+        episodes=episodes,
         kind="a dataset in memory",
         where=data.name,
         observation_space=data.observation_space,

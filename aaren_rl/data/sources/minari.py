@@ -202,7 +202,7 @@ def _minari_episodes(data: Path, dataset: minari.MinariDataset) -> Iterator[Traj
 
 def _trajectory(values: dict[str, Any]) -> Trajectory:
     """Check what is Minari's alone: one observation more than actions, and the final flags."""
-    steps = len(values["actions"])
+    steps = row_count(values["actions"])
     rows = row_count(values["observations"])
     if rows != steps + 1:
         raise UserError(f"{rows} observations for {steps} actions; Minari stores {steps + 1}")

@@ -1,115 +1,16 @@
-"""Action heads: how actions are embedded, what is predicted, the loss, and what is then done.
-
-An action head is made as `make(space)`, where `space` is the action space (a Gymnasium Box or
-Discrete), and is an `ActionHead`. `agent.actions` is the head; the layer that `head(width)` makes
-is the agent's own `agent.head`.
-"""
+"""The heads of a Box, by squared error, and of a Discrete space."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from aaren_rl.registry import Registry
-
-
-class ActionHead(nn.Module, ABC):
-    """Between an environment's actions and what a network predicts.
-
-    Args:
-        space: the action space.
-
-    Attributes:
-        size: numbers in one action, flattened; for discrete actions how many there are.
-        bounded: whether the network's units follow from the space alone. Else they come from the
-            data, by `standardise(mean, std)`.
-    """
-
-    bounded: bool = True
-    size: int
-
-    def __init__(self, space: Any) -> None:
-        super().__init__()
-        self.space = space
-
-    def standardise(self, mean: np.ndarray, std: np.ndarray) -> None:
-        """Take the data's mean and (positive) standard deviation, `[size]`; not when `bounded`."""
-        raise NotImplementedError
-
-    @abstractmethod
-    def embedding(self, width: int) -> nn.Module:
-        """A new layer from actions as `encode` gives them to tokens `[..., width]`."""
-
-    @abstractmethod
-    def head(self, width: int) -> nn.Module:
-        """A new layer from features `[..., width]` to predictions."""
-
-    @abstractmethod
-    def encode(self, actions: Tensor) -> Tensor:
-        """Environment's numbers, `[..., size]` or discrete `[...]`, to the network's."""
-
-    @abstractmethod
-    def decide(self, predictions: Tensor) -> Tensor:
-        """Predictions to the environment's numbers, inside the space."""
-
-    @abstractmethod
-    def loss(self, predictions: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
-        """Mean loss, a scalar, over the steps where `mask` is true.
-
-        Args:
-            predictions: what `head` gave for every step, `[batch, time, ...]`.
-            actions: the environment's numbers, `[batch, time, size]` or `[batch, time]`.
-            mask: bool `[batch, time]`.
-        """
-
-    def to_numpy(self, actions: Tensor) -> np.ndarray:
-        """Decided actions `[envs, ...]` as the space's own shape and dtype."""
-        array: np.ndarray = actions.cpu().numpy().astype(self.space.dtype)
-        return array.reshape(-1, *(self.space.shape or ()))
-
-    def blank(self, *shape: int) -> Tensor:
-        """Raw actions for `[*shape]` steps, all one that is valid."""
-        return torch.zeros(*shape, self.size)
-
-
-M = TypeVar("M", bound=Callable[..., ActionHead])
-HEADS: Registry[Callable[..., ActionHead]] = Registry("action head")
-
-
-def register_head(name: str, make: M) -> M:
-    """Add an action head, a subclass of `ActionHead`, as `register_mixer` adds a mixer.
-
-    >>> from aaren_rl.layers import ContinuousActions
-    >>> class AbsoluteError(ContinuousActions):
-    ...     def loss(self, predictions, actions, mask):
-    ...         return (predictions - self.encode(actions)).abs()[mask].mean()
-    >>> _ = arl.register_head("absolute-error", AbsoluteError)
-    >>> run = arl.train(
-    ...     "aaren-rl/hopper-small-v0", head="absolute-error", env="none", updates=2
-    ... )
-    """
-    HEADS.register(name, make)
-    return make
-
-
-def make_head(space: Any, name: str = "") -> ActionHead:
-    """A new head.
-
-    Args:
-        space: a Box or Discrete.
-        name: in `HEADS`; by the space when empty.
-
-    Raises:
-        UserError: for an unknown name.
-    """
-    return HEADS[name or ("discrete" if hasattr(space, "n") else "continuous")].make(space)
+from aaren_rl.layers.heads.base import ActionHead, register_head
 
 
 class ContinuousActions(ActionHead):
@@ -186,6 +87,10 @@ class ContinuousActions(ActionHead):
         errors = (predictions.float() - self.encode(actions)).square().mean(-1)
         return (errors * mask).sum() / mask.sum().clamp(min=1)
 
+    def error(self, predictions: Tensor, actions: Tensor) -> Tensor:
+        """See `ActionHead.error`."""
+        return (predictions - self.encode(actions)).square().mean(-1)
+
 
 def _float32_inside(bound: np.ndarray, inwards: float) -> Tensor:
     """A bound in float32, `[size]`, rounded so that no number of a float64 space is outside."""
@@ -229,6 +134,10 @@ class DiscreteActions(ActionHead):
             predictions.float().flatten(0, -2), self.encode(actions).flatten(), reduction="none"
         )
         return (errors * mask.flatten()).sum() / mask.sum().clamp(min=1)
+
+    def error(self, predictions: Tensor, actions: Tensor) -> Tensor:
+        """1 where another action would be taken, else 0."""
+        return (self.decide(predictions) != actions).float()
 
 
 register_head("continuous", ContinuousActions)

@@ -1,0 +1,17 @@
+"""Action heads, each registered under its name."""
+
+from aaren_rl.layers.heads.base import HEADS, ActionHead, head_name, make_head, register_head
+from aaren_rl.layers.heads.joined import ChoiceActions, JoinedActions
+from aaren_rl.layers.heads.plain import ContinuousActions, DiscreteActions
+
+__all__ = [
+    "HEADS",
+    "ActionHead",
+    "ChoiceActions",
+    "ContinuousActions",
+    "DiscreteActions",
+    "JoinedActions",
+    "head_name",
+    "make_head",
+    "register_head",
+]

@@ -1,0 +1,167 @@
+"""Actions of several parts: choices beside choices, and numbers beside them."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from aaren_rl.layers.choices import ChoiceTables, Summed
+from aaren_rl.layers.heads.base import ActionHead, register_head
+from aaren_rl.layers.heads.plain import ContinuousActions
+from aaren_rl.layout import Layout, Leaf
+
+
+class ChoiceActions(ActionHead):
+    """Several choices at once (MultiDiscrete, MultiBinary), each predicted by logits of its own.
+
+    Args:
+        leaf: the part; its columns hold the choices, counted from 0.
+    """
+
+    def __init__(self, leaf: Leaf) -> None:
+        super().__init__(leaf.space)
+        self.levels, self.size = leaf.levels, leaf.size
+        # Neighbours of as many levels are computed together: (levels, how many of them).
+        self.runs = [(level, len(list(same))) for level, same in groupby(self.levels)]
+
+    @property
+    def outputs(self) -> int:
+        """A logit for each level of each choice."""
+        return sum(self.levels)
+
+    def embedding(self, width: int) -> nn.Module:
+        """Choices `[..., size]` to tokens `[..., width]`."""
+        return ChoiceTables(self.levels, width)
+
+    def head(self, width: int) -> nn.Module:
+        """Features `[..., width]` to logits `[..., outputs]`."""
+        return nn.Linear(width, self.outputs)
+
+    def encode(self, actions: Tensor) -> Tensor:
+        """The columns as they are."""
+        return actions
+
+    def _logits(self, predictions: Tensor) -> list[Tensor]:
+        """Logits `[..., choices, levels]` of each run."""
+        sizes = [level * count for level, count in self.runs]
+        parts = predictions.float().split(sizes, dim=-1)
+        return [
+            part.unflatten(-1, (count, level))
+            for part, (level, count) in zip(parts, self.runs, strict=True)
+        ]
+
+    def decide(self, predictions: Tensor) -> Tensor:
+        """The most likely choices, float32 `[..., size]`."""
+        return torch.cat([each.argmax(-1) for each in self._logits(predictions)], -1).float()
+
+    def loss(self, predictions: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
+        """Mean over the steps of the sum of the choices' cross-entropies (nats)."""
+        errors = torch.zeros_like(mask, dtype=torch.float32)
+        chosen = actions.long().split([count for _, count in self.runs], dim=-1)
+        for logits, wanted in zip(self._logits(predictions), chosen, strict=True):
+            likely = logits.log_softmax(-1).gather(-1, wanted[..., None])
+            errors = errors - likely.sum((-1, -2))
+        return (errors * mask).sum() / mask.sum().clamp(min=1)
+
+    def error(self, predictions: Tensor, actions: Tensor) -> Tensor:
+        """The share of choices that would be others."""
+        return (self.decide(predictions) != actions).float().mean(-1)
+
+
+class JoinedActions(ActionHead):
+    """Dict, Tuple, MultiDiscrete and MultiBinary actions: a head for each part.
+
+    Actions are columns `[..., size]`, float32, as `aaren_rl.layout` lays them out. Each part has an
+    embedding of its own, which are summed, and a loss of its own, which are summed too: squared
+    error for numbers, cross-entropy for choices.
+    """
+
+    def __init__(self, space: Any) -> None:
+        super().__init__(space)
+        self.layout = Layout.of(space)
+        self.size = self.layout.columns
+        self.parts = nn.ModuleList(
+            ChoiceActions(leaf) if leaf.levels else ContinuousActions(leaf.space)
+            for leaf in self.layout.leaves
+        )
+        self.bounded = all(part.bounded for part in self.heads)
+
+    @property
+    def heads(self) -> list[ActionHead]:
+        """`parts`, typed."""
+        return list(self.parts)  # type: ignore[arg-type]
+
+    @property
+    def outputs(self) -> int:
+        """Of all parts."""
+        return sum(part.outputs for part in self.heads)
+
+    def standardise(self, mean: np.ndarray, std: np.ndarray) -> None:
+        """See `ActionHead.standardise`; parts that are bounded leave theirs alone."""
+        for part, columns in zip(self.heads, self.layout.slices, strict=True):
+            if not part.bounded:
+                part.standardise(mean[columns], std[columns])
+
+    def embedding(self, width: int) -> nn.Module:
+        """Actions as `encode` gives them to tokens `[..., width]`."""
+        return Summed([part.embedding(width) for part in self.heads], self.layout.sizes)
+
+    def head(self, width: int) -> nn.Module:
+        """Features `[..., width]` to predictions `[..., outputs]`, part after part."""
+        return SideBySide([part.head(width) for part in self.heads])
+
+    def encode(self, actions: Tensor) -> Tensor:
+        """Columns to columns, each part by its own head."""
+        return self._cat("encode", actions.split(self.layout.sizes, dim=-1))
+
+    def decide(self, predictions: Tensor) -> Tensor:
+        """Predictions `[..., outputs]` to columns, float32 `[..., size]`."""
+        return self._cat("decide", self._predicted(predictions))
+
+    def _cat(self, method: str, given: tuple[Tensor, ...]) -> Tensor:
+        pairs = zip(self.heads, given, strict=True)
+        return torch.cat([getattr(part, method)(values) for part, values in pairs], dim=-1)
+
+    def _predicted(self, predictions: Tensor) -> tuple[Tensor, ...]:
+        return predictions.split([part.outputs for part in self.heads], dim=-1)
+
+    def loss(self, predictions: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
+        """The sum of the parts' losses."""
+        total = torch.zeros((), device=predictions.device)
+        for part, own, wanted in self._of_parts(predictions, actions):
+            total = total + part.loss(own, wanted, mask)
+        return total
+
+    def error(self, predictions: Tensor, actions: Tensor) -> Tensor:
+        """The mean of the parts' errors."""
+        pairs = self._of_parts(predictions, actions)
+        return torch.stack([part.error(own, wanted) for part, own, wanted in pairs]).mean(0)
+
+    def _of_parts(
+        self, predictions: Tensor, actions: Tensor
+    ) -> list[tuple[ActionHead, Tensor, Tensor]]:
+        wanted = actions.split(self.layout.sizes, dim=-1)
+        return list(zip(self.heads, self._predicted(predictions), wanted, strict=True))
+
+    def to_numpy(self, actions: Tensor) -> Any:
+        """Columns as arrays, or dictionaries or tuples of them, in the parts' own dtypes."""
+        return self.layout.unflatten(actions.cpu().numpy())
+
+
+class SideBySide(nn.Module):
+    """Several modules of the same input, their outputs side by side."""
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(modules)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[..., width]` to `[..., all outputs]`."""
+        return torch.cat([part(features) for part in self.parts], dim=-1)
+
+
+register_head("joined", JoinedActions)
