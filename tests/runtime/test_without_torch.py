@@ -85,6 +85,7 @@ def test_it_acts_where_torch_cannot_be_imported(tmp_path: Path) -> None:
         "['aaren_rl',",
         "'aaren_rl.acting',",
         "'aaren_rl.errors',",
+        "'aaren_rl.layout',",
         "'aaren_rl.lazy',",
         "'aaren_rl.runtime',",
         "'aaren_rl.runtime.card',",
