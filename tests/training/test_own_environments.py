@@ -119,7 +119,7 @@ def test_discrete_observations(write: Any, tiny: Any, tmp_path: Path) -> None:
     spec = gymnasium.spec("FrozenLake-v1")
     data = write("own/lake-v0", spec, spaces.Discrete(16), spaces.Discrete(4))
     train(tiny(tmp_path / "run", dataset=data))
-    assert load_agent(tmp_path / "run" / "last").spec.observation_size == 1  # a choice, counted from 0
+    assert load_agent(tmp_path / "run" / "last").spec.observation_size == 1
     assert len(evaluate(tmp_path / "run", episodes=3).rows[0].returns) == 3
 
 
