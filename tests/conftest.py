@@ -32,6 +32,16 @@ def tiny_config(out: Path, **changes: Any) -> Any:
     return TrainConfig(out=out, model=AgentConfig(**shape), **{**settings, **changes})
 
 
+@pytest.fixture
+def own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is forgotten after it: others walk through all agents and mixers."""
+    from aaren_rl.agents import AGENTS
+    from aaren_rl.layers import MIXERS
+
+    for registry in (AGENTS, MIXERS):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., Any]:
     return tiny_config

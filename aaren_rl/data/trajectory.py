@@ -389,13 +389,17 @@ def _rows_of_episodes(data: TrajectoryDataset, chosen: NDArray[np.int64]) -> dic
     fields: dict[str, Any] = {field: getattr(data, field) for field in STEP_FIELDS}
     if isinstance(fields["rewards"], Rows):
         first, lengths = data.offsets[chosen], data.lengths[chosen]
-        pick: Callable[[Any], Any] = lambda rows: rows.runs(first, lengths)  # noqa: E731
-    else:
-        numbers_of_rows = np.concatenate(
-            [np.arange(data.offsets[i], data.offsets[i + 1]) for i in chosen.tolist()]
-        )
-        pick = lambda array: array[numbers_of_rows]  # noqa: E731
-    return {field: map_runs(pick, values) for field, values in fields.items()}
+        return {
+            field: map_runs(lambda rows: rows.runs(first, lengths), values)
+            for field, values in fields.items()
+        }
+    numbers_of_rows = np.concatenate(
+        [np.arange(data.offsets[i], data.offsets[i + 1]) for i in chosen.tolist()]
+    )
+    return {
+        field: map_runs(lambda array: array[numbers_of_rows], values)
+        for field, values in fields.items()
+    }
 
 
 def _blocks_of_episodes(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int]]:

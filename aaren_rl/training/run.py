@@ -243,9 +243,13 @@ def _settled(job: _Job) -> _Job:
     if saved is not None and config.precision == "auto":
         precision = saved.precision
     if config.init_from is not None:
-        source = load_agent(config.init_from) if saved is None else None
+        if saved is None:
+            source = load_agent(config.init_from)
+            shape = source.config
+        else:
+            shape = saved.model
         if model == AgentConfig():
-            model = saved.model if saved is not None else source.config  # type: ignore[union-attr]
+            model = shape
     if job.data is None:
         dataset = absolute_dataset(dataset)
     config = dataclasses.replace(config, precision=precision, model=model, dataset=dataset)

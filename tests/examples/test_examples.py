@@ -38,7 +38,7 @@ def test_all_are_tried() -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_it_runs(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_it_runs(name: str, capfd: pytest.CaptureFixture[str], own_names: None) -> None:
     assert math.isfinite(imported(name).main(**SMALL[name]))
     assert capfd.readouterr().out
     assert len((FOLDER / f"{name}.py").read_text().splitlines()) < 60

@@ -328,7 +328,8 @@ def test_starts_as_gpt2_does() -> None:
 def test_unknown_mixers_and_options_are_named() -> None:
     with pytest.raises(UserError, match=r"unknown mixer 'mamba'. Known: aaren, attention, "):
         SequenceModel("mamba", WIDTH)
-    with pytest.raises(UserError, match=r"'aaren': unknown option 'head'; did you mean heads"):
+    known = r"'aaren': unknown option 'head'; did you mean heads\? Known: dilution, heads, recency"
+    with pytest.raises(UserError, match=known):
         SequenceModel("aaren", WIDTH, head=2)
     with pytest.raises(UserError, match="'lstm' has no options, got heads"):
         SequenceModel("lstm", WIDTH, heads=2)
