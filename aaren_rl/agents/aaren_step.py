@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from aaren_rl.agents.conditioning import TokenKind
 from aaren_rl.agents.step_parts import (
     AffineMap,
     CopiedNorm,
@@ -24,7 +25,6 @@ from aaren_rl.agents.step_parts import (
     part,
     return_head_of,
 )
-from aaren_rl.agents.conditioning import TokenKind
 from aaren_rl.layers import AarenAttention, Block
 from aaren_rl.layers.folded import (
     ABSENT,
@@ -249,9 +249,7 @@ class StepBlock(nn.Module):
                 state = (state[0], state[1] - chunk.passed)
         newest = last or chunk.tokens == 1
         if len(state) == 1:
-            outputs, *new = attend_bounded(
-                rows, state[0], added, None if newest else chunk.upto
-            )
+            outputs, *new = attend_bounded(rows, state[0], added, None if newest else chunk.upto)
         else:
             outputs, *new = attend(rows, state[0], state[1], added, chunk.causal, newest)
         if self.heads > 1 and not newest:

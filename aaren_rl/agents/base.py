@@ -111,9 +111,7 @@ class Agent(nn.Module, ABC):
         self.register_buffer("observation_mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("observation_std", torch.tensor(std, dtype=torch.float32))
         images = sees_images(config.encoder)
-        kept = spec.observation_layout.mask(
-            lambda leaf: leaf.tabled or (images and leaf.is_image)
-        )
+        kept = spec.observation_layout.mask(lambda leaf: leaf.tabled or (images and leaf.is_image))
         # Choices, and the pixels that an encoder of images takes as they are; None for none.
         self.register_buffer("kept", torch.from_numpy(kept) if kept.any() else None, False)
         self._keeps_all = bool(kept.all())
@@ -141,8 +139,11 @@ class Agent(nn.Module, ABC):
         return torch.where(self.kept, observations.to(standardised.dtype), standardised)
 
     def observation_bounds(self) -> tuple[Tensor, Tensor] | None:
-        """Where `normalise` clips, in raw numbers: lowest and highest, float32
-        `[observation_size]` each; `None` where it does not."""
+        """Where `normalise` clips, in raw numbers; `None` where it does not.
+
+        Returns:
+            Lowest and highest, float32 `[observation_size]` each.
+        """
         clip = self.config.observation_clip
         if math.isinf(clip):
             return None
@@ -216,7 +217,9 @@ class Agent(nn.Module, ABC):
             self._stream = self._after = None
 
     def _carried(
-        self, read: Callable[[Batch, SequenceState | None], tuple[R, SequenceState | None]], batch: Batch
+        self,
+        read: Callable[[Batch, SequenceState | None], tuple[R, SequenceState | None]],
+        batch: Batch,
     ) -> R:
         """Read a batch; during a training step on a stream, from the state before the batch."""
         if self._stream is None:
@@ -283,7 +286,7 @@ class Agent(nn.Module, ABC):
 
     @property
     def usual_target(self) -> float | None:
-        """The return to ask for where any will do: its own first target, else 0; `None` for none."""
+        """The return to ask for where any will do: its first target, else 0; `None` for none."""
         if not self.asks_return:
             return None
         return self.spec.target_returns[0] if self.spec.target_returns else 0.0

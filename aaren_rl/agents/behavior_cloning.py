@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from aaren_rl.acting import Policy
@@ -23,7 +22,7 @@ from aaren_rl.layers import make_encoder
 
 
 class BehaviorCloning(Agent):
-    """`layers` hidden layers of `width` units. It has no memory and cannot be asked for a return."""
+    """`layers` hidden layers of `width` units. It has no memory and takes no target return."""
 
     modes = ("carry",)  # how its one way of acting is called in tables
 

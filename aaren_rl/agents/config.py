@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from aaren_rl.errors import UserError
-from aaren_rl.records import typed
 from aaren_rl.layers.mixers.options import AarenOptions, AttentionOptions
 from aaren_rl.records import check_counts, flag, typed
 
@@ -24,8 +23,10 @@ Scalar = bool | int | float | str
 
 @dataclass(frozen=True)
 class AgentConfig(AarenOptions, AttentionOptions):
-    """The shape of an agent. The sizes are Decision Transformer's for MuJoCo; docs/learning.md has
-    what differs from it, and the measurements.
+    """The shape of an agent.
+
+    The sizes are Decision Transformer's for MuJoCo; docs/learning.md has what differs from it, and
+    the measurements.
     """
 
     context_length: int = 20
@@ -65,7 +66,7 @@ class AgentConfig(AarenOptions, AttentionOptions):
     maximum."""
 
     mixer: str = ""
-    """What mixes the tokens of a sequence agent: a registered mixer; by the agent's name if empty."""
+    """What mixes a sequence agent's tokens: a registered mixer; by the agent's name if empty."""
     mixer_options: dict[str, Scalar] = field(default_factory=dict)
     """Options of a mixer from a plug-in, by name."""
     encoder: str = "linear"

@@ -126,7 +126,7 @@ class DecisionAgent(Agent):
         head = [type(module) for module in self.head.modules() if not list(module.children())]
         return (
             self.sequence_model.can("folds")
-and self.folds_embedding
+            and self.folds_embedding
             and not self.config.head
             and head in ([nn.Linear], [nn.Linear, nn.Tanh])
             and self._keeps("read", "predict_return")
@@ -134,7 +134,7 @@ and self.folds_embedding
 
     @property
     def folds_embedding(self) -> bool:
-        """Whether `StepEmbedding` embeds as this agent does: nothing that it copies was replaced."""
+        """Whether `StepEmbedding` embeds as this agent does: nothing it copies was replaced."""
         plain = type(self.actions) in (ContinuousActions, DiscreteActions)
         linear_parts = type(self.embed_observation) is LinearEncoder and plain
         return linear_parts and self._keeps(*EMBEDDING)

@@ -103,7 +103,9 @@ class AgentSpec:
     @staticmethod
     def from_json(content: dict[str, Any]) -> AgentSpec:
         """The inverse of `to_json`."""
-        scores = convert(content["reference_scores"], tuple[float, float] | None, "reference_scores")
+        scores = convert(
+            content["reference_scores"], tuple[float, float] | None, "reference_scores"
+        )
         numbers = {
             name: convert(content.get(name, ()), tuple[float, ...], name)
             for name in ("target_returns", "observation_offset")  # older cards lack the second

@@ -15,7 +15,7 @@ from torch.nn.functional import embedding, gelu, layer_norm
 
 from aaren_rl.agents.conditioning import TokenKind
 from aaren_rl.agents.embeddings import SinusoidalEmbedding
-from aaren_rl.layers import ActionHead, Block, ContinuousActions, DiscreteActions
+from aaren_rl.layers import Block, ContinuousActions, DiscreteActions
 from aaren_rl.layers.folded import Affine, affine, to_numpy
 
 if TYPE_CHECKING:
@@ -204,7 +204,9 @@ def _fold_embedding(agent: DecisionAgent, kinds: tuple[TokenKind, ...]) -> Affin
             parts.append(_scaled(affine(agent.embed_return), 1 / scale, -shift / scale))
         elif kind == "observation":
             mean, std = to_numpy(agent.observation_mean), to_numpy(agent.observation_std)
-            parts.append(_scaled(affine(part(agent.embed_observation, nn.Linear)), 1 / std, -mean / std))
+            parts.append(
+                _scaled(affine(part(agent.embed_observation, nn.Linear)), 1 / std, -mean / std)
+            )
         else:
             codec = part(agent.actions, ContinuousActions)
             middle, reach = to_numpy(codec.middle), to_numpy(codec.reach)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium
-import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
@@ -31,13 +30,13 @@ def environment_of(dataset: TrajectoryDataset) -> EnvSpec | str:
         return dataset.name
     robot = robot_of_dataset(dataset)
     if robot is None:
-        raise UserError(f"dataset {dataset.name!r} does not say its environment; give it with --env")
+        raise UserError(
+            f"dataset {dataset.name!r} does not say its environment; give it with --env"
+        )
     return D4RL_ANT if robot.name == "ant" and _is_d4rl_ant(dataset) else robot.environment
 
 
-def robot_of_dataset(
-    dataset: TrajectoryDataset, env: EnvLike | None = None
-) -> Robot | None:
+def robot_of_dataset(dataset: TrajectoryDataset, env: EnvLike | None = None) -> Robot | None:
     """The robot whose target return and reference scores count for a dataset, or None.
 
     Args:

@@ -128,7 +128,9 @@ def make_env(env: EnvLike, *, render_mode: str | None = None) -> Env:
     if isinstance(env, gymnasium.Env):
         return _Borrowed(env)
     if isinstance(env, VectorEnv):
-        raise UserError(f"environment {describe(env)}: a single one, no vector environment, expected")
+        raise UserError(
+            f"environment {describe(env)}: a single one, no vector environment, expected"
+        )
     options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
         with _without_deprecations():
@@ -139,7 +141,9 @@ def make_env(env: EnvLike, *, render_mode: str | None = None) -> Env:
     except UserError:
         raise
     except Exception as error:  # constructors of other people's environments raise anything
-        raise UserError(f"environment {describe(env)!r}: cannot be made: {one_line(error)}") from error
+        raise UserError(
+            f"environment {describe(env)!r}: cannot be made: {one_line(error)}"
+        ) from error
     if not isinstance(made, gymnasium.Env):
         raise UserError(
             f"environment {describe(env)!r}: a gymnasium.Env expected, got {type(made)}"
@@ -329,11 +333,13 @@ def _check_entry_point(spec: EnvSpec, name: str, kind: type) -> None:
 def _moved(entry_point: Any) -> Any:
     if not isinstance(entry_point, str):
         return entry_point
-    return next((entry_point.replace(a, b) for a, b in MOVED.items() if a in entry_point), entry_point)
+    return next(
+        (entry_point.replace(a, b) for a, b in MOVED.items() if a in entry_point), entry_point
+    )
 
 
 def _can_be_made(wrapper: WrapperSpec, spec: EnvSpec) -> bool:
-    """Whether Gymnasium can make a wrapper again; without a recorder the environment is the same."""
+    """Whether Gymnasium can make a wrapper again; a recorder may be left out."""
     try:
         made = load_env_creator(wrapper.entry_point)
         reason = "its arguments were not recorded" if wrapper.kwargs is None else None

@@ -17,7 +17,7 @@ from agent_cases import (
     play,
 )
 
-from aaren_rl.agents import Mode, DecisionAgent
+from aaren_rl.agents import DecisionAgent, Mode
 from aaren_rl.errors import UserError
 
 MODES: tuple[Mode, ...] = ("carry", "reset", "window")

@@ -12,9 +12,9 @@ from agent_cases import OBSERVATIONS, SEQUENCE_AGENTS, SPACES, make_agent
 from torch import Tensor, nn
 
 from aaren_rl.agents import AGENTS, Agent, AgentConfig, AgentSpec
-from aaren_rl.layers import make_head
 from aaren_rl.data import Batch
 from aaren_rl.errors import UserError
+from aaren_rl.layers import make_head
 
 ALL = (*SEQUENCE_AGENTS, "behavior-cloning")
 INF = np.inf

@@ -18,8 +18,8 @@ from aaren_rl.agents import (
     AgentConfig,
     AgentSpec,
     BehaviorCloning,
-    Mode,
     DecisionAgent,
+    Mode,
     load_agent,
 )
 from aaren_rl.agents.conditioning import expectile_loss
@@ -168,9 +168,7 @@ def good_and_bad() -> Batch:
 def trained(name: str, expectile: float) -> Agent:
     torch.manual_seed(0)
     box = gym.spaces.Box(-1, 1, (1,), np.float32)
-    config = AgentConfig(
-        width=32, layers=1, dropout=0, condition="max-return", expectile=expectile
-    )
+    config = AgentConfig(width=32, layers=1, dropout=0, condition="max-return", expectile=expectile)
     agent = AGENTS[name].make(config, AgentSpec(box, box, returns_scale=float(STEPS)))
     optimizer = torch.optim.AdamW(agent.parameters(), lr=3e-3)
     batch = good_and_bad()
@@ -234,9 +232,11 @@ def test_agents_from_before_are_asked_for_a_return(name: str, tmp_path: Path) ->
 
 def test_what_is_refused() -> None:
     for expectile in (0.5, 1.0, float("nan")):
-        with pytest.raises(UserError, match=rf"^--expectile must be in \(0.5, 1\), got {expectile}"):
+        with pytest.raises(
+            UserError, match=rf"^--expectile must be in \(0.5, 1\), got {expectile}"
+        ):
             AgentConfig(expectile=expectile).check()
-    with pytest.raises(UserError, match="^--condition must be target or max-return, got 'best'"):
+    with pytest.raises(UserError, match=r"^--condition must be target or max-return, got 'best'"):
         AgentConfig(condition="best").check()  # type: ignore[arg-type]
     refused = "decision-aaren with --condition max-return cannot be asked for a return"
     config = TrainConfig(model=AgentConfig(condition="max-return"), target_return=(5.0,))

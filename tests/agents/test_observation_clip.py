@@ -119,7 +119,7 @@ def test_a_constant_column_may_move_a_little(name: str) -> None:
     config = AgentConfig(width=32, layers=2, context_length=5)
     agent = AGENTS[name].make(config, spec, *constant_data().observation_statistics())
     seen = np.array([[5.0, 0.1, -0.2, 0.3]])
-    moved = seen + [0.1, 0, 0, 0]
+    moved = seen + np.array([0.1, 0, 0, 0])
     apart = agent.policy(1).act(moved) - agent.policy(1).act(seen)
     assert 0 < np.abs(apart).max() < 0.1
 

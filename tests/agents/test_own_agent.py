@@ -34,7 +34,6 @@ from aaren_rl.data import Batch
 from aaren_rl.errors import UserError
 from aaren_rl.experiments import CompareConfig
 from aaren_rl.layers import (
-    MIXERS,
     CausalSelfAttention,
     ContinuousActions,
     LSTMMixer,
@@ -228,7 +227,8 @@ from aaren_rl.agents import load_agent
 for module in sys.argv[2:]:
     importlib.import_module(module)
 agent = load_agent(sys.argv[1])
-print(agent.name, agent.sequence_model.blocks[0].mixer.keep, agent.sequence_model.blocks[0].mixer.heads)
+mixer = agent.sequence_model.blocks[0].mixer
+print(agent.name, mixer.keep, mixer.heads)
 """
 
 
@@ -278,9 +278,11 @@ def test_a_mixer_on_another_preset_is_called_by_its_mixer() -> None:
     assert agent.default_mode == "window"
     with pytest.raises(UserError, match="--mixer-options heads: give --heads"):
         DecisionAaren(AgentConfig(**SMALL, mixer_options={"heads": 2}), SPEC)
-    with pytest.raises(UserError, match="'aaren': unknown option 'keep'. Known: dilution, heads"):
+    with pytest.raises(
+        UserError, match=r"'aaren': unknown option 'keep'. Known: dilution, heads, rec"
+    ):
         DecisionAaren(AgentConfig(**SMALL, mixer_options={"keep": 0.5}), SPEC)
-    with pytest.raises(UserError, match="unknown encoder 'cnn'. Known: linear"):
+    with pytest.raises(UserError, match=r"unknown encoder 'cnn'. Known: linear"):
         BehaviorCloning(AgentConfig(**SMALL, encoder="cnn"), SPEC)
 
 
@@ -326,9 +328,7 @@ def test_an_own_action_head(name: str) -> None:
     assert math.isfinite(float(halved.sum()))
 
 
-def test_any_registered_mixer_is_an_agent_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    for registry in (AGENTS, MIXERS):
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+def test_any_registered_mixer_is_an_agent_by_name(own_names: None) -> None:
     register_mixer("two-lstms", LSTMMixer)
     register_mixer("two-caches", CausalSelfAttention)
     made = AGENTS["decision-two-lstms"].make(AgentConfig(**SMALL), SPEC)

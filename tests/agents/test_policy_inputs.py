@@ -69,7 +69,9 @@ def test_bad_observations(name: str, mode: Mode | None, observations: Any, messa
 
 @pytest.mark.parametrize(("name", "mode"), WAYS[:-1])
 @pytest.mark.parametrize(("bad", "message"), BAD_OUTCOMES)
-def test_bad_rewards_and_dones(name: str, mode: Mode | None, bad: dict[str, Any], message: str) -> None:
+def test_bad_rewards_and_dones(
+    name: str, mode: Mode | None, bad: dict[str, Any], message: str
+) -> None:
     check_refusal(name, mode, bad, message)
 
 
@@ -127,7 +129,7 @@ def test_behavior_cloning_has_no_modes(mode: Mode) -> None:
     agent = make_agent("behavior-cloning")
     with pytest.raises(UserError, match=f"--mode {mode}: behavior-cloning has no memory"):
         agent.policy(1, mode=mode)
-    with pytest.raises(UserError, match="mode must be one of carry, .*, got 'walking'"):
+    with pytest.raises(UserError, match=r"mode must be one of carry, .*, got 'walking'"):
         agent.policy(1, mode="walking")  # type: ignore[arg-type]
 
 

@@ -209,7 +209,7 @@ def test_an_id_behind_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert time_limit(env) == 100
     env.close()
     assert time_limit(make_vector_env(f"{name}?max_episode_steps=7", 1)) == 7
-    with pytest.raises(UserError, match="environment 'aaren_tests_line:Other-v0': .*Other"):
+    with pytest.raises(UserError, match=r"environment 'aaren_tests_line:Other-v0': .*Other"):
         make_vector_env("aaren_tests_line:Other-v0", 1)
     (tmp_path / "aaren_tests_broken.py").write_text("1 / 0")
     with pytest.raises(UserError, match="'aaren_tests_broken:Line-v0': division by zero"):
@@ -225,7 +225,9 @@ def test_a_specification_as_json_of_older_runs() -> None:
     )
     assert type(make_vector_env(spec.to_json(), 2)).__name__ == "VectorRecall"
     masked = gymnasium.spec("aaren/MaskVelocityHopper-v5")
-    old = replace(masked.additional_wrappers[0], entry_point="aaren_rl.envs.mask_velocity:MaskVelocity")
+    old = replace(
+        masked.additional_wrappers[0], entry_point="aaren_rl.envs.mask_velocity:MaskVelocity"
+    )
     env = make_env(replace(masked, additional_wrappers=(old,)).to_json())
     assert env.observation_space.shape == (5,)
     env.close()
@@ -252,13 +254,13 @@ def test_functions_and_environments_that_are_there() -> None:
 
 
 def test_what_makes_no_environment() -> None:
-    with pytest.raises(UserError, match="a gymnasium.Env expected, got <class 'dict'>"):
+    with pytest.raises(UserError, match=r"a gymnasium.Env expected, got <class 'dict'>"):
         make_vector_env(dict, 1)
-    with pytest.raises(UserError, match="'broken': cannot be made: no\\s?licence"):
 
-        def broken() -> Line:
-            raise OSError("no licence")
+    def broken() -> Line:
+        raise OSError("no licence")
 
+    with pytest.raises(UserError, match=r"'broken': cannot be made: no\s?licence"):
         make_vector_env(broken, 1)
 
 
@@ -361,7 +363,12 @@ def test_running_statistics_are_warned_of() -> None:
 def test_a_robots_table_counts_in_its_environment_alone(shipped: TrajectoryDataset) -> None:
     hopper = (-20.272305, 3234.3)
     plain = replace(shipped, env_spec=None)
-    for env in (None, "Hopper-v5", gymnasium.make("Hopper-v5"), lambda: gymnasium.make("Hopper-v4")):
+    for env in (
+        None,
+        "Hopper-v5",
+        gymnasium.make("Hopper-v5"),
+        lambda: gymnasium.make("Hopper-v4"),
+    ):
         assert robot_of_dataset(plain, env) is not None
         assert reference_scores_of(plain, env) == hopper
         assert reference_scores_of(replace(plain, reference_scores=None), env) == hopper

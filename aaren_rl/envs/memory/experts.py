@@ -126,9 +126,7 @@ def record_expert(environment: EnvSpec | str, episodes: int, *, seed: int = 0) -
         if isinstance(env, VectorPassiveTMaze):
             options = _balanced_cues(env.num_cues, episodes, seed)
         actor = EXPERTS[kind](env)
-        played = list(
-            recorded_episodes(actor, env, episodes=episodes, seed=seed, options=options)
-        )
+        played = list(recorded_episodes(actor, env, episodes=episodes, seed=seed, options=options))
         return Recording(
             name=spec.id,
             episodes=lambda: iter(played),
