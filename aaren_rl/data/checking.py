@@ -35,6 +35,7 @@ from aaren_rl.layout import Layout, Leaf
 
 LOST_SHARE = 1e-4  # of a column's range; float32 may round by no more
 LEAST_RANGE = 1e-6  # columns that vary by less are noise, however they are rounded
+LARGEST_RETURN = 1e18  # the square of a return, as in losses, must fit into float32
 Space = spaces.Space[Any]
 
 
@@ -175,6 +176,12 @@ class Checker:
                 raise UserError("no steps; an episode needs at least one")
             all_rewards = np.concatenate(rewards, dtype=np.float64, casting="unsafe")
             check_finite(all_rewards)
+            largest = float(np.abs(all_rewards).max()) * max(lengths)
+            if largest > LARGEST_RETURN:
+                raise UserError(
+                    f"so large that returns may reach {largest:.3g}; returns up to "
+                    f"{LARGEST_RETURN:g} expected (their squares must fit into float32)"
+                )
         with named("observations"):
             parts = [
                 _first_rows(episode.observations, steps)

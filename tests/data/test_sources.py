@@ -128,3 +128,9 @@ def test_what_is_no_name_at_all(home: Path, source: str, monkeypatch: pytest.Mon
     monkeypatch.chdir(home)
     with pytest.raises(UserError, match="a D4RL file, a Minari folder, a Minari id or a D4RL name"):
         load_trajectories(source)
+
+
+def test_rewards_too_large_for_float32() -> None:
+    steps = {"observations": np.zeros((4, 2)), "actions": np.zeros((4, 1))}
+    with pytest.raises(UserError, match=r"rewards: so large that returns may reach 4e\+18"):
+        TrajectoryDataset.from_episodes([{**steps, "rewards": np.full(4, 1e18)}], name="large")
