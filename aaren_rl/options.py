@@ -131,10 +131,13 @@ def option_of(
 
 
 def plugin_box(name: str, given: Any, chosen: Mapping[str, str]) -> list[Option]:
-    """The options of a plug-in's mixer, encoder or agent, if one is chosen and has any."""
+    """The options of an encoder, or of a plug-in's mixer or agent, if one is chosen and has any."""
     kind = name.removesuffix("_options")
-    registry = REGISTRIES.get(kind)
-    entry = registry.from_plugins().get(chosen.get(kind, "")) if registry is not None else None
+    registry: Mapping[str, Any] = REGISTRIES.get(kind) or {}
+    entry = registry.get(chosen.get(kind, ""))
+    ours = entry is not None and entry.module.startswith("aaren_rl.")
+    if ours and kind != "encoder":  # whose options are settings of their own
+        return []
     if entry is None or entry.options is None:
         return []
     default = entry.options(**given) if given else None

@@ -70,7 +70,8 @@ class AgentConfig(AarenOptions, AttentionOptions):
     mixer_options: dict[str, Scalar] = field(default_factory=dict)
     """Options of a mixer from a plug-in, by name."""
     encoder: str = "linear"
-    """What makes a token of an observation: a registered encoder."""
+    """What makes a token of an observation: a registered encoder. `linear` for numbers; `nature`
+    and `impala` for uint8 images, which images of at least 16 x 16 pixels get by themselves."""
     encoder_options: dict[str, Scalar] = field(default_factory=dict)
     """Options of the encoder, by name."""
     head: str = ""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         make_encoder,
         register_encoder,
         sees_images,
+        usual_image_encoder,
     )
     from aaren_rl.layers.heads import (
         HEADS,
@@ -70,5 +71,6 @@ __all__ = [
     "register_head",
     "register_mixer",
     "sees_images",
+    "usual_image_encoder",
 ]
 __getattr__, __dir__ = lazy_exports(__name__, __all__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
-from aaren_rl.agents import Agent, AgentSpec, load_agent
+from aaren_rl.agents import Agent, AgentConfig, AgentSpec, load_agent
 from aaren_rl.data import (
     EpisodeSampler,
     Sampler,
@@ -30,9 +31,11 @@ from aaren_rl.envs import (
     saved_name,
 )
 from aaren_rl.errors import UserError, one_line
-from aaren_rl.layers import sees_images
+from aaren_rl.layers import sees_images, usual_image_encoder
 from aaren_rl.robots import Robot
 from aaren_rl.training.config import TrainConfig, TrainSettings, agent_class
+
+SMALLEST_IMAGE = 16  # pixels a side
 
 
 def load_data(config: TrainSettings) -> TrajectoryDataset:
@@ -205,15 +208,29 @@ def build_agent(
     )
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
+    model = for_images(config.model, spec)
     if config.normalize_observations:
-        pixels = not sees_images(config.model.encoder)
-        mean, std = dataset.observation_statistics(pixels=pixels)
-    agent = agent_class(config.agent)(config.model, spec, mean, std)
+        mean, std = dataset.observation_statistics(pixels=not sees_images(model.encoder))
+    agent = agent_class(config.agent)(model, spec, mean, std)
     if not agent.actions.bounded:
         agent.actions.standardise(*dataset.action_statistics())
     if source is not None:
         _start_from(agent, source, f"--init-from {config.init_from}")
     return agent
+
+
+def for_images(model: AgentConfig, spec: AgentSpec) -> AgentConfig:
+    """The shape with an encoder of images where the observations hold some and none is named.
+
+    An image here has at least 16 pixels a side: smaller ones, as MiniGrid's 7 x 7 cells, may be
+    codes, which a linear encoder reads.
+    """
+    leaves = [leaf for leaf in spec.observation_layout.leaves if leaf.is_image]
+    large = [leaf.shape for leaf in leaves if sorted(leaf.shape)[-2] >= SMALLEST_IMAGE]
+    if model.encoder != "linear" or not large:
+        return model
+    name = usual_image_encoder(min(large, key=lambda shape: sorted(shape)[-2:]))
+    return dataclasses.replace(model, encoder=name)
 
 
 def _start_from(agent: Agent, source: Agent, flag: str) -> None:

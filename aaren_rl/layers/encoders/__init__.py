@@ -7,5 +7,15 @@ from aaren_rl.layers.encoders.base import (
     register_encoder,
     sees_images,
 )
+from aaren_rl.layers.encoders.images import ImpalaEncoder, NatureEncoder, usual_image_encoder
 
-__all__ = ["ENCODERS", "LinearEncoder", "make_encoder", "register_encoder", "sees_images"]
+__all__ = [
+    "ENCODERS",
+    "ImpalaEncoder",
+    "LinearEncoder",
+    "NatureEncoder",
+    "make_encoder",
+    "register_encoder",
+    "sees_images",
+    "usual_image_encoder",
+]

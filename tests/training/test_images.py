@@ -1,0 +1,153 @@
+"""Images: their encoders by shape, shifts in training, and agents that learn from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+import aaren_rl as arl
+from aaren_rl.data import TrajectoryDataset
+from aaren_rl.errors import UserError
+from aaren_rl.export.command import write_step
+from aaren_rl.layers import make_encoder
+from aaren_rl.layers.encoders.images import ImageEncoder, moved
+from aaren_rl.runtime import OnnxPolicy
+
+SMALL = {"width": 16, "layers": 1, "context_length": 4, "batch_size": 8}
+SIZE = 18
+
+
+class Bar(gym.Env[np.ndarray, int]):
+    """A bright bar on the left or on the right; the action that names the side is rewarded."""
+
+    observation_space = spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
+    action_space = spaces.Discrete(2)
+
+    def _frame(self) -> np.ndarray:
+        self.side = int(self.np_random.integers(2))
+        frame = self.np_random.integers(0, 60, (SIZE, SIZE, 3), dtype=np.uint8)
+        frame[:, slice(3, 6) if self.side == 0 else slice(-6, -3)] = 255
+        return frame
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.t = 0
+        return self._frame(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        reward = float(action == self.side)
+        self.t += 1
+        return self._frame(), reward, self.t == 5, False, {}
+
+
+@pytest.fixture(scope="module")
+def data() -> TrajectoryDataset:
+    """Episodes of right and of wrong actions, half and half."""
+    env, rng, episodes = Bar(), np.random.default_rng(0), []
+    for number in range(40):
+        frames, actions, rewards = [env.reset(seed=number)[0]], [], []
+        right = number % 2 == 0
+        for _ in range(5):
+            actions.append(env.side if right else int(rng.integers(2)))
+            frame, reward, *_ = env.step(actions[-1])
+            frames.append(frame)
+            rewards.append(reward)
+        episodes.append(
+            {
+                "observations": np.array(frames),
+                "actions": np.array(actions),
+                "rewards": np.array(rewards),
+                "terminated": True,
+            }
+        )
+    return TrajectoryDataset.from_episodes(
+        episodes, observation_space=Bar.observation_space, action_space=Bar.action_space
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("nature", (84, 84, 4)),
+        ("nature", (4, 84, 84)),
+        ("nature", (36, 40)),
+        ("impala", (3, 16, 20)),
+        ("impala", (16, 20, 1)),
+    ],
+)
+def test_channels_are_found(name: str, shape: tuple[int, ...]) -> None:
+    space = spaces.Box(0, 255, shape, np.uint8)
+    encoder = make_encoder(name, space, 8, {}).eval()
+    frames = torch.randint(256, (2, 3, *shape), dtype=torch.uint8)
+    tokens = encoder(frames.flatten(2))
+    assert tokens.shape == (2, 3, 8)
+    torch.testing.assert_close(encoder(frames.flatten(2)[1, 2]), tokens[1, 2])  # a step alone
+    if len(shape) == 3:  # the same pixels with the channels at the other end
+        channels = min(shape)
+        other = frames.movedim(2, -1) if shape[0] == channels else frames.movedim(-1, 2)
+        twin = make_encoder(name, spaces.Box(0, 255, other.shape[2:], np.uint8), 8, {}).eval()
+        twin.load_state_dict(encoder.state_dict())
+        torch.testing.assert_close(twin(other.flatten(2)), tokens)
+
+
+def test_a_sequence_is_moved_as_a_whole() -> None:
+    torch.manual_seed(0)
+    row = torch.arange(7.0).expand(1, 7, 7) + 10 * torch.arange(7.0)[:, None]
+    rows = row.repeat(6, 1, 1, 1)  # three sequences of two frames
+    out = moved(rows, 3, 2)
+    assert out.shape == rows.shape
+    for first, second in out.view(3, 2, 1, 7, 7):
+        assert torch.equal(first, second)
+    padded = torch.nn.functional.pad(row[None], (2,) * 4, mode="replicate")[0, 0]
+    places = [padded[i : i + 7, j : j + 7] for i in range(5) for j in range(5)]
+    found = {next(k for k, p in enumerate(places) if torch.equal(p, one[0])) for one in out}
+    assert len(found) > 1
+    encoder = make_encoder("impala", spaces.Box(0, 255, (16, 16), np.uint8), 4, {"shift": 3})
+    frames = torch.randint(256, (4, 1, 256), dtype=torch.uint8)
+    assert not torch.equal(encoder(frames), encoder(frames))
+    encoder.eval()
+    assert torch.equal(encoder(frames), encoder(frames))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_learns_saves_acts_and_exports(data: TrajectoryDataset, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {**SMALL, "learning_rate": 3e-3, "encoder_options": {"shift": 1}}
+    run = arl.train(data, env=Bar, updates=60, episodes=20, encoder="impala", seed=1, **settings)
+    agent = run.agent
+    assert data.observations.dtype == np.uint8
+    assert run.scores[0].return_mean > 4.5  # of 5
+    agent.save(tmp_path / "agent")
+    loaded = arl.load_agent(tmp_path / "agent")
+    write_step(loaded, tmp_path / "step.onnx", "onnx")
+    policies = [agent.policy(2, 5.0), loaded.policy(2, 5.0), loaded.policy(2, 5.0, "window")]
+    policies.append(OnnxPolicy(tmp_path / "step.onnx", 2, 5.0))
+    env = gym.vector.SyncVectorEnv([Bar, Bar])
+    frames, rewards = env.reset(seed=3)[0], None
+    for _ in range(4):
+        actions = [policy.act(frames, rewards) for policy in policies]
+        for other in actions[1:]:
+            np.testing.assert_array_equal(other, actions[0])
+        frames, rewards, *_ = env.step(actions[0])
+
+
+def test_images_get_an_encoder_by_themselves(data: TrajectoryDataset) -> None:
+    run = arl.train(data, env="none", updates=1, **SMALL)  # type: ignore[arg-type]
+    assert isinstance(run.agent.embed_observation, ImageEncoder)
+    assert run.agent.config.encoder == "impala"
+    assert run.agent.normalise(torch.tensor([[255.0] * SIZE * SIZE * 3])).max() == 255
+
+
+def test_what_does_not_fit_is_named() -> None:
+    small = spaces.Box(0, 255, (20, 20, 3), np.uint8)
+    with pytest.raises(UserError, match=r"20 x 20 pixels: at least 36 .* `impala`"):
+        make_encoder("nature", small, 8, {})
+    with pytest.raises(UserError, match=r"images of shape \[5\]"):
+        make_encoder("impala", spaces.Box(0, 255, (5,), np.uint8), 8, {})
+    with pytest.raises(UserError, match="shift must be at least 0"):
+        make_encoder("impala", small, 8, {"shift": -1})
