@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from aaren_rl.data.checking import Block, Known, shifted
 from aaren_rl.data.columns import side_by_side
 from aaren_rl.data.episode import Recording
-from aaren_rl.data.rows import Rows
+from aaren_rl.data.rows import MappedFile, Rows
 from aaren_rl.data.statistics import returns_to_go, timesteps
 from aaren_rl.data.trajectory import (
     STEP_FIELDS,
@@ -204,10 +204,11 @@ def open_dataset(folder: Path) -> TrajectoryDataset:
     try:
         arrays = {field: np.load(folder / f"{field}.npy") for field in EPISODE_ARRAYS}
         record = _record(card["observation_runs"], card["action_size"])
-        steps = np.asarray(np.memmap(folder / STEPS_FILE, record, mode="r"))
+        file = MappedFile(folder / STEPS_FILE)
+        steps = file.array(record)
         if len(steps) != arrays["offsets"][-1]:
             raise ValueError("files of different lengths")
-        all_rows = np.zeros(1, np.int64), np.array([len(steps)])
+        all_rows = np.zeros(1, np.int64), np.array([len(steps)]), file
         fields: dict[str, Any] = {
             name: Rows(steps[name], *all_rows) for name in STEP_FIELDS if name != "observations"
         }

@@ -2,10 +2,39 @@
 
 from __future__ import annotations
 
+import mmap
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+RESIDENT_BYTES = 1 << 27
+PAGE_BYTES = 4096
+
+
+class MappedFile:
+    """A file mapped into memory, whose pages are given back after many of them were read.
+
+    The operating system keeps them in its own cache, from where they come back in a microsecond;
+    but as long as they are mapped they count as this process' memory.
+    """
+
+    def __init__(self, file: Path) -> None:
+        with open(file, "rb") as opened:
+            self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        self._read = 0
+
+    def array(self, record: np.dtype[Any]) -> NDArray[Any]:
+        """All of it as `record`s, read-only."""
+        return np.frombuffer(self._map, record)
+
+    def has_read(self, rows: int, row_bytes: int) -> None:
+        """Count rows that were read; give the pages back after `RESIDENT_BYTES`."""
+        self._read += rows * max(row_bytes, PAGE_BYTES)
+        if self._read > RESIDENT_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._read = 0
 
 
 class Rows:
@@ -17,12 +46,17 @@ class Rows:
         array: `[rows of the file, ...]`, usually a field of a `np.memmap`.
         first: int64 `[runs]`, the row of the file where each run begins.
         lengths: int64 `[runs]`, the rows of each run; one run follows the other.
+        file: where the array lies.
     """
 
     def __init__(
-        self, array: NDArray[Any], first: NDArray[np.int64], lengths: NDArray[np.int64]
+        self,
+        array: NDArray[Any],
+        first: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        file: MappedFile | None = None,
     ) -> None:
-        self._array = array
+        self._array, self._file = array, file
         self._starts = np.cumsum(lengths) - lengths  # of each run among the chosen rows
         self._shift = first - self._starts
         self.dtype = array.dtype
@@ -47,7 +81,10 @@ class Rows:
         Raises:
             IndexError: a number that is no row.
         """
-        return np.asarray(self._array[self._in_file(indices)])
+        rows = np.asarray(self._array[self._in_file(indices)])
+        if self._file is not None:
+            self._file.has_read(indices.size, self._array.strides[0])
+        return rows
 
     def _in_file(self, indices: NDArray[np.integer]) -> NDArray[np.int64]:
         """Rows of the file for rows of the choice."""
@@ -75,7 +112,7 @@ class Rows:
         begin = self._in_file(first)
         # Runs that are neighbours in the file as well are one run.
         heads = np.flatnonzero(np.append(True, begin[1:] != begin[:-1] + lengths[:-1]))
-        return Rows(self._array, begin[heads], np.add.reduceat(lengths, heads))
+        return Rows(self._array, begin[heads], np.add.reduceat(lengths, heads), self._file)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype)

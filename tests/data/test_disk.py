@@ -23,6 +23,7 @@ from aaren_rl.data import (
     load_trajectories,
 )
 from aaren_rl.data.disk import default_cache
+from aaren_rl.data.rows import MappedFile, Rows
 from aaren_rl.data.sources.load import SHIPPED_ROOT
 from aaren_rl.data.to_minari import write_minari
 from aaren_rl.data.trajectory import STEP_FIELDS
@@ -266,3 +267,24 @@ def test_data_beyond_memory(tmp_path: Path, shipped: TrajectoryDataset) -> None:
         )
         found[on] = json.loads(process.stdout)
     assert found == {"memory": "out of memory", "disk": pytest.approx(0.95 * steps, rel=0.01)}
+
+
+def test_pages_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read does not stay in this process' memory, and reads the same again."""
+    monkeypatch.setattr("aaren_rl.data.rows.RESIDENT_BYTES", 1 << 20)
+    values = np.arange(1 << 21, dtype=np.int64).reshape(-1, 1024)  # 16 MiB
+    values.tofile(tmp_path / "steps.bin")
+    file = MappedFile(tmp_path / "steps.bin")
+    array = file.array(np.dtype((np.int64, (1024,))))
+    rows = Rows(array, np.zeros(1, np.int64), np.array([len(array)]), file)
+
+    def resident() -> int:
+        lines = Path("/proc/self/smaps").read_text().split("steps.bin")[1].splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("Rss:")))
+
+    if not Path("/proc/self/smaps").is_file():
+        pytest.skip("no /proc/self/smaps here")
+    for start in range(0, 2048, 64):
+        np.testing.assert_array_equal(rows[start : start + 64], values[start : start + 64])
+        assert resident() <= 8 * 1024  # KiB; some map more than what was asked for
+    np.testing.assert_array_equal(rows[:], values)

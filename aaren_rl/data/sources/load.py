@@ -101,7 +101,7 @@ def load_dataset(
     try:
         if on == "memory":
             return TrajectoryDataset.from_recording(opened, known)
-        return cached(opened, known, settings, cache or default_cache())
+        return cached(opened, known, settings, Path(cache) if cache else default_cache())
     except UserError as error:
         if str(error).startswith(opened.where):
             raise UserError(f"{error} (read as {opened.kind})") from error

@@ -85,7 +85,12 @@ class ImageEncoder(nn.Module):
         if self.training and self.shift:
             sequences = observations.shape[0] if observations.dim() > 2 else len(rows)
             rows = moved(rows, sequences, self.shift)
-        features = self.body(rows.float() / 255)
+        device = rows.device.type
+        low = torch.is_autocast_enabled(device)  # 0 to 255 are exact in bfloat16 too
+        dtype = torch.get_autocast_dtype(device) if low else torch.float32
+        # One copy, and not three: a batch of frames is large.
+        pixels = rows.to(dtype, copy=True, memory_format=torch.contiguous_format).div_(255)
+        features = self.body(pixels)
         out: Tensor = self.head(features.flatten(1))
         return out.reshape(*observations.shape[:-1], -1)
 
