@@ -225,10 +225,11 @@ class StepInputs:
         table: steps after which the timestep table ends; `None` for no end.
         offset: taken in float64 from each flattened observation, `[observation_size]`; empty for
             nothing.
+        reward_dtype: of `reward`.
 
     Attributes:
         observation: float32 `[num_envs, observation_size]`.
-        reward: float64 `[num_envs, 1]`, 0 where an episode begins.
+        reward: `[num_envs, 1]`, 0 where an episode begins.
         targets: as given.
     """
 
@@ -238,6 +239,7 @@ class StepInputs:
         targets: np.ndarray,
         table: int | None,
         offset: Sequence[float] = (),
+        reward_dtype: str = "float64",
     ) -> None:
         size = len(targets)
         self._layout: Layout | None = None  # of what is not a Box
@@ -247,7 +249,7 @@ class StepInputs:
         self._offset = np.reshape(offset, observation) if len(offset) else None
         self.targets = targets
         self.observation = np.zeros((size, int(np.prod(observation))), np.float32)
-        self.reward = np.zeros((size, 1))
+        self.reward = np.zeros((size, 1), reward_dtype)
         self._shape, self._table = (size, *observation), table
         self._fresh = np.ones(size, bool)  # environments that have not begun
         self._all_begun = False
@@ -255,7 +257,7 @@ class StepInputs:
         # The same memory in other shapes, and zeros to multiply with.
         self._as_given = self.observation.reshape(self._shape)
         self._flat_observation, self._flat_reward = self.observation.ravel(), self.reward.ravel()
-        self._zeros = np.zeros(self.observation.size, np.float32), np.zeros(size)
+        self._zeros = np.zeros(self.observation.size, np.float32), np.zeros(size, reward_dtype)
 
     def see(self, observations: object) -> None:
         """Check observations, see `Policy.act`, and fill `observation` alone.
@@ -285,7 +287,7 @@ class StepInputs:
             observations: see `see`.
             rewards: see `check_outcome`.
             dones: see `check_outcome`.
-            timesteps: int64 `[num_envs, 1]`, the timestep that follows in each environment.
+            timesteps: `[num_envs, 1]`, the timestep that follows in each environment.
 
         Returns:
             The environments that begin an episode (bool `[num_envs]`), `None` for none. The policy
@@ -302,12 +304,13 @@ class StepInputs:
             and isinstance(dones, np.ndarray)
             and rewards.shape == dones.shape == self._fresh.shape
             and not np.count_nonzero(dones)
-            and _surely_finite(rewards, self._zeros[1])
         ):  # the common case, in the fewest calls
             self._flat_reward[...] = rewards
         else:
             rewards, starts = check_outcome(self._fresh, rewards, dones)
             self._flat_reward[...] = np.where(starts, 0, rewards)
+        if not _surely_finite(self._flat_reward, self._zeros[1]):
+            raise UserError("rewards are not finite")
         if self._sure_steps == 0:
             self._look_ahead(timesteps[:, 0], starts)
         return starts if starts is not None and starts.any() else None

@@ -279,7 +279,15 @@ def _export(config: ExportConfig) -> None:
         loss = card.checks["dynamic_int8"]
         print(
             f"score {loss['score_float32']:.2f} in float32, {loss['score_int8']:.2f} in int8: "
-            f"{loss['score_loss']:.2f} lost, over the same {loss['episodes']} episodes"
+            f"{loss['score_loss']:.2f} lost, over the same {loss['episodes']} episodes; "
+            f"actions differ by up to {loss['largest_action_difference']:.1e}"
+        )
+    if "size" in card.checks:
+        size = card.checks["size"]
+        ram = size["state_bytes"] + size["stack_bytes"]
+        print(
+            f"flash: {size['flash_bytes']:,} bytes of code and constants; RAM: {ram:,} bytes "
+            f"(state {size['state_bytes']:,}, stack at most {size['stack_bytes']:,})"
         )
 
 

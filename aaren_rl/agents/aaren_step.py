@@ -125,7 +125,7 @@ class AarenStep(nn.Module):
 
         Args:
             observation: as in `forward`.
-            returns_to_go: of this step, float64 `[batch, 1]`; with `max-return` it is predicted.
+            returns_to_go: of this step, `[batch, 1]`; with `max-return` it is predicted.
             previous_action: as in `forward`.
             timestep: as in `forward`.
             first: bool `[batch, 1]`, true where there is no previous action; `None` for nowhere.
@@ -136,7 +136,7 @@ class AarenStep(nn.Module):
             x = chunk.embedding(observation, returns_to_go, previous_action, timestep)
             features, state = self._read(chunk, x, first, state)
             if index < len(self.chunks) - 1 and self.return_head is not None:
-                returns_to_go = self.return_head(features).double()
+                returns_to_go = self.return_head(features).to(returns_to_go.dtype)
         return decide(self.actions, self.head(features)), returns_to_go, state
 
     def _read(

@@ -46,7 +46,7 @@ class StepEmbedding(nn.Module):
         # Discrete actions are looked up; all else is one linear map of the numbers side by side.
         self.looks_up = isinstance(agent.actions, DiscreteActions) and "action" in kinds
         self.numbers = kinds[1:] if self.looks_up else kinds
-        self.linear = AffineMap(_fold_embedding(agent, self.numbers))
+        self.linear = AffineMap(fold_embedding(agent, self.numbers))
         bounds = agent.observation_bounds() if "observation" in kinds else None
         self.clips = bounds is not None
         if bounds is not None:
@@ -195,7 +195,7 @@ def part(module: nn.Module, kind: type[M]) -> M:
     return module
 
 
-def _fold_embedding(agent: DecisionAgent, kinds: tuple[TokenKind, ...]) -> Affine:
+def fold_embedding(agent: DecisionAgent, kinds: tuple[TokenKind, ...]) -> Affine:
     """One map of raw numbers (returns-to-go, observations, continuous actions) to their tokens."""
     parts = []
     for kind in kinds:

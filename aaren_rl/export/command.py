@@ -18,6 +18,8 @@ from aaren_rl.evaluation.evaluating import environment_of_agent
 from aaren_rl.evaluation.rollouts import rollout
 from aaren_rl.evaluation.scores import normalized_scores
 from aaren_rl.export.agreement import Agreement, measure_agreement
+from aaren_rl.export.c_header import c_file, c_header, c_step
+from aaren_rl.export.c_policy import CPolicy, measure_size, need_compiler
 from aaren_rl.export.card import make_card, provenance_of
 from aaren_rl.export.config import ExportConfig
 from aaren_rl.export.formats import onnx_graph, torch_program
@@ -40,11 +42,14 @@ def export(config: ExportConfig) -> Card:
     config.check()
     if config.format == "onnx":
         need_packages("onnx", "onnxscript", "onnxruntime")
+    if config.format == "c":
+        need_compiler()
     agent = load_agent(config.run, checkpoint=config.checkpoint)
     environment = None
     if config.dynamic_int8 or config.environment or agent.spec.environment:
         environment = environment_of_agent(agent, config.environment)
-    provenance, step = provenance_of(agent, config.run, config.checkpoint), step_of(agent)
+    provenance = provenance_of(agent, config.run, config.checkpoint)
+    step = c_step(agent) if config.format == "c" else step_of(agent)
     with TemporaryDirectory() as folder:
         trial = _Trial(config, agent, environment, Path(folder, config.out.name))
         content = step_content(step, config.format)
@@ -59,14 +64,16 @@ def export(config: ExportConfig) -> Card:
             )
         checks = {"agreement": dataclasses.asdict(agreement)}
         if config.dynamic_int8:
-            from aaren_rl.export.quantize import quantize_int8
-
             before = trial.scores()
-            content = quantize_int8(content)
+            content = _in_int8(agent, content, config.format)
             card = make_card(agent, step, trial.file, content, config.format, provenance)
-            card = dataclasses.replace(card, precision="dynamic-int8")
+            precision = "int8" if config.format == "c" else "dynamic-int8"
+            card = dataclasses.replace(card, precision=precision)
             write_export(trial.file, content, card)
             checks["dynamic_int8"] = _loss(before, trial.scores(), trial.agreement())
+        if config.format == "c":
+            size = measure_size(trial.file, asks_return=agent.asks_return)
+            checks["size"] = dataclasses.asdict(size)
     card = dataclasses.replace(card, checks=checks)
     write_export(config.out, content, card)
     return card
@@ -84,6 +91,8 @@ class _Trial:
     def policy(self, num_envs: int, target: float | None, *_: object) -> Policy:
         if self.config.format == "torch-export":
             return ProgramPolicy(self.file, num_envs, target)
+        if self.config.format == "c":
+            return CPolicy(self.file, self.agent, num_envs, target)
         from aaren_rl.runtime import OnnxPolicy
 
         return OnnxPolicy(self.file, num_envs, target)
@@ -130,7 +139,17 @@ def write_step(agent: Agent, file: Path, format: str = "onnx") -> None:
 
 def step_content(step: Step, format: str) -> bytes:
     """The content of a file in this format."""
-    return torch_program(step) if format == "torch-export" else onnx_graph(step)
+    write = {"torch-export": torch_program, "onnx": onnx_graph, "c": c_file}[format]
+    return write(step)
+
+
+def _in_int8(agent: Agent, content: bytes, format: str) -> bytes:
+    """The content with its blocks in 8 bits."""
+    if format == "c":
+        return c_header(agent, int8=True)
+    from aaren_rl.export.quantize import quantize_int8
+
+    return quantize_int8(content)
 
 
 def _loss(before: np.ndarray, after: np.ndarray, agreement: Agreement) -> dict[str, Any]:

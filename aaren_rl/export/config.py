@@ -17,7 +17,7 @@ from aaren_rl.records import check_counts
 class ExportConfig:
     """Write a trained agent's acting step to one file, with a JSON card beside it.
 
-    The file takes raw observations and rewards and gives raw actions. It is checked against PyTorch
+    It takes raw observations and rewards and gives raw actions. It is checked against PyTorch
     before it is written: in the agent's environment, or, for an agent that was saved without one,
     on observations drawn from the data's statistics.
 
@@ -28,13 +28,14 @@ class ExportConfig:
     """Folder of a training run (or of a checkpoint)."""
     out: Path
     """File to write; its card is written to the same name with `.json` after it."""
-    format: Literal["onnx", "torch-export"] = "onnx"
-    """`onnx` for ONNX Runtime (see aaren_rl.runtime), `torch-export` for a torch.export program."""
+    format: Literal["onnx", "torch-export", "c"] = "onnx"
+    """`onnx` for ONNX Runtime (see aaren_rl.runtime), `torch-export` for a torch.export program,
+    `c` for a C99 header with the weights, for microcontrollers (checked by a C compiler)."""
     checkpoint: Literal["last", "best"] = "last"
     """Which of the run's checkpoints."""
-    dynamic_int8: bool = False
-    """Store the linear layers in 8 bits, and measure what that costs in score (ONNX only; needs an
-    environment)."""
+    dynamic_int8: Annotated[bool, tyro.conf.arg(aliases=("--int8",))] = False
+    """Store the blocks' linear layers in 8 bits, and measure what that costs in score (needs an
+    environment). In ONNX their inputs are quantised too, as they come; in C they stay float32."""
     environment: str | None = None
     """Gymnasium id of the environment to check in; by default the agent's own."""
     plugin: tuple[str, ...] = ()
@@ -52,6 +53,6 @@ class ExportConfig:
         check_counts(self, "steps", "episodes")
         if self.seed < 0:
             raise UserError(f"--seed must not be negative, got {self.seed}")
-        if self.dynamic_int8 and self.format != "onnx":
-            raise UserError(f"--dynamic-int8 needs --format onnx, got {self.format}")
+        if self.dynamic_int8 and self.format == "torch-export":
+            raise UserError(f"--dynamic-int8 needs --format onnx or c, got {self.format}")
         check_file(self.out, "--out")

@@ -24,10 +24,9 @@ def trace(step: Step) -> ExportedProgram:
         torch.from_numpy(np.zeros(each.sizes(BATCH), dtype=each.dtype)) for each in step.inputs
     )
     batch = {0: torch.export.Dim("batch", min=1)}
-    # The module's parameters by position, the last of which may take the layers' state together.
     shapes: tuple[object, ...] = (batch,) * len(example)
     if step.state:
-        shapes = (*shapes[:5], shapes[5:])
+        shapes = (shapes,)  # its module takes them as one parameter, `*inputs`
     with torch.no_grad():
         return torch.export.export(step.module, example, dynamic_shapes=shapes)
 

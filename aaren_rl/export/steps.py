@@ -1,7 +1,9 @@
-"""One step of acting as a module of tensors: what a file of any format holds.
+"""The step of an agent as a module of tensors, and what each of them is.
 
-There are three: `AarenStep`, in which everything constant is multiplied out; `RecurrentStep`, the
-agent's own layers, for any mixer whose state has a constant size; and `MemorylessStep`.
+Every input and output is float32: browsers and microcontrollers have little else. `ExportedStep`
+does the counting around an agent's own step, of which there are two: `AarenStep`, in which
+everything constant is multiplied out, and `LayersStep`, the agent's own layers, for any mixer whose
+state has a constant size. An agent without memory has a `MemorylessStep`.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from aaren_rl.errors import UserError
 from aaren_rl.layers import SequenceState
 from aaren_rl.runtime import card
 
+LARGEST_WHOLE = 2**24  # float32 holds every whole number up to it
 Carried = tuple[card.Tensor, float | str]
 """A tensor that goes from step to step, and what fills it at an episode's start."""
 
@@ -30,7 +33,8 @@ class Step:
     """An agent's step.
 
     Attributes:
-        module: takes `inputs` in this order and returns the tuple of `outputs`.
+        module: takes `inputs` in this order and returns the tuple of `outputs`; of a step in C,
+            which is written from the weights, the agent.
         inputs: the observation, the reward, and what is carried.
         outputs: the action, and what is carried.
         state: which output is which input of the next step, output -> input.
@@ -49,8 +53,14 @@ def step_of(agent: Agent) -> Step:
 
     Raises:
         UserError: for an agent that has neither a state of constant size nor none, or whose
-            observations are shifted in float64.
+            observations are shifted in float64, or whose actions float32 does not hold.
     """
+    start, count = agent.spec.choices or (0, 1)
+    if max(abs(start), abs(start + count - 1)) > LARGEST_WHOLE:
+        raise UserError(
+            f"{agent.name} cannot be exported: its actions are the numbers from {start} to "
+            f"{start + count - 1}, and float32 holds whole numbers up to {LARGEST_WHOLE} alone"
+        )
     if agent.spec.observation_offset:
         raise UserError(
             f"{agent.name} cannot be exported: its observations are shifted in float64 before they "
@@ -62,15 +72,14 @@ def step_of(agent: Agent) -> Step:
     if not hasattr(agent, needed):
         raise UserError(f"{agent.name} cannot be exported: it has no method `{needed}`")
     size, discrete = agent.spec.action_size, agent.spec.discrete
-    action = _tensor(
+    action = numbers(
         "action",
         "action as the environment takes it, inside its bounds; columns as aaren_rl.layout says"
         if agent.spec.in_parts
         else "action as the environment takes it, flattened, inside its bounds",
         1 if discrete else size,
-        dtype="int64" if discrete else "float32",
     )
-    observation = _tensor(
+    observation = numbers(
         "observation",
         "observation as the environment gives it, flattened"
         if agent.spec.observation_layout.is_box
@@ -79,17 +88,17 @@ def step_of(agent: Agent) -> Step:
     )
     if not agent.has_memory:
         return Step(MemorylessStep(agent).eval(), (observation,), (action,), {}, {})
-    module = AarenStep(sequence) if agent.folds else RecurrentStep(agent)
-    layers = module.carried if isinstance(module, RecurrentStep) else _folded_state(module)
-    carried = [*_clock(agent), *layers]
+    own = AarenStep(sequence) if agent.folds else LayersStep(agent)
+    layers = own.carried if isinstance(own, LayersStep) else _folded_state(own)
+    carried = [*_counted(agent), *layers]
     previous = card.Tensor("previous_action", action.dtype, action.shape, "the last action")
     first = 0.0 if agent.spec.choices is None else float(agent.spec.choices[0])
     state = {f"new_{each.name}": each.name for each, _ in carried}
     return Step(
-        module.eval(),
+        ExportedStep(agent, own).eval(),
         (
             observation,
-            _tensor("reward", "what the last action earned; at first 0", 1, dtype="float64"),
+            numbers("reward", "what the last action earned; at first 0", 1),
             previous,
             *(each for each, _ in carried),
         ),
@@ -99,14 +108,17 @@ def step_of(agent: Agent) -> Step:
     )
 
 
-def _clock(agent: Agent) -> list[Carried]:
-    meaning = "return still to be earned, before reward"
+def _counted(agent: Agent) -> list[Carried]:
+    """What `ExportedStep` keeps itself."""
+    time = numbers("timestep", f"steps taken in this episode, at most {LARGEST_WHOLE}", 1), 0.0
     if not agent.asks_return:
         meaning = "return on which the last action was taken, predicted by the step; not read"
-    target: float | str = "target_return" if agent.asks_return else 0.0
+        return [(numbers("return_to_go", meaning, 1), 0.0), time]
+    rest = "what rounding has left out of return_to_go, to be taken from it"
     return [
-        (_tensor("return_to_go", meaning, 1, dtype="float64"), target),
-        (_tensor("timestep", "steps taken in this episode", 1, dtype="int64"), 0.0),
+        (numbers("return_to_go", "return still to be earned, before reward", 1), "target_return"),
+        (numbers("return_rest", rest, 1), 0.0),
+        time,
     ]
 
 
@@ -116,10 +128,44 @@ def _folded_state(step: AarenStep) -> list[Carried]:
         "maximum": "highest score so far, of layer",
     }
     return [
-        (_tensor(f"{name}_{index}", f"{meanings[name]} {index}", step.heads, size), value)
+        (numbers(f"{name}_{index}", f"{meanings[name]} {index}", step.heads, size), value)
         for index in range(len(step.blocks))
         for name, size, value in step.layer_state
     ]
+
+
+class ExportedStep(nn.Module):
+    """An agent's step in float32 alone, with the counting: time and return-to-go.
+
+    Args:
+        agent: the agent.
+        own: its step.
+    """
+
+    def __init__(self, agent: Agent, own: AarenStep | LayersStep) -> None:
+        super().__init__()
+        self.own, self.asks_return = own, agent.asks_return
+        self.discrete = agent.spec.discrete
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """One step; inputs and outputs are those of `Step`, in its order.
+
+        The timestep stays at 2^24, from which float32 cannot count on. Rewards are taken from the
+        return-to-go with what rounding has left out so far (Kahan's sum), so that its error does
+        not grow with the episode.
+        """
+        observation, reward, previous, returns, *others = inputs
+        rest: tuple[Tensor, ...] = ()
+        if self.asks_return:
+            taken = reward + others.pop(0)
+            before, returns = returns, returns - taken
+            rest = ((returns - before) + taken,)
+        timestep, *state = others
+        previous = previous.long() if self.discrete else previous
+        action, returns, new = self.own.decide(
+            observation, returns, previous, timestep.long(), timestep == 0, tuple(state)
+        )
+        return (action.float(), returns, *rest, timestep + 1, *new)
 
 
 class MemorylessStep(nn.Module):
@@ -132,10 +178,10 @@ class MemorylessStep(nn.Module):
     def forward(self, observation: Tensor) -> tuple[Tensor]:
         """Observations `[batch, observation_size]` to actions `[batch, action_size or 1]`."""
         actions = self.agent.actions.decide(self.agent.predict_step(observation))
-        return (actions if actions.dim() == 2 else actions[:, None],)
+        return ((actions if actions.dim() == 2 else actions[:, None]).float(),)
 
 
-class RecurrentStep(nn.Module):
+class LayersStep(nn.Module):
     """The step of a sequence agent through its own layers, with the layers' states as tensors.
 
     Args:
@@ -155,6 +201,7 @@ class RecurrentStep(nn.Module):
         self.kinds: Sequence[type] = model.state_types
         after_one, after_two = self._states(batch=3)
         self.names = tuple(after_one)
+        self.dtypes = [tensor.dtype for tensor in after_one.values()]
         sizes = {name: tuple(tensor.shape) for name, tensor in after_one.items()}
         if sizes != {name: tuple(tensor.shape) for name, tensor in after_two.items()}:
             raise UserError(
@@ -174,49 +221,49 @@ class RecurrentStep(nn.Module):
         state = agent.read(token)[1]
         return state.tensors(), agent.read(token, state)[1].tensors()
 
-    def forward(
+    def decide(
         self,
         observation: Tensor,
-        reward: Tensor,
+        returns_to_go: Tensor,
         previous_action: Tensor,
-        return_to_go: Tensor,
         timestep: Tensor,
-        *state: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """See `AarenStep.forward`; here the state is emptied where `timestep` is 0."""
+        first: Tensor,
+        state: tuple[Tensor, ...],
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """See `AarenStep.decide`; here the state is emptied where `first` is true."""
         agent: Any = self.agent
-        first, times = timestep[:, 0] == 0, timestep[:, 0]
+        times, starts = timestep[:, 0], first[:, 0]
         previous = previous_action[:, 0] if agent.spec.discrete else previous_action
-        named = dict(zip(self.names, state, strict=True))
-        past = SequenceState.from_tensors(self.kinds, named).reset(first)
-        returns = return_to_go - reward
-        tokens = agent.embed_step(0, previous, returns.float(), observation, times)
+        typed = (each.to(dtype) for each, dtype in zip(state, self.dtypes, strict=True))
+        named = dict(zip(self.names, typed, strict=True))
+        past = SequenceState.from_tensors(self.kinds, named).reset(starts)
+        tokens = agent.embed_step(0, previous, returns_to_go, observation, times)
         # The first token is the previous action, which an episode's first step has not.
-        mask = torch.cat([~first[:, None], torch.ones_like(tokens[:, 1:, 0], dtype=torch.bool)], 1)
+        mask = torch.cat([~starts[:, None], torch.ones_like(tokens[:, 1:, 0], dtype=torch.bool)], 1)
         features, past = agent.read(tokens, past, mask, NEWEST)
         if not agent.asks_return:
-            returns = agent.predict_return(features[:, -1]).double()
-            tokens = agent.embed_step(1, previous, returns.float(), observation, times)
+            returns_to_go = agent.predict_return(features[:, -1])
+            tokens = agent.embed_step(1, previous, returns_to_go, observation, times)
             features, past = agent.read(tokens, past, read=NEWEST)
         actions = agent.actions.decide(agent.head(features[:, -1]))
         actions = actions[:, None] if agent.spec.discrete else actions
-        return (actions, returns, timestep + 1, *past.tensors().values())
+        return actions, returns_to_go, tuple(each.float() for each in past.tensors().values())
 
 
 def _frozen(agent: Agent) -> Agent:
     return deepcopy(agent).requires_grad_(False).cpu().eval()
 
 
-def _tensor(name: str, meaning: str, *sizes: int, dtype: str = "float32") -> card.Tensor:
-    return card.Tensor(name, dtype, ("batch", *sizes), meaning)
+def numbers(name: str, meaning: str, *sizes: int) -> card.Tensor:
+    """A tensor of float32, `[batch, *sizes]`."""
+    return card.Tensor(name, "float32", ("batch", *sizes), meaning)
 
 
 def _layer_tensor(name: str, tensor: Tensor) -> card.Tensor:
     """The tensor `LAYER.FIELD` of `SequenceState.tensors`."""
     layer, field = name.split(".", 1)
-    dtype = str(tensor.dtype).removeprefix("torch.")
     name = f"layer_{layer}_{field}"  # such as no operation's, after which values are named
-    return _tensor(name, f"{field} of layer {layer}", *tensor.shape[1:], dtype=dtype)
+    return numbers(name, f"{field} of layer {layer}", *tensor.shape[1:])
 
 
 def _new(tensor: card.Tensor) -> card.Tensor:

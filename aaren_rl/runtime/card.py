@@ -45,11 +45,11 @@ class Card:
     """Everything that a program needs to act with an exported file.
 
     Attributes:
-        kind: `onnx` or `torch-export`.
+        kind: `onnx`, `torch-export` or `c`.
         file: name of the exported file, in the card's folder.
         bytes: its size.
         sha256: its checksum.
-        precision: `float32`, or `dynamic-int8`.
+        precision: `float32`, `dynamic-int8`, or `int8` (weights alone).
         agent: name of the agent.
         inputs: of the step, in order.
         outputs: of the step, in order.

@@ -54,6 +54,8 @@ class StepPolicy(Policy):
         targets = np.zeros(num_envs)
         if card.asks_return:
             targets = check_targets(target_return, card.target_returns, num_envs)
+            if np.abs(targets).max() > np.finfo(np.float32).max:
+                raise UserError(f"{file}: target returns {targets}: float32 holds none so large")
         elif target_return is not None:
             raise UserError(
                 f"{file}: target_return {target_return}: this {card.agent} cannot be asked "
@@ -62,7 +64,11 @@ class StepPolicy(Policy):
         seen: Layout | tuple[int, ...] = card.observation_shape
         if card.observation_parts is not None:
             seen = Layout.from_json(card.observation_parts)
-        self._inputs = StepInputs(seen, targets, card.max_episode_length)
+        # float32; in files of before every input was, the reward is float64.
+        dtypes = {each.name: each.dtype for each in card.inputs}
+        self._inputs = StepInputs(
+            seen, targets, card.max_episode_length, reward_dtype=dtypes.get("reward", "float32")
+        )
         self._states = (self._new_states(), self._new_states())
         self._actions = self._new_actions()
         self._turn = 0  # which set of arrays holds the present state

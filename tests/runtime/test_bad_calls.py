@@ -33,6 +33,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"observations": spoiled(np.inf)}, r"observations of environment \[1\] are not finite"),
     ({"rewards": np.ones(3)}, r"rewards must have shape \(2,\), got \(3,\)"),
     ({"rewards": np.array([1, np.nan])}, "rewards are not finite"),
+    ({"rewards": np.array([1, 1e300])}, "rewards are not finite"),
     ({"rewards": None}, "rewards are needed"),
     ({"dones": np.zeros(3, bool)}, r"dones must have shape \(2,\), got \(3,\)"),
 ]

@@ -104,3 +104,14 @@ def test_a_file_that_is_no_graph_with_a_card_that_fits(file: Path) -> None:
     card_of(file).write_text(json.dumps(card))
     with pytest.raises(UserError, match="ONNX Runtime does not load it"):
         OnnxPolicy(file)
+
+
+def test_a_file_of_before_every_number_was_float32() -> None:
+    """Exported with float64 rewards and int64 actions and timesteps; the actions are from then."""
+    policy = OnnxPolicy(Path(__file__).parent / "older/discrete.onnx")
+    assert {each.dtype for each in policy.card.inputs} == {"float32", "float64", "int64"}
+    rng, actions = np.random.default_rng(0), []
+    for t in range(40):
+        seen = rng.normal(size=(1, 11))
+        actions.append(int(policy.act(seen, rng.normal(size=1) if t else None)[0]))
+    assert "".join(map(str, actions)) == "3435366365336336365636353363633366533333"
