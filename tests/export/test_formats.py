@@ -41,7 +41,7 @@ def test_a_graph_is_standard_and_no_larger_than_the_weights(shape: dict[str, Any
     assert {node.domain for node in model.graph.node} == {""}
     assert [each.domain for each in model.opset_import] == [""]
     onnx.checker.check_model(model, full_check=True)
-    assert len(model.graph.node) <= 110  # 74 with one head; a node's fixed cost is most of its time
+    assert len(model.graph.node) <= 112  # 76 with one head; a node's fixed cost is most of its time
 
 
 @pytest.mark.parametrize("name", ["decision-aaren", "behavior-cloning", "decision-lstm"])
