@@ -98,12 +98,15 @@ class Registry(Mapping[str, Registered[T]]):
             if given:
                 raise UserError(f"{self.kind} {name!r} has no options, got {', '.join(given)}")
             return {}
-        defaults = vars(kind())
+        defaults, given = vars(kind()), dict(given)
         for key, value in given.items():
             if key not in defaults:
                 raise UserError(f"{self.kind} {name!r}: {unknown('option', key, defaults)}")
             wanted = type(defaults[key])
+            if wanted is tuple and isinstance(value, list):  # as JSON holds tuples
+                given[key] = value = tuple(value)
             fits = isinstance(value, (int, float) if wanted is float else wanted)
+            fits &= wanted is bool or not isinstance(value, bool)
             if not fits and defaults[key] is not None:
                 raise UserError(
                     f"{self.kind} {name!r}: option {key} must be {wanted.__name__}, got {value!r}"

@@ -14,7 +14,7 @@ from aaren_rl.convert.config import ConvertConfig
 from aaren_rl.data.checking import Known, known_environment
 from aaren_rl.data.episode import Recording, Trajectory
 from aaren_rl.data.sources.load import open_recording
-from aaren_rl.data.sources.minari import has_images, is_minari_id
+from aaren_rl.data.sources.minari import has_images, is_minari_id, local_root
 from aaren_rl.data.spaces import join_rows, map_arrays, row_count
 from aaren_rl.data.to_minari import check_new_dataset, write_minari
 from aaren_rl.data.trajectory import recording_checker
@@ -34,9 +34,8 @@ def convert(config: ConvertConfig) -> Path:
             f"target {config.target!r}: a Minari id such as d4rl/hopper/medium-v2 expected"
         )
     spec = None if config.environment is None else environment_spec(config.environment)
+    check_new_dataset(config.target, local_root() if config.root is None else config.root)
     recording = open_recording(config.source)
-    if config.root is not None:
-        check_new_dataset(config.target, config.root)
     return convert_recording(
         recording,
         config.target,

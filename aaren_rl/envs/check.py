@@ -15,7 +15,7 @@ from aaren_rl.envs.d4rl_ant import BODY_SIZE, D4RL_ANT, OBSERVATION_SIZE
 from aaren_rl.envs.make import Env, EnvLike, spec_of
 from aaren_rl.errors import UserError
 from aaren_rl.layout import Layout
-from aaren_rl.robots import Robot, robot_named, robot_of, usable_reference
+from aaren_rl.robots import Robot, is_robot_environment, robot_named, robot_of, usable_reference
 
 
 def environment_of(dataset: TrajectoryDataset) -> EnvSpec | str:
@@ -70,6 +70,29 @@ def reference_scores_of(
     if robot is None:
         return None if named is not None and own == named.reference_scores else own
     return own or robot.reference_scores
+
+
+def reference_scores_in(
+    env: EnvLike | None, dataset: str, own: tuple[float, float] | None
+) -> tuple[float, float] | None:
+    """Returns that count as 0 and 100 where an agent acts elsewhere than in its own environment.
+
+    `None` for a robot's that count by the dataset's name, in an environment that is known to be
+    another one: with other rewards, for example. A function is called once to see what it makes.
+
+    Args:
+        env: where the agent acts; `None` for its own environment.
+        dataset: name of the data that it learned from.
+        own: the agent's reference scores.
+
+    Raises:
+        UserError: the environment cannot be made.
+    """
+    robot = robot_named(dataset)
+    if env is None or robot is None or own != robot.reference_scores:
+        return own
+    spec = spec_of(env)
+    return own if spec is None or is_robot_environment(robot, spec) else None
 
 
 def check_environment(

@@ -196,7 +196,9 @@ def make_vector_env(
             kind = "vector_entry_point"
             return gymnasium.make_vec(spec, num_envs=count, vectorization_mode=kind, **mode)
         how = AsyncVectorEnv if asynchronous else SyncVectorEnv
-        vector = how([make] * count, autoreset_mode=AutoresetMode.DISABLED)
+        vector: Any = how([make] * count, autoreset_mode=AutoresetMode.DISABLED)
+        if asynchronous:  # the only one that this process has: Gymnasium asks it for its spaces
+            vector.max_episode_steps = time_limit(made[0])
     except Exception as error:
         said = one_line(error)
         if not isinstance(error, UserError):

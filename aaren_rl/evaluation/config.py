@@ -13,6 +13,7 @@ from aaren_rl.agents.config import Mode
 from aaren_rl.errors import UserError
 from aaren_rl.files import check_file
 from aaren_rl.records import check_counts
+from aaren_rl.registry import load_plugins
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class EvaluateConfig:
     """Folder to record one episode to, as MP4 (needs the extra `video` and a working OpenGL)."""
 
     def check(self) -> None:
-        """Raise `UserError` for a value that cannot work, naming its flag."""
+        """Load the plug-ins; raise `UserError` for a value that cannot work, naming its flag."""
+        load_plugins(self.plugin)
         check_counts(self, "episodes", "num_envs")
         if self.seed < 0:
             raise UserError(f"--seed must not be negative, got {self.seed}")

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aaren_rl.agents import Agent, Mode, load_agent
 from aaren_rl.envs.make import EnvLike
 from aaren_rl.errors import UserError
@@ -152,6 +154,7 @@ def score_rows(
         agent.check_request(target_return=targets, condition=agent.config.condition)
         asked = [None]
     warn_of_far_targets(asked, agent.spec.largest_return)
+    other = None if env == agent.spec.environment else env
     rows = []
     for mode in modes:
         for target in asked or [None]:
@@ -166,15 +169,13 @@ def score_rows(
                 asynchronous=asynchronous,
                 make_policy=make_policy,
             )
-            row = score(agent, played, target)
+            row = score(agent, played, target, other)
             rows.append(Row(**vars(row), agent=agent.name, mode=mode or agent.default_mode))
     return rows
 
 
 def _several(values: float | Sequence[float] | None) -> tuple[float, ...]:
-    if values is None:
-        return ()
-    return tuple(map(float, values)) if isinstance(values, Sequence) else (float(values),)
+    return () if values is None else tuple(np.ravel(values).astype(float).tolist())
 
 
 def _at_least_one(**counts: int) -> None:

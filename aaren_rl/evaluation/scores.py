@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from aaren_rl.agents import Agent
+from aaren_rl.envs.check import reference_scores_in
+from aaren_rl.envs.make import EnvLike
 from aaren_rl.evaluation.rollouts import Episodes
 from aaren_rl.robots import normalized, usable_reference
 
@@ -78,9 +80,20 @@ def normalized_scores(returns: np.ndarray, reference: tuple[float, float] | None
     return returns if usable is None else normalized(returns, usable)
 
 
-def score(agent: Agent, episodes: Episodes, target_return: float | None) -> Score:
-    """Summarise episodes by the agent's reference scores."""
-    reference = usable_reference(agent.spec.reference_scores)
+def score(
+    agent: Agent, episodes: Episodes, target_return: float | None, env: EnvLike | None = None
+) -> Score:
+    """Summarise episodes by the agent's reference scores.
+
+    Args:
+        agent: who acted.
+        episodes: what came of it.
+        target_return: what was asked for.
+        env: where it acted, if that is not the agent's own environment. Scores are plain returns
+            where a robot's reference scores do not count; see `reference_scores_in`.
+    """
+    own = agent.spec.reference_scores
+    reference = usable_reference(reference_scores_in(env, agent.spec.dataset, own))
     score_mean, score_std = _mean_and_std(normalized_scores(episodes.returns, reference))
     return_mean, return_std = _mean_and_std(episodes.returns)
     return Score(

@@ -13,6 +13,7 @@ import tyro
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN
 from aaren_rl.records import check_counts, require
+from aaren_rl.registry import load_plugins
 from aaren_rl.training.config import TrainConfig, TrainSettings, agent_class
 
 
@@ -114,7 +115,8 @@ class BenchmarkConfig:
     """Only say what there is to do."""
 
     def check(self) -> None:
-        """Raise `UserError` for a value that cannot work, naming its flag."""
+        """Load the plug-ins; raise `UserError` for a value that cannot work, naming its flag."""
+        load_plugins(self.plugin)
         check_counts(self, "workers")
 
 

@@ -15,12 +15,29 @@ from aaren_rl.errors import UserError
 from aaren_rl.experiments.config import BenchmarkConfig
 from aaren_rl.experiments.parallel import run_one_by_one, run_with_ray, workers_here
 from aaren_rl.experiments.spec import BenchmarkSpec, parse_spec, read_spec
-from aaren_rl.experiments.unit import Unit, units
-from aaren_rl.files import locked, make_folder, read_json, write_json
+from aaren_rl.experiments.unit import Unit, read_record, units
+from aaren_rl.files import locked, make_folder, write_json
 from aaren_rl.registry import require_plugins
 from aaren_rl.training.resume import check_same_run
 
 BENCHMARK_FILE = "benchmark.json"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The tasks, agents and seeds that were asked for by any call so far."""
+
+    tasks: list[str]
+    agents: list[str]
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What `benchmark.json` holds: the values of the spec, and what was asked for."""
+
+    spec: dict[str, Any]
+    asked: Asked
 
 
 @dataclass(frozen=True)
@@ -61,15 +78,16 @@ def benchmark(
     data: dict[str, TrajectoryDataset] = {}
     content = spec.to_json() if isinstance(spec, BenchmarkSpec) else spec
     if isinstance(content, BenchmarkConfig):
-        config, whole = content, read_spec(content.spec)
-    elif isinstance(content, dict):
-        config = BenchmarkConfig(Path("the spec"), **options)
+        config = content
+    else:
+        file = Path("the spec") if isinstance(content, dict) else Path(content)
+        config = BenchmarkConfig(file, **options)
+    config.check()
+    if isinstance(content, dict):
         content, data = _without_data(content)
         whole = parse_spec(content, "spec")
     else:
-        config = BenchmarkConfig(Path(content), **options)
         whole = read_spec(config.spec)
-    config.check()
     whole = dataclasses.replace(whole, plugins=(*whole.plugins, *config.plugin))
     chosen = {name: _chosen(whole, config, name) for name in ("tasks", "agents", "seeds")}
     out = Path(config.out or Path("runs") / whole.name)
@@ -119,7 +137,7 @@ def _remember(spec: BenchmarkSpec, chosen: dict[str, list[Any]], out: Path) -> N
     file = out / BENCHMARK_FILE
     asked = dict(chosen)
     if file.is_file():
-        before = read_json(file)["asked"]
+        before = vars(read_record(file, Remembered).asked)
         for name in asked:
             both = [*before[name], *chosen[name]]
             asked[name] = [each for each in getattr(spec, name) if each in both]
@@ -135,9 +153,9 @@ def read_benchmark(out: Path) -> tuple[BenchmarkSpec, dict[str, list[Any]]]:
     file = out / BENCHMARK_FILE
     if not file.is_file():
         raise UserError(f"{out}: not the folder of a benchmark: it has no {BENCHMARK_FILE}")
-    content = read_json(file)
-    require_plugins(content["spec"].get("plugins", ()), file)
-    return parse_spec(content["spec"], str(file)), content["asked"]
+    content = read_record(file, Remembered)
+    require_plugins(content.spec.get("plugins", ()), file)
+    return parse_spec(content.spec, str(file)), vars(content.asked)
 
 
 def _run(config: BenchmarkConfig, todo: list[Unit], asked: int) -> None:

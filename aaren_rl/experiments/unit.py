@@ -109,10 +109,16 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Result:
-    """A unit's `result.json`: what was asked for, what came of it, and on what machine."""
+class Request:
+    """Of a unit's `result.json`, what was asked for; see `Unit.to_json`."""
 
     unit: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Result(Request):
+    """A unit's `result.json`: what was asked for, what came of it, and on what machine."""
+
     summary: Summary
     rows: list[Row]
     costs: list[Cost]
@@ -193,9 +199,9 @@ class Unit:
         file = self.folder / RESULT_FILE
         if not file.is_file():
             return False
-        before = read_json(file)["unit"]
-        # Through the present class: an older version's config lacks the settings that it had not.
-        before["config"] = _identity(TrainConfig.from_json(before["config"], file))
+        before = read_record(file, Request).unit
+        # An older version's config lacks the newer settings: reading it adds their defaults.
+        before["config"] = _identity(TrainConfig.from_json(before.get("config", {}), file))
         return bool(json.loads(json.dumps(before)) == self.to_json())
 
 

@@ -21,6 +21,7 @@ from gymnasium import spaces
 from aaren_rl.cli import main
 from aaren_rl.convert import ConvertConfig, convert
 from aaren_rl.data import load_dataset
+from aaren_rl.errors import UserError
 
 SHIPPED = "aaren-rl/hopper-small-v0"
 PEAKS = """
@@ -228,3 +229,13 @@ def test_mistakes_in_one_line(
     assert error.count("\n") == 1
     assert message in error
     assert not list(tmp_path.rglob("*.hdf5"))
+
+
+def test_a_target_that_is_there_is_refused_before_the_source_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    (tmp_path / "there-v0").mkdir()
+    (tmp_path / "broken.hdf5").write_bytes(b"no data")
+    with pytest.raises(UserError, match="there already"):
+        convert(ConvertConfig(str(tmp_path / "broken.hdf5"), "there-v0"))

@@ -381,3 +381,13 @@ def test_a_robots_table_counts_in_its_environment_alone(shipped: TrajectoryDatas
     other = replace(plain, name="dmcontrol/hopper-hop-v0")
     with pytest.raises(UserError, match="give it with --env"):
         environment_of(other)
+
+
+def test_environments_in_processes_keep_their_time_limit() -> None:
+    """Asked of the environment itself where no specification names it, as without processes."""
+    for env in (lambda: TimeLimit(Endless(), 1500), "aaren/PassiveTMaze-v0?length=1500"):
+        vector = make_vector_env(env, 1, asynchronous=True)
+        try:
+            assert time_limit(vector) == 1500
+        finally:
+            vector.close()

@@ -237,3 +237,9 @@ def test_json_files_that_cannot_be_written_are_refused_before_acting(
     refused(run, "--json .*scores.json: no folder", json=below_a_file / "scores.json")
     refused(run, "--json .*: .*folder", json=tmp_path)
     refused(run, "--json /proc/scores.json: cannot be written", json=Path("/proc/scores.json"))
+
+
+def test_target_returns_may_be_an_array(hopper_runs: dict[str, Path]) -> None:
+    agent = load_agent(hopper_runs["decision-aaren"])
+    rows = evaluate(agent, episodes=1, target_return=np.array([1800.0, 3600.0])).rows
+    assert [row.target_return for row in rows] == [1800.0, 3600.0]

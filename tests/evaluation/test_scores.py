@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import warnings
@@ -167,3 +168,13 @@ def test_acting_cost_shows_a_cache_that_grows() -> None:
     differences = np.diff(cost.state_bytes)
     assert (differences == 3 * 2 * 16 * 4).all()  # three tokens' key and value
     assert 0 < cost.act_microseconds < 1e6
+
+
+def test_a_robots_reference_scores_do_not_count_where_it_is_paid_otherwise() -> None:
+    agent = hopper_agent(HOPPER)
+    agent.spec = dataclasses.replace(agent.spec, dataset="mujoco/hopper/medium-v0")
+    played = Episodes(np.array([3234.3]), np.array([1000]), 0.0, 0.0, 1000)
+    for env in (None, "Hopper-v5", "Hopper-v4", lambda: gym.make("Hopper-v5")):
+        assert score(agent, played, None, env).score_mean == pytest.approx(100)
+    other = score(agent, played, None, "Hopper-v5?healthy_reward=5.0")
+    assert (other.normalized, other.score_mean) == (False, 3234.3)

@@ -221,3 +221,45 @@ def test_without_reference_scores_returns_are_given(
     assert f"Mean return: plant {rows[0]['ours_mean']:.1f} against" in line
     text = (out / "report" / "report.md").read_text()
     assert "Scores are plain returns: the data have no reference scores" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("benchmark.json", "[]"),
+        ("benchmark.json", '{"spec": {}, "asked": {}}'),
+        ("hopper/cloning/seed-0/result.json", "{}"),
+        ("hopper/cloning/seed-0/result.json", '{"unit": []}'),
+    ],
+)
+def test_a_damaged_record_is_named(name: str, content: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content)
+    tiny = {
+        "name": "tiny",
+        "tasks": {"hopper": {"dataset": "aaren-rl/hopper-small-v0"}},
+        "agents": {"cloning": {"agent": "behavior-cloning"}},
+        "seeds": [0],
+    }
+    with pytest.raises(UserError, match=name):
+        benchmark(tiny, out=tmp_path)
+    if name == "benchmark.json":
+        with pytest.raises(UserError, match=name):
+            read_benchmark(tmp_path)
+
+
+def test_plugins_are_loaded_before_the_spec_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = PLUGIN.replace("my-cloning", "early-cloning")
+    (tmp_path / "early_plugin.py").write_text(plugin)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tiny = {
+        "name": "tiny",
+        "tasks": {"hopper": {"dataset": "aaren-rl/hopper-small-v0"}},
+        "agents": {"early-cloning": {}},
+        "seeds": [0],
+    }
+    sweep = benchmark(tiny, out=tmp_path / "out", plugin=("early_plugin",), dry_run=True)
+    assert sweep.spec.plugins == ("early_plugin",)

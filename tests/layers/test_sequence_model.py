@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,6 +20,7 @@ from aaren_rl.layers import (
     SequenceModel,
     SequenceState,
 )
+from aaren_rl.registry import Registry
 
 WIDTH, LAYERS, HEADS, BATCH = 16, 2, 2, 3
 EXACT = {"rtol": 0, "atol": 1e-12}  # in float64
@@ -333,8 +337,21 @@ def test_unknown_mixers_and_options_are_named() -> None:
         SequenceModel("aaren", WIDTH, head=2)
     with pytest.raises(UserError, match="'lstm' has no options, got heads"):
         SequenceModel("lstm", WIDTH, heads=2)
-    with pytest.raises(UserError, match="option heads must be int, got 'two'"):
-        SequenceModel("aaren", WIDTH, heads="two")
+    for wrong in ("two", True):
+        with pytest.raises(UserError, match=f"option heads must be int, got {wrong!r}"):
+            SequenceModel("aaren", WIDTH, heads=wrong)
+
+
+def test_options_that_are_tuples_come_back_from_json() -> None:
+    @dataclass
+    class Options:
+        sizes: tuple[int, ...] = (1, 2)
+
+    registry: Registry[Any] = Registry("thing")
+    registry.register("sized", lambda: None, options=Options)
+    given = {"sizes": [3, 4]}
+    assert registry.options("sized", given) == {"sizes": (3, 4)}
+    assert given == {"sizes": [3, 4]}
 
 
 @both
