@@ -2,6 +2,7 @@
 
     python tests/endurance.py                       # a million steps, 10 evaluations, 100 trainings
     python tests/endurance.py --steps 20000 --evaluations 2 --trainings 5
+    python tests/endurance.py --only decision-lstm window   # what has both words in its name
 
 Each thing is first done a fifth as often to warm up; then the resident memory is read, and again at
 the end. Prints the growth of each; exit status 1 when one grew by a megabyte or more.
@@ -10,8 +11,10 @@ the end. Prints the growth of each; exit status 1 when one grew by a megabyte or
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,32 +77,39 @@ def main() -> int:
     parser.add_argument("--evaluations", type=int, default=10)
     parser.add_argument("--episodes", type=int, default=100, help="of each evaluation")
     parser.add_argument("--trainings", type=int, default=100)
+    parser.add_argument("--only", nargs="*", default=[], help="words in the names of what to do")
     flags = parser.parse_args()
     torch.set_num_threads(1)
     grown: dict[str, int] = {}
+    agents = {name: trained(name) for name in AGENTS}
 
-    def tell(what: str, work: Callable[[int], None], times: int) -> None:
-        grown[what] = growth(work, times)
-        print(f"{what}: {grown[what] / 2**20:+.2f} MB", flush=True)
+    def tell(what: str, make: Callable[[], Callable[[int], None]], times: int) -> None:
+        if all(word in what for word in flags.only):
+            begun = time.monotonic()
+            grown[what] = growth(make(), times)
+            seconds = time.monotonic() - begun
+            print(f"{what}: {grown[what] / 2**20:+.2f} MB, {seconds:.0f} s", flush=True)
 
     for name, modes in AGENTS.items():
-        agent = trained(name)
         for mode in modes:
             what = f"{flags.steps} steps, {name}, {mode}"
-            tell(what, act(agent, mode, flags.num_envs), flags.steps)
-    agent = trained("decision-aaren")
+            tell(what, functools.partial(act, agents[name], mode, flags.num_envs), flags.steps)
 
     def evaluate(times: int) -> None:
         for _ in range(times):
-            arl.evaluate(agent, "Hopper-v5?max_episode_steps=50", episodes=flags.episodes)
+            arl.evaluate(
+                agents["decision-aaren"], "Hopper-v5?max_episode_steps=50", episodes=flags.episodes
+            )
 
     def train(times: int) -> None:
         for _ in range(times):
             trained("decision-aaren")
 
-    tell(f"{flags.evaluations} evaluations of {flags.episodes}", evaluate, flags.evaluations)
-    tell(f"{flags.trainings} trainings", train, flags.trainings)
-    return 1 if max(grown.values()) >= LIMIT else 0
+    tell(
+        f"{flags.evaluations} evaluations of {flags.episodes}", lambda: evaluate, flags.evaluations
+    )
+    tell(f"{flags.trainings} trainings", lambda: train, flags.trainings)
+    return 1 if max(grown.values(), default=LIMIT) >= LIMIT else 0
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def broken_datasets(folder: Path) -> dict[str, tuple[Path, str]]:
     short = {**arrays, "rewards": arrays["rewards"][:-5]}
     write(case("lengths differ", "195 rows of rewards for 200 actions"), short)
     case("missing", "no such file or folder")
-    case("a folder", "a folder without data/metadata.json", "").mkdir()
+    case("a folder", "a folder without data/metadata.json or meta/info.json", "").mkdir()
     minari = case("minari without data", "main_data.hdf5: no such file", "")
     shutil.copytree(SHIPPED_ROOT / SHIPPED, minari)
     (minari / "data" / "main_data.hdf5").unlink()

@@ -17,6 +17,7 @@ from aaren_rl.data.mask_velocity import PREFIX, mask_velocity
 from aaren_rl.data.sources.arrays import json_source, npz_source
 from aaren_rl.data.sources.d3rlpy import d3rlpy_source
 from aaren_rl.data.sources.d4rl import d4rl_source
+from aaren_rl.data.sources.lerobot import lerobot_source
 from aaren_rl.data.sources.minari import SHIPPED_ROOT, minari_download, minari_source
 from aaren_rl.data.sources.registry import SOURCES, register_source
 from aaren_rl.data.trajectory import TrajectoryDataset
@@ -29,6 +30,7 @@ __all__ = ["SHIPPED_ROOT", "load_dataset", "load_trajectories", "open_recording"
 # Asked in this order; those that others register come before.
 register_source("npz", npz_source, FlatOptions)
 register_source("json", json_source, FlatOptions)
+register_source("lerobot", lerobot_source)  # before Minari, whose folders have data/ too
 register_source("minari", minari_source)
 register_source("d3rlpy", d3rlpy_source)
 register_source("d4rl", d4rl_source, FlatOptions)
@@ -55,8 +57,8 @@ def load_dataset(
     `name_or_path` is taken for, in this order,
 
     1. what a registered source says is its own (`register_source`);
-    2. the path of a `.npz` or JSON file with own episodes, of a Minari dataset's folder, of an
-       HDF5 file of d3rlpy, or of one in D4RL's layout;
+    2. the path of a `.npz` or JSON file with own episodes, of a Minari or LeRobot dataset's
+       folder, of an HDF5 file of d3rlpy, or of one in D4RL's layout;
     3. the id of a dataset inside this package, `aaren-rl/hopper-small-v0`;
     4. the id of a Minari dataset on this machine, in `MINARI_DATASETS_PATH` or its default;
     5. the name of a D4RL dataset, `hopper-medium-v2`, in D4RL's cache or else downloaded;
@@ -143,12 +145,16 @@ def _open(name: str, source: str | None, options: dict[str, Any]) -> Recording |
                 )
             return found
     path = Path(name).expanduser()
-    there = "a folder without data/metadata.json" if path.is_dir() else "no such file or folder"
+    there = (
+        "a folder without data/metadata.json or meta/info.json"
+        if path.is_dir()
+        else "no such file or folder"
+    )
     if source:
         raise UserError(f"dataset {name!r}: not one of data source {source}")
     raise UserError(
-        f"dataset {name!r}: {there}; a D4RL file, a Minari folder, a Minari id or a D4RL name, a "
-        "d3rlpy file, or a .npz or .json file expected"
+        f"dataset {name!r}: {there}; a D4RL file, a Minari or LeRobot folder, a Minari id or a "
+        "D4RL name, a d3rlpy file, or a .npz or .json file expected"
     )
 
 

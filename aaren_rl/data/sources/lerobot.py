@@ -1,0 +1,131 @@
+"""LeRobot's datasets: Parquet files of steps, with many episodes each or one (versions 3 and 2).
+
+The layout: https://huggingface.co/docs/lerobot/lerobot-dataset-v3. A folder holds
+`meta/info.json` and `data/chunk-000/*.parquet`, with a row for each step and a column for each
+feature. Pictures and videos are not read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aaren_rl.data.episode import Recording, Trajectory, warn_once
+from aaren_rl.errors import UserError, one_line
+
+INFO = Path("meta", "info.json")
+STATES = ("observation.state", "observation.environment_state")
+"""The columns that LeRobot's policies read as numbers; joined where both are there."""
+PLACES = ("episode_index", "frame_index")
+REWARD, DONE = "next.reward", "next.done"
+
+
+def lerobot_source(name: str) -> Recording | None:
+    """A folder with `meta/info.json`, as LeRobot writes it.
+
+    Observations are `observation.state`, followed by `observation.environment_state` where it is
+    there. An episode has ended where its last `next.done` is set, else it was cut short.
+    """
+    folder = Path(name).expanduser()
+    if not (folder / INFO).is_file():
+        return None
+    try:
+        info = json.loads((folder / INFO).read_text())
+        features, frames = dict(info["features"]), int(info["total_frames"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+        raise UserError(
+            f"{folder / INFO}: does not read as LeRobot's: features and total_frames expected: "
+            f"{type(error).__name__}: {one_line(error)}"
+        ) from error
+    files = sorted(folder.glob("data/*/*.parquet"))
+    if not files:
+        raise UserError(f"{folder}: no data/chunk-000/*.parquet, which LeRobot's v2 and v3 have")
+    states = [state for state in STATES if state in features]
+    missing = {STATES[0], "action", *PLACES} - features.keys()
+    if missing:
+        raise UserError(f"{folder / INFO}: features: {min(missing)!r} missing")
+    left_out = [each for each in features if each.startswith("observation.") and each not in states]
+    if left_out:
+        warn_once(f"{folder}: left out, since they are not states: {', '.join(left_out)}")
+    if REWARD not in features:
+        warn_once(f"{folder}: no {REWARD}: all rewards are taken as 0, which only cloning can use")
+    columns = [*states, "action", *PLACES, *(each for each in (REWARD, DONE) if each in features)]
+
+    def episodes() -> Iterator[Trajectory]:
+        rows = 0
+        for path in files:
+            for episode in _episodes(path, columns):
+                rows += len(episode["action"])
+                yield _trajectory(episode, states)
+        if rows != frames:
+            raise UserError(f"{folder}: {rows} rows in data, total_frames in {INFO}: {frames}")
+
+    kind = "a LeRobot dataset"
+    return Recording(folder.resolve().name, episodes, kind, str(folder), files=[*files])
+
+
+def _trajectory(episode: dict[str, NDArray[Any]], states: list[str]) -> Trajectory:
+    steps = len(episode["action"])
+    terminated = DONE in episode and bool(episode[DONE].reshape(steps, -1)[-1].any())
+    return Trajectory(
+        observations=np.concatenate([episode[state].reshape(steps, -1) for state in states], 1),
+        actions=episode["action"],
+        rewards=episode.get(REWARD, np.zeros(steps, np.float32)).reshape(-1),
+        terminated=terminated,
+        truncated=not terminated,
+    )
+
+
+def _episodes(path: Path, columns: list[str]) -> Iterator[dict[str, NDArray[Any]]]:
+    """The columns of each episode of a file; no episode goes on in the next file."""
+    rows = _read(path, columns)
+    indices, frames = (rows[each].reshape(-1) for each in PLACES)
+    cuts = np.flatnonzero(np.diff(indices)) + 1
+    for low, high in pairwise([0, *cuts, len(indices)]):
+        if not np.array_equal(frames[low:high], np.arange(high - low)):
+            where = f"{path}: episode {indices[low]}"
+            raise UserError(f"{where}: frame_index does not count 0, 1, 2, ...: rows are missing")
+        yield {name: values[low:high] for name, values in rows.items()}
+
+
+def _read(path: Path, columns: list[str]) -> dict[str, NDArray[Any]]:
+    """Columns of a file as arrays `[rows, ...]`."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UserError(f"{path}: needs pyarrow: pip install 'aaren-rl[lerobot]'") from error
+    try:
+        with parquet.ParquetFile(path) as file:
+            missing = set(columns) - set(file.schema_arrow.names)
+            table = None if missing else file.read(columns).combine_chunks()
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: does not read as Parquet: {one_line(error)}") from error
+    if table is None:
+        raise UserError(f"{path}: column {min(missing)!r} missing")
+    if not len(table):
+        raise UserError(f"{path}: no rows")
+    return {each: _array(f"{path}: {each}", table.column(each).chunk(0)) for each in columns}
+
+
+def _array(where: str, values: Any) -> NDArray[Any]:
+    """An Arrow array of numbers, or of lists of equally many numbers, `[rows, ...]`."""
+    shape = [len(values)]
+    while not values.null_count and hasattr(values, "value_lengths"):
+        lengths = np.unique(values.value_lengths().to_numpy(zero_copy_only=False))
+        if len(lengths) != 1:
+            raise UserError(f"{where}: rows of different lengths")
+        shape.append(int(lengths[0]))
+        values = values.flatten()
+    if values.null_count:
+        raise UserError(f"{where}: a row without a value")
+    array = values.to_numpy(zero_copy_only=False)
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"{where}: values of type {values.type}: numbers expected")
+    return array.reshape(shape)
