@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -62,7 +64,8 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     name = words[0] if words else ""
     if name in COMMANDS:
-        return run(name, words[1:])
+        with one_line_warnings():
+            return run(name, words[1:])
     if name in ("-h", "--help"):
         print(overview())
         return 0
@@ -88,6 +91,19 @@ def overview() -> str:
         f"usage: {PROG} COMMAND [OPTIONS]\n\n{lines}\n\n"
         f"{PROG} COMMAND --help shows its options; {PROG} --version the version."
     )
+
+
+@contextlib.contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Print a warning as one line, without the place in the source that gave it."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: (
+        f"warning: {' '.join(str(message).split())}\n"
+    )
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def run(name: str, words: Sequence[str]) -> int:

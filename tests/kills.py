@@ -64,7 +64,7 @@ class Work:
 
 
 def training(out: Path, **changes: Any) -> None:
-    settings = {"updates": 300, "evaluate_every": 100, "checkpoint_every": 9, "episodes": 1}
+    settings = {"updates": 150, "evaluate_every": 50, "checkpoint_every": 9, "episodes": 1}
     train(tiny_config(out, resume=True, **{**settings, **changes}))
 
 

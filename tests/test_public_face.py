@@ -62,18 +62,6 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert not set(modules.split()) & set(HEAVY)
 
 
-def test_no_help_waits_for_pytorch() -> None:
-    program = """
-import sys
-from aaren_rl.cli import COMMANDS, main, options_of
-main(["--help"])
-for command in COMMANDS.values():
-    options_of(command.kind)
-assert "torch" not in sys.modules
-"""
-    python(program)
-
-
 @pytest.mark.parametrize("package", LAZY)
 def test_every_lazy_name_is_what_type_checkers_see(package: str) -> None:
     module = import_module(package)

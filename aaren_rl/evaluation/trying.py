@@ -56,17 +56,20 @@ def _try_step(env: Env, agent: Agent, seed: int, name: str) -> None:
     step = _call(f"{name}: step", STEP, env.step, action)
     if not isinstance(step, tuple) or len(step) != 5:
         raise UserError(f"{name}: {STEP}, {API}; got {_kind(step)}")
-    observation, reward, *flags, _ = step
+    observation, reward, *flags, info = step
     _batch(observation, env.observation_space, f"{name}: step")
     try:
         value = float(reward)  # also of a NumPy scalar or an array of one number
     except (TypeError, ValueError):
         value = np.nan
-    if np.ndim(reward) or not np.isfinite(value):
+    if isinstance(reward, str) or np.ndim(reward) or not np.isfinite(value):
         raise UserError(f"{name}: step: reward {reward!r}: a finite number expected")
     for word, flag in zip(("terminated", "truncated"), flags, strict=True):
         if np.ndim(flag) or np.asarray(flag).dtype.kind not in "biu":
             raise UserError(f"{name}: step: {word} {flag!r}: True or False expected")
+    for word, given in (("reset", reset[1]), ("step", info)):
+        if not isinstance(given, dict):  # vector environments read it
+            raise UserError(f"{name}: {word}: info {given!r}: a dictionary expected")
 
 
 def _call(what: str, signature: str, function: Any, *args: Any, **kwargs: Any) -> Any:

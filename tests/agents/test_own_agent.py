@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from agent_cases import CONTINUOUS, OBSERVATIONS, make_agent
+from forked import forked_code
 from torch import Tensor, nn
 
 from aaren_rl.agents import (
@@ -257,10 +257,7 @@ for kind, config, folder in (
     agent.save("{tmp_path}/" + folder)
 """
 
-    def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", code, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-
+    run = functools.partial(forked_code, folder=tmp_path, path=[""])
     made = run(make)
     assert made.returncode == 0, made.stderr
     assert run(ACT, "mixer", "my_plugin").stdout == "decision-leaky 0.5 2\n"

@@ -1,6 +1,7 @@
 """A plug-in that is installed beside the package, and one that is a file in the working directory.
 
-Each process runs several commands, since starting one takes seconds.
+Each process runs several commands, since starting one takes seconds. Where nothing is installed, it
+is forked from this one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import forked_code
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = Path(__file__).parent / "everything"
@@ -50,12 +52,14 @@ seeds: [0]
 def aaren_rl(
     *commands: tuple[str, ...], path: Path | None, folder: Path
 ) -> subprocess.CompletedProcess[str]:
-    """Run commands in one process in which Python also finds what is in `path`."""
-    places = [str(ROOT), *([str(path)] if path else [])]
+    """Run commands in one process in which Python also finds what is installed in `path`."""
+    if path is None:
+        return forked_code(COMMANDS, json.dumps(commands), folder=folder)
+    places = os.pathsep.join([str(ROOT), str(path)])
     return subprocess.run(
         [sys.executable, "-P", "-c", COMMANDS, json.dumps(commands)],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": places},
         capture_output=True,
         text=True,
         check=False,

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from run_cases import assert_same_run, deterministic, scalars, signal_at_batch, summary, weights
 
+from aaren_rl.cli import main
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import EvaluateConfig, evaluate
 from aaren_rl.training import Interrupted, train
@@ -137,12 +138,19 @@ class Crash(BaseException):
     """The machine goes down."""
 
 
+@pytest.fixture(scope="module")
+def nowhere(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The settings of a finished run that was never evaluated in an environment."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    config = tiny(out, checkpoint_every=10, environment="none")
+    train(config)
+    return config
+
+
 @pytest.mark.parametrize("moment", range(1, 9))
-def test_crashed_at_any_rename(moment: int, tiny: Callable[..., Any], tmp_path: Path) -> None:
+def test_crashed_at_any_rename(moment: int, nowhere: Any, tmp_path: Path) -> None:
     """Renames are where a save can be half done. The second save's are crashed, one after one."""
-    whole = tiny(tmp_path / "whole", checkpoint_every=10, environment="none")
-    train(whole)
-    config = dataclasses.replace(whole, out=tmp_path / "crashed")
+    config = dataclasses.replace(nowhere, out=tmp_path / "crashed")
     calls: list[str] = []
 
     def crashing(original: Callable[..., None]) -> Callable[..., None]:
@@ -165,18 +173,16 @@ def test_crashed_at_any_rename(moment: int, tiny: Callable[..., Any], tmp_path: 
     assert calls == [*expected, "last.old", "last", *expected][:moment]
     train(resumed(config))
     for file in ("agent.safetensors", "training.safetensors"):
-        one, other = (tmp_path / run / "last" / file for run in ("crashed", "whole"))
+        one, other = (run / "last" / file for run in (config.out, nowhere.out))
         assert one.read_bytes() == other.read_bytes()
-    assert deterministic(scalars(tmp_path / "crashed")) == deterministic(
-        scalars(tmp_path / "whole")
-    )
+    assert deterministic(scalars(config.out)) == deterministic(scalars(nowhere.out))
 
 
-def test_crashed_before_the_first_checkpoint(tiny: Callable[..., Any], tmp_path: Path) -> None:
+def test_crashed_before_the_first_checkpoint(
+    tiny: Callable[..., Any], hopper_runs: dict[str, Path], tmp_path: Path
+) -> None:
     """There is nothing to go on from: it begins again, and what it had logged is taken back."""
-    whole = tiny(tmp_path / "whole")
-    train(whole)
-    config = dataclasses.replace(whole, out=tmp_path / "crashed")
+    config = tiny(tmp_path / "crashed")
 
     def crash(*_: Any) -> None:
         raise Crash
@@ -188,7 +194,7 @@ def test_crashed_before_the_first_checkpoint(tiny: Callable[..., Any], tmp_path:
     assert [step for step, _ in scalars(tmp_path / "crashed")["training/loss"]] == [5, 10, 15]
     assert not (tmp_path / "crashed" / "last").exists()
     train(resumed(config))
-    assert_same_run(tmp_path / "crashed", tmp_path / "whole")
+    assert_same_run(tmp_path / "crashed", hopper_runs["decision-aaren"])
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -215,12 +221,13 @@ def test_crashed_in_an_evaluation(moment: str, tiny: Callable[..., Any], tmp_pat
     assert_same_run(tmp_path / "crashed", tmp_path / "whole")
 
 
-def test_resuming_a_finished_run_changes_nothing(tiny: Callable[..., Any], tmp_path: Path) -> None:
-    whole, config = tiny(tmp_path / "whole"), tiny(tmp_path / "again")
-    train(whole)
+def test_resuming_a_finished_run_changes_nothing(
+    tiny: Callable[..., Any], hopper_runs: dict[str, Path], tmp_path: Path
+) -> None:
+    config = tiny(tmp_path / "again")
     first = train(config)
     assert train(resumed(config)) == first
-    assert_same_run(tmp_path / "again", tmp_path / "whole")
+    assert_same_run(tmp_path / "again", hopper_runs["decision-aaren"])
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -234,14 +241,16 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_ctrl_c_in_a_terminal(tiny: Callable[..., Any], tmp_path: Path) -> None:
+def test_ctrl_c_in_a_terminal(
+    tiny: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A process of its own, SIGINT once it trains: exit code 130, a checkpoint, the same end."""
-    changes = {"updates": 600, "evaluate_every": 200, "checkpoint_every": 20}
+    changes = {"updates": 240, "evaluate_every": 120, "checkpoint_every": 20}
     whole = tiny(tmp_path / "whole", **changes)
     train(whole)
     run = tmp_path / "stopped"
     flags = [
-        *("--updates", "600", "--evaluate-every", "200", "--checkpoint-every", "20"),
+        *("--updates", "240", "--evaluate-every", "120", "--checkpoint-every", "20"),
         *("--batch-size", "8", "--learning-rate", "1e-3", "--episodes", "2", "--log-every", "5"),
         *("--width", "16", "--layers", "1", "--context-length", "5", "--device", "cpu"),
         *("--held-out", "0", "--precision", "32"),
@@ -256,11 +265,9 @@ def test_ctrl_c_in_a_terminal(tiny: Callable[..., Any], tmp_path: Path) -> None:
     last_line = errors.strip().splitlines()[-1]
     stopped_at = json.loads((run / "last" / "training.json").read_text())["update"]
     assert last_line == f"stopped after update {stopped_at}; all is saved, --resume goes on"
-    assert 20 <= stopped_at < 600
+    assert 20 <= stopped_at < 240
     assert not (run / "summary.json").exists()
 
-    process = start("scripts/train.py", "--out", str(run), "--resume")
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert "decision-aaren on aaren-rl/hopper-small-v0, 600 updates" in output
+    assert main(["train", "--out", str(run), "--resume"]) == 0
+    assert "decision-aaren on aaren-rl/hopper-small-v0, 240 updates" in capsys.readouterr().out
     assert_same_run(run, tmp_path / "whole")

@@ -153,8 +153,8 @@ def _open(name: str, source: str | None, options: dict[str, Any]) -> Recording |
     if source:
         raise UserError(f"dataset {name!r}: not one of data source {source}")
     raise UserError(
-        f"dataset {name!r}: {there}; a D4RL file, a Minari or LeRobot folder, a Minari id or a "
-        "D4RL name, a d3rlpy file, or a .npz or .json file expected"
+        f"dataset {name!r}: {there}; a D4RL file, a Minari folder, a Minari id or a D4RL name, a "
+        "d3rlpy file, a LeRobot folder, or a .npz or .json file expected"
     )
 
 
