@@ -17,7 +17,6 @@ import contextlib
 import ctypes
 import functools
 import gc
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -41,7 +40,10 @@ EPISODE = 500
 
 
 def resident() -> tuple[int, int]:
-    """Bytes of this process in memory: without what the allocator keeps for reuse, and with it."""
+    """Resident bytes of this process: without what the allocator keeps for reuse, and with it.
+
+    Pages of files (libraries) are not counted: the system drops and reads them as it likes.
+    """
     gc.collect()
     whole = _resident()
     with contextlib.suppress(AttributeError):  # not glibc
@@ -50,7 +52,8 @@ def resident() -> tuple[int, int]:
 
 
 def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    words = Path("/proc/self/status").read_text().split()
+    return int(words[words.index("RssAnon:") + 1]) * 1024
 
 
 def growth(work: Callable[[int], None], times: int) -> tuple[int, int]:

@@ -75,7 +75,8 @@ def saving(out: Path) -> None:
 def sweep(out: Path) -> None:
     spec = out.with_name("spec.yaml")
     if not spec.exists():
-        write_spec(spec, seeds=[0])
+        agents = {"decision-aaren": {"modes": ["carry"]}, "bc": {"agent": "behavior-cloning"}}
+        write_spec(spec, seeds=[0], agents=agents, claim=None)
     benchmark(BenchmarkConfig(spec, out=out, workers=1))
 
 

@@ -32,6 +32,8 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -98,6 +100,7 @@ TARGETS = {
     "d3rlpy-2": data_target("version-2.h5", ["version-2.h5"], 2),
     "npz": data_target("arrays.npz", ["arrays.npz"], 2),
     "json": data_target("episodes.json", ["episodes.json"], 2),
+    "lerobot": data_target("lerobot", ["lerobot/meta/info.json", "lerobot/data/*/*"], 2),
     "run": Target(
         ["run/*.json", "run/last/*", "run/best/*"],
         [
@@ -161,6 +164,21 @@ def write_hdf5(path: Path, content: dict[str, Any]) -> None:
             file[name] = value
 
 
+def write_lerobot(folder: Path, flat: dict[str, Any]) -> None:
+    """Six episodes of ten steps in LeRobot's layout, four in the first file."""
+    named = {"observations": "observation.state", "actions": "action", "rewards": "next.reward"}
+    columns: dict[str, Any] = {named[key]: values.tolist() for key, values in flat.items()}
+    columns |= {"episode_index": np.arange(60) // 10, "frame_index": np.arange(60) % 10}
+    table = pa.table({**columns, "next.done": columns["frame_index"] == 9})
+    (folder / "data/chunk-000").mkdir(parents=True)
+    (folder / "meta").mkdir()
+    for index, part in enumerate((table.slice(0, 40), table.slice(40))):
+        pq.write_table(part, folder / f"data/chunk-000/file-{index:03d}.parquet")
+    features = {name: {"dtype": "float32"} for name in table.column_names}
+    info = {"codebase_version": "v3.0", "total_frames": 60, "features": features}
+    (folder / "meta/info.json").write_text(json.dumps(info))
+
+
 def make_base(folder: Path) -> None:
     """Make, by the real commands, one of everything that a case can change."""
     random = np.random.default_rng(0)
@@ -189,6 +207,7 @@ def make_base(folder: Path) -> None:
     listed = {name: values.tolist() for name, values in parts[0].items()}
     flags = {"terminations": [False] * 9 + [True], "truncations": [False] * 10}
     (folder / "episodes.json").write_text(json.dumps([{**listed, **flags}] * 3))
+    write_lerobot(folder / "lerobot", flat)
     (folder / "spec.yaml").write_text(yaml.safe_dump(SPEC))
     export = ["export", "run", "--out", "policy.onnx", "--steps", "5"]
     for command in (

@@ -31,12 +31,24 @@ NO_DROPOUT = ("--dropout", "0", "--attention-dropout", "0")
 AGENTS = ("decision-aaren", "decision-transformer")
 
 
-def torchrun(script: str, out: Path, *flags: str) -> str:
+SEVERAL = """
+import json, sys
+from aaren_rl.cli import main
+
+for words in json.loads(sys.argv[1]):
+    assert main(words) == 0
+"""
+
+
+def torchrun(folder: Path, *commands: list[str]) -> str:
+    """Commands one after the other in two processes; those take seconds to start."""
+    script = folder / "several.py"
+    script.write_text(SEVERAL)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     process = subprocess.run(
-        [sys.executable, *launcher, f"scripts/{script}.py", *FLAGS, *flags, "--out", str(out)],
+        [sys.executable, *launcher, str(script), json.dumps(commands)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -52,11 +64,22 @@ def losses(run: Path) -> np.ndarray:
     return np.array(values)
 
 
-def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder with a comparison and a run of two processes, and what they printed."""
+    folder = tmp_path_factory.mktemp("two")
+    how = [*NO_DROPOUT, "--agents", *AGENTS, "--seeds", "3", "--out", str(folder / "two")]
+    run = ["train", *FLAGS, "--out", str(folder / "run")]
+    return folder, torchrun(folder, ["compare", *FLAGS, *how], run)
+
+
+def test_two_processes_have_the_loss_curve_of_one(
+    launched: tuple[Path, str], tmp_path: Path
+) -> None:
     """Episodes end inside these windows, so that the two halves of a batch count unequally."""
-    two = tmp_path / "two"
-    output = torchrun("compare", two, *NO_DROPOUT, "--agents", *AGENTS, "--seeds", "3")
-    assert output.count("look at it") == 1
+    folder, output = launched
+    two = folder / "two"
+    assert output.count("look at it") == 2  # once a command
     for agent in AGENTS:
         one = tmp_path / agent
         flags = [*NO_DROPOUT, "--agent", agent, "--seed", "3", "--out", str(one)]
@@ -66,10 +89,11 @@ def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path) -> None:
         assert alone[-1] < 0.8 * alone[0]  # a curve in which something happens
 
 
-def test_two_processes_are_repeatable_to_the_bit(tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    for out in (first, second):
-        torchrun("train", out)
+def test_two_processes_are_repeatable_to_the_bit(
+    launched: tuple[Path, str], tmp_path: Path
+) -> None:
+    first, second = launched[0] / "run", tmp_path / "again"
+    torchrun(tmp_path, ["train", *FLAGS, "--out", str(second)])
     assert weights(first) == weights(second)
     assert np.array_equal(losses(first), losses(second))
 
