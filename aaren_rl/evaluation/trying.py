@@ -51,6 +51,7 @@ def _try_step(env: Env, agent: Agent, seed: int, name: str) -> None:
     reset = _call(f"{name}: reset", RESET, env.reset, seed=seed, options=None)
     if not isinstance(reset, tuple) or len(reset) != 2:
         raise UserError(f"{name}: {RESET}, {API}; got {_kind(reset)}")
+    _check_info(reset[1], f"{name}: reset")
     batch = _batch(reset[0], env.observation_space, f"{name}: reset")
     action = _action(agent, env, batch)
     step = _call(f"{name}: step", STEP, env.step, action)
@@ -67,9 +68,12 @@ def _try_step(env: Env, agent: Agent, seed: int, name: str) -> None:
     for word, flag in zip(("terminated", "truncated"), flags, strict=True):
         if np.ndim(flag) or np.asarray(flag).dtype.kind not in "biu":
             raise UserError(f"{name}: step: {word} {flag!r}: True or False expected")
-    for word, given in (("reset", reset[1]), ("step", info)):
-        if not isinstance(given, dict):  # vector environments read it
-            raise UserError(f"{name}: {word}: info {given!r}: a dictionary expected")
+    _check_info(info, f"{name}: step")
+
+
+def _check_info(info: Any, what: str) -> None:
+    if not isinstance(info, dict):  # vector environments read it
+        raise UserError(f"{what}: info {info!r}: a dictionary expected")
 
 
 def _call(what: str, signature: str, function: Any, *args: Any, **kwargs: Any) -> Any:

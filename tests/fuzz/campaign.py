@@ -267,7 +267,7 @@ class Started:
         """Whether the process has ended, or was killed for not ending; fills in the case."""
         found, status = os.waitpid(self.process, os.WNOHANG)
         if not found:
-            if time.monotonic() - self.begun < SECONDS * PATIENCE:
+            if time.monotonic() - self.begun - waited(self.process) < SECONDS * PATIENCE:
                 return False
             os.killpg(self.process, signal.SIGKILL)
             _, status = os.waitpid(self.process, 0)
@@ -307,6 +307,17 @@ class Started:
             time.sleep(0.1)
         os.killpg(self.process, signal.SIGKILL)
         return True
+
+
+def waited(process: int) -> float:
+    """Seconds in which a process could run and others did, for a starved one does not hang.
+
+    0 where the system does not say.
+    """
+    try:
+        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
 
 
 def _child(command: Sequence[str], folder: Path, output: Path) -> None:
