@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import inspect
 import io
 import itertools
@@ -35,6 +36,8 @@ CHOICES = {
     "dataset": "data source",
 }
 """Fields that name something registered, and its kind."""
+LATE = {"encoder": "aaren_rl.layers.encoders", "head": "aaren_rl.layers.heads"}
+"""Where what has options of its own is registered; imported once one is chosen."""
 NOTHING: Mapping[str, str] = {}
 
 
@@ -61,8 +64,8 @@ def parse(
         words: the command line behind the command's name.
         prog: the command, for the help.
         default: where options that are not given are taken from; by default the config's defaults.
-        chosen: for `mixer`, `encoder` and `agent` the name that is asked for. What a plug-in has
-            registered under it has its own options, such as `--mixer-options.keep`.
+        chosen: for `mixer`, `encoder`, `head` and `agent` the name that is asked for. What is
+            registered under it may have options of its own, such as `--mixer-options.keep`.
 
     Raises:
         UserError: for options that do not fit, in one line.
@@ -97,7 +100,7 @@ def options_of(kind: type, default: Any = None, chosen: Mapping[str, str] = NOTH
         value = None if default is None else getattr(default, name)
         inner = hint.__origin__ if get_origin(hint) is Annotated else hint
         if name.endswith("_options"):
-            boxes += plugin_box(name, value, chosen)
+            boxes += named_box(name, value, chosen, hints)
         elif isinstance(inner, type) and dataclasses.is_dataclass(inner):
             inside = options_of(inner, value, chosen)
             config = inner if value is None else partial(dataclasses.replace, value)
@@ -130,15 +133,23 @@ def option_of(
     return field.name, option, dataclasses.field(**start)
 
 
-def plugin_box(name: str, given: Any, chosen: Mapping[str, str]) -> list[Option]:
-    """The options of an encoder, or of a plug-in's mixer or agent, if one is chosen and has any."""
+def named_box(
+    name: str, given: Any, chosen: Mapping[str, str], settings: Mapping[str, Any]
+) -> list[Option]:
+    """The options of the mixer, encoder, head or agent that is chosen, if it has any of its own.
+
+    Those of the mixers of this package are `settings` of the config themselves.
+    """
     kind = name.removesuffix("_options")
-    registry: Mapping[str, Any] = REGISTRIES.get(kind) or {}
-    entry = registry.get(chosen.get(kind, ""))
-    ours = entry is not None and entry.module.startswith("aaren_rl.")
-    if ours and kind != "encoder":  # whose options are settings of their own
+    which = chosen.get(kind, "")
+    if which and kind in LATE:
+        importlib.import_module(LATE[kind])  # registers what comes with this package
+    registry = REGISTRIES.get(CHOICES.get(kind, kind))
+    entry = registry.get(which) if registry is not None else None
+    if registry is None or entry is None or entry.options is None:
         return []
-    if entry is None or entry.options is None:
+    own = {field.name for field in dataclasses.fields(entry.options)}
+    if which not in registry.from_plugins() and own <= settings.keys():
         return []
     default = entry.options(**given) if given else None
     hints, helps = get_type_hints(entry.options, include_extras=True), helps_of(entry.options)
@@ -147,7 +158,12 @@ def plugin_box(name: str, given: Any, chosen: Mapping[str, str]) -> list[Option]
         flag = f"{name}.{field.name}".replace("_", "-")
         help = helps.get(field.name, "")
         options.append(option_of(field, hints[field.name], help, default, flag))
-    return [boxed(name, make_dataclass(name, options, Box, config=dict))]
+    return [boxed(name, make_dataclass(name, options, Box, config=partial(given_options)))]
+
+
+def given_options(**values: Any) -> dict[str, Any]:
+    """The options that have a value: configs keep nothing of those left to what they belong to."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def boxed(title: str, box: type) -> Option:

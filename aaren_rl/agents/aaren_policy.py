@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aaren_rl.agents.policy import AgentPolicy
+from aaren_rl.agents.step_parts import as_column
 
 if TYPE_CHECKING:
     from aaren_rl.agents.aaren_step import AarenStep
@@ -25,7 +26,7 @@ class AarenPolicy(AgentPolicy):
         targets: returns to ask for, float64 `[num_envs]`; not looked at with `max-return`.
         restart_every: start the state afresh every so many steps; `None` carries it to the end.
         run: what to call in `step`'s place, such as `torch.compile(step)`; only without
-            `restart_every`.
+            `restart_every` and draws.
     """
 
     def __init__(
@@ -90,10 +91,10 @@ class AarenPolicy(AgentPolicy):
             due = timestep % self._restart_every == 0
             first = due if first is None else first | due
             layers = list(_where(first, self._begin[3:], tuple(layers)))
-        action, returns, new = self._step.decide(
+        predictions, returns, new = self._step.predict(
             observation, returns - reward, action, timestep, first, tuple(layers)
         )
-        return (action, returns, timestep + 1, *new)
+        return (as_column(self.choose(predictions)), returns, timestep + 1, *new)
 
 
 def _where(

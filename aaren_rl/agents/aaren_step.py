@@ -20,7 +20,7 @@ from aaren_rl.agents.step_parts import (
     CopiedNorm,
     StepEmbedding,
     StepFeedForward,
-    decide,
+    as_column,
     head_of,
     part,
     return_head_of,
@@ -65,6 +65,7 @@ class AarenStep(nn.Module):
         self.carries_maximum = any(block.bound > NO_MAXIMUM for block in blocks)
         self.norm = CopiedNorm(agent.sequence_model.norm)
         self.head = head_of(agent)
+        self.squashes = isinstance(list(agent.head.modules())[-1], nn.Tanh)
         self.return_head = return_head_of(agent)
         self.to(agent.observation_mean.device)
 
@@ -107,12 +108,12 @@ class AarenStep(nn.Module):
             Action, the return-to-go that it was taken on, next timestep, next state.
         """
         returns = return_to_go - reward
-        action, returns, new = self.decide(
+        predictions, returns, new = self.predict(
             observation, returns, previous_action, timestep, timestep == 0, state
         )
-        return (action, returns, timestep + 1, *new)
+        return (as_column(self.actions.decide(predictions)), returns, timestep + 1, *new)
 
-    def decide(
+    def predict(
         self,
         observation: Tensor,
         returns_to_go: Tensor,
@@ -121,7 +122,7 @@ class AarenStep(nn.Module):
         first: Tensor | None,
         state: tuple[Tensor, ...],
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """The action, the return-to-go that it was taken on, and the state after it.
+        """What the action is decided from, the return-to-go that it is taken on, the state after.
 
         Args:
             observation: as in `forward`.
@@ -137,7 +138,8 @@ class AarenStep(nn.Module):
             features, state = self._read(chunk, x, first, state)
             if index < len(self.chunks) - 1 and self.return_head is not None:
                 returns_to_go = self.return_head(features).to(returns_to_go.dtype)
-        return decide(self.actions, self.head(features)), returns_to_go, state
+        predictions = self.head(features)
+        return predictions.tanh() if self.squashes else predictions, returns_to_go, state
 
     def _read(
         self, chunk: StepChunk, x: Tensor, first: Tensor | None, state: tuple[Tensor, ...]

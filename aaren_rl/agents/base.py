@@ -115,7 +115,7 @@ class Agent(nn.Module, ABC):
         # Choices, and the pixels that an encoder of images takes as they are; None for none.
         self.register_buffer("kept", torch.from_numpy(kept) if kept.any() else None, False)
         self._keeps_all = bool(kept.all())
-        self.actions = make_head(spec.action_space, config.head)
+        self.actions = make_head(spec.action_space, config.head, config.head_options)
         registered = registered_name(type(self))
         settings = AGENTS.options(registered, config.agent_options) if registered else {}
         if registered and (kind := AGENTS[registered].options) is not None:
@@ -137,22 +137,6 @@ class Agent(nn.Module, ABC):
         if self.kept is None:
             return standardised
         return torch.where(self.kept, observations.to(standardised.dtype), standardised)
-
-    def exactly(self, embed: nn.Module, numbers: Tensor) -> Tensor:
-        """`embed(numbers)` in float32, also under autocast.
-
-        bfloat16 has 8 bits: there, returns-to-go of 3600 and 3594 are one number, and acting, which
-        is in float32, would show the agent numbers that it has not been trained on. Images, whose
-        numbers have 8 bits themselves, are encoded as autocast says.
-        """
-        device = numbers.device.type
-        out: Tensor
-        if sees_images(self.config.encoder) or not torch.is_autocast_enabled(device):
-            out = embed(numbers)
-        else:
-            with torch.autocast(device, enabled=False):
-                out = embed(numbers)
-        return out
 
     def observation_bounds(self) -> tuple[Tensor, Tensor] | None:
         """Where `normalise` clips, in raw numbers; `None` where it does not.
@@ -278,6 +262,10 @@ class Agent(nn.Module, ABC):
         num_envs: int,
         target_return: float | Sequence[float] | None = None,
         mode: Mode | None = None,
+        *,
+        deterministic: bool = True,
+        temperature: float = 1.0,
+        seed: int = 0,
     ) -> Policy:
         """Start acting in `num_envs` environments. Puts the agent in evaluation mode.
 
@@ -289,11 +277,27 @@ class Agent(nn.Module, ABC):
                 every context length), `window` (recompute the last context at every step) or, for
                 a Transformer alone, `sliding` (a cache of the last context, each token as it was
                 computed when it was new); `default_mode` when `None`.
+            deterministic: take the most likely action; else draw from the predicted distribution.
+            temperature: of the draws: 1 for the distribution as it was learned, less for actions
+                closer to the most likely one, which 0 takes.
+            seed: of the draws, which come from a generator of the policy's own.
 
         Raises:
             UserError: for an unknown mode, or for a mode or a target return where the agent has no
-                memory or cannot be asked for a return.
+                memory or cannot be asked for a return; for draws of an agent whose head predicts
+                no distribution.
         """
+
+    def check_draws(self, temperature: float = 1.0) -> None:
+        """Raise `UserError` where actions cannot be drawn, or not at this temperature."""
+        if not self.actions.samples:
+            name = self.config.head or head_name(self.spec.action_space)
+            raise UserError(
+                f"actions cannot be drawn: the action head {name!r} predicts one action and no "
+                "distribution; train with --head tanh-gaussian or gaussian-mixture"
+            )
+        if not 0 <= temperature < math.inf:
+            raise UserError(f"--temperature must be finite and at least 0, got {temperature}")
 
     def check_horizon(self, steps: int, what: str) -> None:
         """Raise `UserError` when the agent cannot live through `steps` steps of `what`."""

@@ -49,11 +49,7 @@ class BehaviorCloning(Agent):
 
     def predict_step(self, observations: Tensor) -> Tensor:
         """Predictions for raw observations `[..., observation_size]`."""
-        encoder, *layers = self.body
-        hidden = self.exactly(encoder, self.normalise(observations))
-        for layer in layers:
-            hidden = layer(hidden)
-        out: Tensor = self.head(hidden)
+        out: Tensor = self.head(self.body(self.normalise(observations)))
         return out
 
     def policy(
@@ -61,13 +57,17 @@ class BehaviorCloning(Agent):
         num_envs: int,
         target_return: float | Sequence[float] | None = None,
         mode: Mode | None = None,
+        *,
+        deterministic: bool = True,
+        temperature: float = 1.0,
+        seed: int = 0,
     ) -> Policy:
         """Start acting. A target return changes nothing, and a warning says so.
 
         The command line refuses one; here code that asks every agent alike goes on.
 
         Raises:
-            UserError: for any mode: there are none to choose from.
+            UserError: for any mode: there are none to choose from; for draws as `Agent.policy`.
         """
         self.check_request(mode)
         try:
@@ -75,7 +75,11 @@ class BehaviorCloning(Agent):
         except UserError as error:
             warnings.warn(f"{error} (it is ignored)", stacklevel=2)
         self.eval()
-        return MemorylessPolicy(self, np.zeros(num_envs))
+        policy = MemorylessPolicy(self, np.zeros(num_envs))
+        if not deterministic:
+            self.check_draws(temperature)
+            policy.draw(temperature, seed)
+        return policy
 
 
 register_agent("behavior-cloning", BehaviorCloning)
@@ -94,7 +98,7 @@ class MemorylessPolicy(AgentPolicy):
     def _act(
         self, observations: Tensor, starts: np.ndarray | None, executed: Tensor | None
     ) -> Tensor:
-        return self._codec.decide(self._agent.predict_step(observations))
+        return self.choose(self._agent.predict_step(observations))
 
     @property
     def state_bytes(self) -> int:

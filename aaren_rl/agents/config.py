@@ -75,7 +75,11 @@ class AgentConfig(AarenOptions, AttentionOptions):
     encoder_options: dict[str, Scalar] = field(default_factory=dict)
     """Options of the encoder, by name."""
     head: str = ""
-    """How actions are predicted: a registered action head; by the action space if empty."""
+    """How actions are predicted: a registered action head; by the action space if empty.
+    `squared-error` predicts one action; `tanh-gaussian`, `gaussian-mixture` and `categorical`
+    predict a distribution, from which actions can be drawn too (docs/acting.md)."""
+    head_options: dict[str, Scalar] = field(default_factory=dict)
+    """Options of the action head, by name."""
     agent_options: dict[str, Scalar] = field(default_factory=dict)
     """Options of an agent from a plug-in, by name."""
 

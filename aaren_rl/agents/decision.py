@@ -25,7 +25,7 @@ from aaren_rl.agents.base import AGENTS, Agent, register_agent
 from aaren_rl.agents.conditioning import CHUNKS, TokenKind, expectile_loss
 from aaren_rl.agents.config import AgentConfig, Mode
 from aaren_rl.agents.embeddings import start_embeddings, timestep_embedding
-from aaren_rl.agents.policy import SteppingPolicy, WindowPolicy
+from aaren_rl.agents.policy import AgentPolicy, SteppingPolicy, WindowPolicy
 from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.data.sampling import Batch
 from aaren_rl.errors import UserError
@@ -127,7 +127,6 @@ class DecisionAgent(Agent):
         return (
             self.sequence_model.can("folds")
             and self.folds_embedding
-            and not self.config.head
             and head in ([nn.Linear], [nn.Linear, nn.Tanh])
             and self._keeps("read", "predict_return")
         )
@@ -135,7 +134,11 @@ class DecisionAgent(Agent):
     @property
     def folds_embedding(self) -> bool:
         """Whether `StepEmbedding` embeds as this agent does: nothing it copies was replaced."""
-        plain = type(self.actions) in (ContinuousActions, DiscreteActions)
+        kind = type(self.actions)
+        plain = any(
+            kind.encode is each.encode and kind.embedding is each.embedding
+            for each in (ContinuousActions, DiscreteActions)
+        )
         linear_parts = type(self.embed_observation) is LinearEncoder and plain
         return linear_parts and self._keeps(*EMBEDDING)
 
@@ -187,7 +190,9 @@ class DecisionAgent(Agent):
         if isinstance(self.embed_action, nn.Linear):
             values.append(self.actions.encode(actions))
             embedded.append(self.embed_action)
-        with torch.autocast(observations.device.type, enabled=False):  # see `exactly`
+        # In bfloat16, which has 8 bits, returns-to-go of 3600, 3597 and 3594 are one number, and
+        # acting, in float32, would show the agent numbers that it has not been trained on.
+        with torch.autocast(observations.device.type, enabled=False):
             # One product for all, with a block for each: the tokens lie side by side at once.
             weight = torch.block_diag(*(part.weight for part in embedded))
             bias = torch.cat([part.bias for part in embedded])
@@ -230,11 +235,15 @@ class DecisionAgent(Agent):
 
     def _token(self, kind: TokenKind, value: Tensor) -> Tensor:
         """Raw numbers `[..., size]` (discrete actions `[...]`) to a token `[..., width]`."""
+        out: Tensor
         if kind == "action":
-            return self.exactly(self.embed_action, self.actions.encode(value))
-        if kind == "observation":
-            return self.exactly(self.embed_observation, self.normalise(value))
-        return self.exactly(self.embed_return, self.scaled(value.float()))
+            out = self.embed_action(self.actions.encode(value))
+        elif kind == "observation":
+            out = self.embed_observation(self.normalise(value))
+        else:
+            with torch.autocast(value.device.type, enabled=False):  # see `embed`
+                out = self.embed_return(self.scaled(value.float()))
+        return out
 
     def _finish(self, tokens: Tensor) -> Tensor:
         out: Tensor = self.embed_dropout(self.embed_norm(tokens))
@@ -331,13 +340,28 @@ class DecisionAgent(Agent):
         num_envs: int,
         target_return: float | Sequence[float] | None = None,
         mode: Mode | None = None,
+        *,
+        deterministic: bool = True,
+        temperature: float = 1.0,
+        seed: int = 0,
     ) -> Policy:
         """Start acting in `num_envs` environments; see `Agent.policy`.
 
         Raises:
             UserError: for an unknown mode, or when there is no target return to ask for, or not
-                one (finite) for all or for each environment, or one for an agent that takes none.
+                one (finite) for all or for each environment, or one for an agent that takes none;
+                for draws as `Agent.policy`.
         """
+        policy = self._policy(num_envs, target_return, mode)
+        if not deterministic:
+            self.check_draws(temperature)
+            policy.draw(temperature, seed)
+        return policy
+
+    def _policy(
+        self, num_envs: int, target_return: float | Sequence[float] | None, mode: Mode | None
+    ) -> AgentPolicy:
+        """The policy of a mode, which takes the most likely actions."""
         mode = mode or self.default_mode
         if mode not in self.modes:
             raise UserError(f"mode must be one of {', '.join(self.modes)}, got {mode!r}")

@@ -9,6 +9,7 @@ one past for each environment and starts it afresh for that one alone when its e
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -32,9 +33,13 @@ class AgentPolicy(Policy):
     Args:
         agent: the agent.
         targets: returns to ask for, float64 `[num_envs]`; not looked at where none is asked.
+
+    Attributes:
+        choose: predictions to the actions that are taken; by default the most likely ones.
     """
 
     def __init__(self, agent: Agent, targets: np.ndarray) -> None:
+        self.choose: Callable[[Tensor], Tensor] = agent.actions.decide
         self._codec, self._device = agent.actions, agent.observation_mean.device
         self._as_actions = agent.as_actions
         spec = agent.spec
@@ -45,6 +50,15 @@ class AgentPolicy(Policy):
         # On the CPU these share the arrays' memory.
         self._observation = torch.from_numpy(self._inputs.observation)
         self._reward = torch.from_numpy(self._inputs.reward)
+
+    def draw(self, temperature: float, seed: int) -> None:
+        """Draw actions from now on, see `Agent.policy`; temperature 0 takes the most likely ones.
+
+        All environments' actions come from one generator, a step after the other.
+        """
+        generator = torch.Generator(self._device).manual_seed(seed)
+        if temperature > 0:
+            self.choose = lambda given: self._codec.sample(given, temperature, generator)
 
     def reset(self, mask: np.ndarray | None = None) -> None:
         """See `Policy.reset`."""
@@ -188,7 +202,7 @@ class SteppingPolicy(HistoryPolicy):
             predicted = agent.predict_return(features[:, -1])
             tokens = self._embed(1, previous, predicted, *now[1:3])
             features, state = agent.read(tokens, state, read=NEWEST)
-        self._state, self._actions = state, agent.actions.decide(agent.head(features[:, -1]))
+        self._state, self._actions = state, self.choose(agent.head(features[:, -1]))
         return self._actions, predicted
 
     def _embed(
@@ -260,7 +274,7 @@ class WindowPolicy(HistoryPolicy):
             buffer[:, -1] = value
         lengths = (now.timesteps + 1).clamp(max=actions.shape[1])
         predictions, predicted = self._recompute(lengths, int(lengths.max()))
-        actions[:, -1] = decided = self._agent.actions.decide(predictions)
+        actions[:, -1] = decided = self.choose(predictions)
         if predicted is not None:
             returns_to_go[:, -1] = predicted
         return decided, predicted

@@ -181,12 +181,9 @@ def return_head_of(agent: DecisionAgent) -> ReturnHead | None:
     return ReturnHead((weight * scale, bias * scale + shift), agent.spec.largest_return)
 
 
-def decide(actions: nn.Module, predictions: Tensor) -> Tensor:
-    """What `head_of` says, `[batch, size]`, to actions; discrete ones `[batch, 1]`."""
-    if isinstance(actions, ContinuousActions):
-        return actions.decide(predictions.tanh() if actions.bounded else predictions)
-    assert isinstance(actions, DiscreteActions)
-    return actions.decide(predictions)[:, None]
+def as_column(actions: Tensor) -> Tensor:
+    """Actions `[batch, size]` as they are; discrete ones, `[batch]`, as `[batch, 1]`."""
+    return actions if actions.dim() == 2 else actions[:, None]
 
 
 def part(module: nn.Module, kind: type[M]) -> M:

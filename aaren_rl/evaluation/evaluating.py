@@ -52,6 +52,8 @@ def evaluate(
     seed: int = 20_000,
     num_envs: int = 16,
     asynchronous: bool = False,
+    deterministic: bool = True,
+    temperature: float = 1.0,
     policies: Runtime | None = None,
 ) -> Evaluation:
     """Act with a trained agent and score its episodes.
@@ -73,11 +75,15 @@ def evaluate(
         seed: of the first episode; the next ones count up.
         num_envs: environments that step together.
         asynchronous: each environment in a process of its own.
+        deterministic: take the most likely actions; else draw them, seeded with `seed`, from the
+            distribution that the agent predicts. See `Agent.policy`.
+        temperature: of the draws.
         policies: with a config that says `--runtime onnx`, what acts in the agent's place.
 
     Raises:
         UserError: for a folder without an agent, an environment that does not fit it or fails, or
-            a mode or target return that means nothing to the agent.
+            a mode or target return that means nothing to the agent, or draws of one whose head
+            predicts no distribution.
     """
     if isinstance(run, EvaluateConfig):
         return _evaluate_config(run, policies)
@@ -96,6 +102,8 @@ def evaluate(
         seed=seed,
         num_envs=num_envs,
         asynchronous=asynchronous,
+        deterministic=deterministic,
+        temperature=temperature,
     )
     return Evaluation(rows, about)
 
@@ -106,13 +114,19 @@ def _evaluate_config(config: EvaluateConfig, policies: Runtime | None) -> Evalua
     agent = load_agent(config.run, config.device, checkpoint=config.checkpoint)
     for mode in config.mode or (None,):
         agent.check_request(mode, config.target_return, agent.config.condition)
+    if config.stochastic:
+        agent.check_draws(config.temperature)
     env = environment_of_agent(agent, config.environment)
+    draws: dict[str, Any] = {
+        "deterministic": not config.stochastic,
+        "temperature": config.temperature,
+    }
     film = None
     if config.video is not None:  # first: what cannot be drawn is said before an hour's evaluation
         target = config.target_return[0] if config.target_return else None
         mode = config.mode[0] if config.mode else None
-        film = record_video(agent, env, config.video, target, mode, config.seed)
-    acting: AbstractContextManager[PolicyMaker] = nullcontext(agent.policy)
+        film = record_video(agent, env, config.video, target, mode, config.seed, **draws)
+    acting: AbstractContextManager[PolicyMaker | None] = nullcontext()
     if config.runtime != "torch":
         if policies is None:
             raise UserError(f"--runtime {config.runtime}: nothing was given that acts with it")
@@ -128,8 +142,11 @@ def _evaluate_config(config: EvaluateConfig, policies: Runtime | None) -> Evalua
             num_envs=config.num_envs,
             asynchronous=config.asynchronous,
             make_policy=make_policy,
+            **draws,
         )
     about = {"run": str(config.run), "checkpoint": config.checkpoint, "runtime": config.runtime}
+    if config.stochastic:
+        about["temperature"] = f"{config.temperature:g}"
     result = Evaluation(rows, about, film)
     if config.json is not None:
         write_json(config.json, result.to_json())
@@ -147,6 +164,8 @@ def score_rows(
     num_envs: int = 16,
     asynchronous: bool = False,
     make_policy: PolicyMaker | None = None,
+    deterministic: bool = True,
+    temperature: float = 1.0,
 ) -> list[Row]:
     """A row for each mode and target return; see `evaluate` and `rollout`."""
     asked: list[float | None] = list(dict.fromkeys(targets or agent.spec.target_returns))
@@ -168,6 +187,8 @@ def score_rows(
                 num_envs=num_envs,
                 asynchronous=asynchronous,
                 make_policy=make_policy,
+                deterministic=deterministic,
+                temperature=temperature,
             )
             row = score(agent, played, target, other)
             rows.append(Row(**vars(row), agent=agent.name, mode=mode or agent.default_mode))

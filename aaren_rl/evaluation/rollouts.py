@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,8 @@ def rollout(
     on_step: Callable[[], None] | None = None,
     make_policy: PolicyMaker | None = None,
     recorder: Callable[[Step], None] | None = None,
+    deterministic: bool = True,
+    temperature: float = 1.0,
 ) -> Episodes:
     """Act for a number of whole episodes; episode i is seeded with `seed + i`.
 
@@ -78,6 +81,8 @@ def rollout(
         on_step: called after each step; may raise to stop.
         make_policy: makes what acts in the agent's place; `agent.policy` when `None`.
         recorder: gets every step with its observations, actions and rewards.
+        deterministic: see `Agent.policy`; draws of actions are seeded with `seed` too.
+        temperature: of the draws.
 
     Raises:
         UserError: when the environment cannot be made, does not fit the agent or fails, or its
@@ -88,6 +93,8 @@ def rollout(
     steps = 0
     how: dict[str, Any] = {"target_return": target_return, "mode": mode, "seed": seed}
     how |= {"num_envs": num_envs, "asynchronous": asynchronous, "make_policy": make_policy}
+    if not deterministic:
+        how["make_policy"] = drawing(agent, temperature, seed, make_policy)
     with closing(_steps(agent, env, episodes=episodes, **how)) as played:
         for step in played:
             live = step.episodes >= 0
@@ -103,6 +110,21 @@ def rollout(
     if not np.isfinite(returns).all():
         raise UserError(f"environment {describe(env)}: the rewards' sums are not finite")
     return Episodes(returns, lengths, policy_seconds, environment_seconds, steps)
+
+
+def drawing(
+    agent: Agent, temperature: float, seed: int, make_policy: PolicyMaker | None = None
+) -> PolicyMaker:
+    """Makes policies that draw their actions; see `Agent.policy`.
+
+    Raises:
+        UserError: the agent predicts no distribution, a temperature that cannot work, or
+            `make_policy`: what acts in an agent's place takes the most likely actions.
+    """
+    if make_policy is not None:
+        raise UserError("actions are drawn by the agent itself alone: leave make_policy out")
+    agent.check_draws(temperature)
+    return partial(agent.policy, deterministic=False, temperature=temperature, seed=seed)
 
 
 def seconds_per_step(agent: Agent, env: EnvLike, *, steps: int = 20, **how: Any) -> float:
@@ -137,13 +159,16 @@ def _steps(
         check_length(agent, vector)
         policy = (make_policy or agent.policy)(vector.num_envs, target_return, mode)
         actor = fitted(policy, vector, agent)
-        limit = None
-        if time_limit(vector) is None:
-            by_hand = autoreset_mode(vector) is AutoresetMode.DISABLED
-            limit = LONGEST_EPISODE if by_hand else GIVE_UP
-        yield from play(actor, vector, episodes=episodes, seed=seed, limit=limit)
+        yield from play(actor, vector, episodes=episodes, seed=seed, limit=limit_of(vector))
     finally:
         vector.close()
+
+
+def limit_of(vector: VectorEnv[Any, Any, Any]) -> int | None:
+    """The `limit` that `play` needs: `None` where the environments name a time limit themselves."""
+    if time_limit(vector) is not None:
+        return None
+    return LONGEST_EPISODE if autoreset_mode(vector) is AutoresetMode.DISABLED else GIVE_UP
 
 
 def check_length(agent: Agent, env: Env | VectorEnv[Any, Any, Any]) -> None:

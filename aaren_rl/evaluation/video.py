@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from gymnasium.wrappers import RecordVideo
 
@@ -19,8 +20,9 @@ def record_video(
     target_return: float | None = None,
     mode: Mode | None = None,
     seed: int = 0,
+    **acting: Any,
 ) -> Path:
-    """Act for one episode and record it."""
+    """Act for one episode and record it; `acting` and errors are as `rollout`'s."""
     try:
         import moviepy  # noqa: F401
     except ImportError:
@@ -36,7 +38,8 @@ def record_video(
             "on a machine without a screen try MUJOCO_GL=egl or MUJOCO_GL=osmesa"
         ) from None
     try:
-        rollout(agent, video, episodes=1, target_return=target_return, mode=mode, seed=seed)
+        how: dict[str, Any] = {"target_return": target_return, "mode": mode, "seed": seed}
+        rollout(agent, video, episodes=1, **how, **acting)
     finally:
         video.close()
     return max(folder.glob("*.mp4"), key=lambda file: file.stat().st_mtime_ns)

@@ -72,11 +72,12 @@ def step_of(agent: Agent) -> Step:
     if not hasattr(agent, needed):
         raise UserError(f"{agent.name} cannot be exported: it has no method `{needed}`")
     size, discrete = agent.spec.action_size, agent.spec.discrete
+    chosen = "the most likely action" if agent.actions.samples else "action"
     action = numbers(
         "action",
-        "action as the environment takes it, inside its bounds; columns as aaren_rl.layout says"
+        f"{chosen} as the environment takes it, inside its bounds; columns as aaren_rl.layout says"
         if agent.spec.in_parts
-        else "action as the environment takes it, flattened, inside its bounds",
+        else f"{chosen} as the environment takes it, flattened, inside its bounds",
         1 if discrete else size,
     )
     observation = numbers(

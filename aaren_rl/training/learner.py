@@ -73,6 +73,11 @@ class Learner:
         )
         self._peaks = [group["lr"] for group in self.optimizer.param_groups]
         self._names = parameter_names(agent, self.optimizer)
+        layouts = agent.spec.observation_layout, agent.spec.action_layout
+        if any(leaf.levels for layout in layouts for leaf in layout.leaves):
+            # Fabric would round a batch's numbers to bfloat16, which cannot count beyond 256.
+            # Without choices it does: see docs/learning.md.
+            fabric.strategy.precision._desired_input_dtype = torch.float32  # type: ignore[attr-defined]
         self._module, self._wrapped = fabric.setup(agent, self.optimizer)
         self._schedule = schedule or (
             lambda n: learning_rate_factor(n, config.updates, config.warmup, config.schedule)
@@ -124,6 +129,10 @@ class Learner:
         mean = self.fabric.all_reduce(self.last_loss.clone(), reduce_op="mean")  # in its place
         assert isinstance(mean, Tensor)
         return float(mean)
+
+    def metrics(self) -> dict[str, float]:
+        """What else there is to log of the last update, by tag."""
+        return {f"training/{name}": v for name, v in self.agent.actions.logged().items()}
 
     def tokens_per_second(self) -> float:
         """Speed of all processes together since the last call, by the time inside `step`."""

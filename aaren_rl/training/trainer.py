@@ -76,8 +76,12 @@ class Trainer:
         self._bar = self._progress_bar()
 
     def _progress_bar(self) -> TrainingProgress:
-        done, total = self.state.update, self.config.updates
-        return TrainingProgress(self.title, total, done, quiet=not self._leads)
+        return TrainingProgress(self.title, self.config.updates, self._done, quiet=not self._leads)
+
+    @property
+    def _done(self) -> int:
+        """What the progress bar counts."""
+        return self.state.update
 
     # ---- the loop
 
@@ -169,7 +173,7 @@ class Trainer:
         if self._due(self.config.log_every) or self._at_end:
             self._log_training(done)
         else:
-            self._bar.update(self.state.update)
+            self._bar.update(self._done)
         self.state.train_seconds += time.perf_counter() - start
 
     def _log_training(self, done: Update) -> None:
@@ -181,6 +185,7 @@ class Trainer:
             "training/learning_rate": done.learning_rate,
             "training/gradient_norm": float(torch.as_tensor(done.gradient_norm)),
             "training/tokens_per_second": self.learner.tokens_per_second(),
+            **self.learner.metrics(),
         }
         self.state.logged_at, self.state.logged = update, values
         try:
@@ -190,7 +195,7 @@ class Trainer:
                 with contextlib.suppress(OSError, UserError):
                     self._save()
             raise
-        self._bar.update(update, loss)
+        self._bar.update(self._done, loss)
 
     # ---- evaluation
 
@@ -233,7 +238,7 @@ class Trainer:
         update, seconds = self.state.update, self.state.train_seconds
         self.state.history += [Evaluated(update, seconds, s).without_episodes() for s in scores]
         top = max(scores, key=lambda row: row.score_mean)
-        self._bar.evaluated(update, top.score_mean, top.score_std)
+        self._bar.evaluated(self._done, top.score_mean, top.score_std)
         self._scalars(score_scalars(scores))
         if self.state.best is None or top.score_mean > self.state.best.score.score_mean:
             self.state.best = Evaluated(update, None, top)

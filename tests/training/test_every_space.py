@@ -24,6 +24,7 @@ from aaren_rl.evaluation.rollouts import rollout
 from aaren_rl.export.command import write_step
 from aaren_rl.export.program import ProgramPolicy
 from aaren_rl.layout import Layout
+from aaren_rl.runtime.card import read_card
 
 LENGTH, ENVS = 4, 3
 OBSERVATIONS = {
@@ -152,6 +153,40 @@ def test_exports(seen: str, taken: str, tmp_path: Path) -> None:
         layout = Layout.of(ACTIONS[taken])
         np.testing.assert_allclose(layout.flatten(actions), layout.flatten(others), atol=1e-5)
         assert str(actions) == str(others) or taken in ("box", "unbounded", "dict", "tuple")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("taken", ["box", "unbounded", "dict", "tuple"])
+@pytest.mark.parametrize("head", ["tanh-gaussian", "gaussian-mixture"])
+def test_numbers_with_a_distribution(head: str, taken: str, tmp_path: Path) -> None:
+    data = make_data(OBSERVATIONS["box"], ACTIONS[taken])
+    small: dict[str, Any] = {"width": 8, "layers": 1, "batch_size": 4, "updates": 2}
+    run = arl.train(data, env="none", head=head, learning_rate=0.1, **small)
+    assert all(np.isfinite(parameter.detach()).all() for parameter in run.agent.parameters())
+    run.agent.save(tmp_path)
+    agents = run.agent, arl.load_agent(tmp_path)
+    policies = [agent.policy(ENVS, 4.0, deterministic=False, seed=1) for agent in agents]
+    for step in range(2):
+        observations = batch_of(OBSERVATIONS["box"], ENVS, step)
+        rewards = np.ones(ENVS) if step else None
+        actions, same = (policy.act(observations, rewards) for policy in policies)
+        np.testing.assert_equal(actions, same)
+        each = list(iterate(batch_space(ACTIONS[taken], ENVS), actions))
+        assert all(ACTIONS[taken].contains(action) for action in each)
+
+
+@pytest.mark.parametrize("taken", ["box", "dict"])
+def test_a_distribution_is_exported_as_its_most_likely_action(taken: str, tmp_path: Path) -> None:
+    name = "decision-aaren" if taken == "box" else "behavior-cloning"
+    config = AgentConfig(width=8, layers=1, head="gaussian-mixture")
+    spec = AgentSpec(OBSERVATIONS["box"], ACTIONS[taken], target_returns=(4.0,))
+    agent = AGENTS[name].make(config, spec).eval()
+    write_step(agent, tmp_path / "step", "torch-export")
+    assert "the most likely action" in read_card(tmp_path / "step").outputs[0].meaning
+    policies = agent.policy(ENVS), ProgramPolicy(tmp_path / "step", ENVS)
+    observations, layout = batch_of(OBSERVATIONS["box"], ENVS), Layout.of(ACTIONS[taken])
+    actions, others = (layout.flatten(policy.act(observations)) for policy in policies)
+    np.testing.assert_allclose(actions, others, atol=1e-5)
 
 
 def test_layouts_are_inverse() -> None:

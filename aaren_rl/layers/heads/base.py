@@ -7,13 +7,16 @@ An action head is made as `make(space)`, where `space` is the action space, and 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from aaren_rl.errors import UserError
 from aaren_rl.layout import Layout
 from aaren_rl.registry import Registry
 
@@ -28,9 +31,14 @@ class ActionHead(nn.Module, ABC):
         size: numbers in one action, flattened; for Discrete actions how many there are.
         bounded: whether the network's units follow from the space alone. Else they come from the
             data, by `standardise(mean, std)`.
+        samples: whether a distribution is predicted, so that actions can be drawn (`sample`).
+        serves: `continuous` for a head of a Box (of a space with parts it serves those that are
+            one), `discrete` for one of a Discrete space; empty for what the head itself checks.
     """
 
     bounded: bool = True
+    samples: bool = False
+    serves: ClassVar[str] = ""
     size: int
 
     def __init__(self, space: Any) -> None:
@@ -67,10 +75,25 @@ class ActionHead(nn.Module, ABC):
             mask: bool `[batch, time]`.
         """
 
+    def sample(self, predictions: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+        """Draw actions: predictions to the environment's numbers, as `decide`.
+
+        Args:
+            predictions: `[..., outputs]`.
+            temperature: positive; 1 draws from the distribution as it was learned, less keeps
+                closer to its most likely action, more goes further away.
+            generator: where the random numbers come from; on the predictions' device.
+        """
+        raise NotImplementedError
+
     @property
     def outputs(self) -> int:
         """Numbers in one prediction."""
         return self.size
+
+    def logged(self) -> dict[str, float]:
+        """Metrics of the last batch by name, such as `entropy`, besides the loss."""
+        return {}
 
     def error(self, predictions: Tensor, actions: Tensor) -> Tensor:
         """How far what is decided is from the data's actions: `[batch, time]`.
@@ -94,7 +117,7 @@ M = TypeVar("M", bound=Callable[..., ActionHead])
 HEADS: Registry[Callable[..., ActionHead]] = Registry("action head")
 
 
-def register_head(name: str, make: M) -> M:
+def register_head(name: str, make: M, *, options: type | None = None) -> M:
     """Add an action head, a subclass of `ActionHead`, as `register_mixer` adds a mixer.
 
     >>> from aaren_rl.layers import ContinuousActions
@@ -105,8 +128,13 @@ def register_head(name: str, make: M) -> M:
     >>> run = arl.train(
     ...     "aaren-rl/hopper-small-v0", head="absolute-error", env="none", updates=2
     ... )
+
+    Args:
+        name: in lower case with hyphens.
+        make: made as `make(space, **options)`.
+        options: a dataclass of its settings, each with a default.
     """
-    HEADS.register(name, make)
+    HEADS.register(name, make, options=options)
     return make
 
 
@@ -119,14 +147,28 @@ def head_name(space: Any) -> str:
     return "joined" if leaf.path or leaf.shape else "discrete"
 
 
-def make_head(space: Any, name: str = "") -> ActionHead:
+def make_head(
+    space: Any, name: str = "", options: Mapping[str, Any] = MappingProxyType({})
+) -> ActionHead:
     """A new head.
 
     Args:
         space: the action space.
-        name: in `HEADS`; by the space when empty.
+        name: in `HEADS`; by the space when empty. A head of a Box serves the numbers of a Dict or
+            Tuple space, beside choices.
+        options: its settings, by name.
 
     Raises:
-        UserError: for an unknown name, or a space that no agent knows.
+        UserError: for an unknown name or option, a space that no agent knows, or one that the head
+            does not fit.
     """
-    return HEADS[name or head_name(space)].make(space)
+    usual = head_name(space)
+    entry = HEADS[name or usual]
+    settings = HEADS.options(name or usual, options)
+    serves = getattr(entry.make, "serves", "")
+    if serves in ("", usual):
+        return entry.make(space, **settings)
+    if serves == "continuous" and not all(leaf.levels for leaf in Layout.of(space).leaves):
+        return HEADS["joined"].make(space, partial(entry.make, **settings))
+    what = "numbers" if serves == "continuous" else "one choice"
+    raise UserError(f"--head {name}: predicts {what}, which actions of {space} are not")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from aaren_rl.layers.choices import ChoiceTables, Summed
 from aaren_rl.layers.heads.base import ActionHead, register_head
+from aaren_rl.layers.heads.drawing import draw
 from aaren_rl.layers.heads.plain import ContinuousActions
 from aaren_rl.layout import Layout, Leaf
 
@@ -21,6 +23,8 @@ class ChoiceActions(ActionHead):
     Args:
         leaf: the part; its columns hold the choices, counted from 0.
     """
+
+    samples = True
 
     def __init__(self, leaf: Leaf) -> None:
         super().__init__(leaf.space)
@@ -58,6 +62,11 @@ class ChoiceActions(ActionHead):
         """The most likely choices, float32 `[..., size]`."""
         return torch.cat([each.argmax(-1) for each in self._logits(predictions)], -1).float()
 
+    def sample(self, predictions: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+        """See `ActionHead.sample`; each choice by itself."""
+        drawn = [draw(each, temperature, generator) for each in self._logits(predictions)]
+        return torch.cat(drawn, -1).float()
+
     def loss(self, predictions: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
         """Mean over the steps of the sum of the choices' cross-entropies (nats)."""
         errors = torch.zeros_like(mask, dtype=torch.float32)
@@ -76,19 +85,26 @@ class JoinedActions(ActionHead):
     """Dict, Tuple, MultiDiscrete and MultiBinary actions: a head for each part.
 
     Actions are columns `[..., size]`, float32, as `aaren_rl.layout` lays them out. Each part has an
-    embedding of its own, which are summed, and a loss of its own, which are summed too: squared
-    error for numbers, cross-entropy for choices.
+    embedding of its own, which are summed, and a loss of its own, which are summed too:
+    cross-entropy for choices, and for numbers that of their head.
+
+    Args:
+        space: the action space.
+        of_numbers: makes the head of a part that is a Box.
     """
 
-    def __init__(self, space: Any) -> None:
+    def __init__(
+        self, space: Any, of_numbers: Callable[[Any], ActionHead] = ContinuousActions
+    ) -> None:
         super().__init__(space)
         self.layout = Layout.of(space)
         self.size = self.layout.columns
         self.parts = nn.ModuleList(
-            ChoiceActions(leaf) if leaf.levels else ContinuousActions(leaf.space)
+            ChoiceActions(leaf) if leaf.levels else of_numbers(leaf.space)
             for leaf in self.layout.leaves
         )
         self.bounded = all(part.bounded for part in self.heads)
+        self.samples = all(part.samples for part in self.heads)
 
     @property
     def heads(self) -> list[ActionHead]:
@@ -122,6 +138,11 @@ class JoinedActions(ActionHead):
         """Predictions `[..., outputs]` to columns, float32 `[..., size]`."""
         return self._cat("decide", self._predicted(predictions))
 
+    def sample(self, predictions: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+        """See `ActionHead.sample`; the parts are drawn one after the other."""
+        pairs = zip(self.heads, self._predicted(predictions), strict=True)
+        return torch.cat([part.sample(own, temperature, generator) for part, own in pairs], dim=-1)
+
     def _cat(self, method: str, given: tuple[Tensor, ...]) -> Tensor:
         pairs = zip(self.heads, given, strict=True)
         return torch.cat([getattr(part, method)(values) for part, values in pairs], dim=-1)
@@ -140,6 +161,15 @@ class JoinedActions(ActionHead):
         """The mean of the parts' errors."""
         pairs = self._of_parts(predictions, actions)
         return torch.stack([part.error(own, wanted) for part, own, wanted in pairs]).mean(0)
+
+    def logged(self) -> dict[str, float]:
+        """See `ActionHead.logged`; the names end in the part's."""
+        pairs = zip(self.heads, self.layout.leaves, strict=True)
+        return {
+            f"{name}/{leaf.name}": value
+            for part, leaf in pairs
+            for name, value in part.logged().items()
+        }
 
     def _of_parts(
         self, predictions: Tensor, actions: Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from aaren_rl.errors import UserError
 from aaren_rl.layers.heads.base import ActionHead, register_head
+from aaren_rl.layers.heads.drawing import EntropyConstraint, draw, masked_mean
 
 
 class ContinuousActions(ActionHead):
@@ -21,6 +24,7 @@ class ContinuousActions(ActionHead):
     and predictions are cut at the bounds that there are.
     """
 
+    serves = "continuous"
     low: Tensor
     high: Tensor
     middle: Tensor
@@ -104,6 +108,9 @@ def _float32_inside(bound: np.ndarray, inwards: float) -> Tensor:
 class DiscreteActions(ActionHead):
     """Discrete actions: an embedding in, logits out, the most likely one taken."""
 
+    serves = "discrete"
+    samples = True
+
     def __init__(self, space: Any) -> None:
         super().__init__(space)
         self.size, self.start = int(space.n), int(space.start)
@@ -124,6 +131,10 @@ class DiscreteActions(ActionHead):
         """Logits `[..., size]` to the environment's numbers `[...]`."""
         return predictions.argmax(-1) + self.start
 
+    def sample(self, predictions: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+        """See `ActionHead.sample`."""
+        return draw(predictions, temperature, generator) + self.start
+
     def blank(self, *shape: int) -> Tensor:
         """The first choice, int64 `[*shape]`."""
         return torch.full(shape, self.start)
@@ -140,5 +151,60 @@ class DiscreteActions(ActionHead):
         return (self.decide(predictions) != actions).float()
 
 
+@dataclass(frozen=True)
+class CategoricalOptions:
+    """Options of the head `categorical`."""
+
+    entropy_weight: float = 0.1
+    """Start of the multiplier of the entropy, which is learned; positive. Without entropy in the
+    loss the head is `discrete`."""
+    target_entropy: float | None = None
+    """Nats below which the entropy is not to fall; by default a tenth of a uniform choice's."""
+
+
+class CategoricalActions(DiscreteActions):
+    """As `DiscreteActions`, with an entropy that does not fall below a target.
+
+    Args:
+        space: a Discrete space.
+        settings: fields of `CategoricalOptions`.
+    """
+
+    def __init__(self, space: Any, **settings: Any) -> None:
+        super().__init__(space)
+        options = CategoricalOptions(**settings)
+        target, uniform = options.target_entropy, math.log(self.size)
+        target = uniform / 10 if target is None else target
+        if not 0 < options.entropy_weight < math.inf:
+            raise UserError(
+                "--head-options.entropy-weight must be positive and finite, got "
+                f"{options.entropy_weight:g}"
+            )
+        if not 0 <= target <= uniform:
+            raise UserError(
+                f"--head-options.target-entropy must be in [0, {uniform:g}] for {self.size} "
+                f"choices, got {target:g}"
+            )
+        self.constraint = EntropyConstraint(options.entropy_weight, target)
+
+    def entropy(self, predictions: Tensor) -> Tensor:
+        """Nats, `[...]`."""
+        likely = predictions.float().log_softmax(-1)
+        return -(likely.exp() * likely).sum(-1)
+
+    def loss(self, predictions: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
+        """Mean cross-entropy (nats); in training less the weighted entropy."""
+        loss = super().loss(predictions, actions, mask)
+        if not self.training:
+            return loss
+        return loss + self.constraint(masked_mean(self.entropy(predictions), mask))
+
+    def logged(self) -> dict[str, float]:
+        """See `ActionHead.logged`."""
+        return self.constraint.logged()
+
+
 register_head("continuous", ContinuousActions)
+register_head("squared-error", ContinuousActions)  # the same by what it minimises
 register_head("discrete", DiscreteActions)
+register_head("categorical", CategoricalActions, options=CategoricalOptions)
