@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         StopTraining,
         TensorBoardLogger,
         WandbLogger,
+        finetune,
         register_logger,
         train,
     )
@@ -37,6 +38,7 @@ __all__ = [
     "TrajectoryDataset",
     "WandbLogger",
     "evaluate",
+    "finetune",
     "load_agent",
     "load_dataset",
     "register_agent",

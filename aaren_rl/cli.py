@@ -30,12 +30,12 @@ if TYPE_CHECKING:  # for their types alone: `--help` must not wait for PyTorch
         ReportConfig,
     )
     from aaren_rl.export import ExportConfig
-    from aaren_rl.training import TrainConfig
+    from aaren_rl.training import FinetuneConfig, TrainConfig
 
 PROG = "aaren-rl"
 EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 2, 130, 141
-CHOSEN = ("agent", "mixer", "encoder")
-"""What may have options of its own, where a plug-in has registered it with some."""
+CHOSEN = ("agent", "mixer", "encoder", "head")
+"""What may have options of its own, where it was registered with some."""
 
 
 class Command(NamedTuple):
@@ -165,7 +165,7 @@ def first_look(words: Sequence[str]) -> argparse.Namespace:
 
 
 def chosen_names(early: argparse.Namespace, default: Any) -> dict[str, str]:
-    """The agent, mixer and encoder that are asked for, or were by the config to go on from."""
+    """The parts that are asked for by name, or were by the config to go on from."""
     names = {}
     for kind in CHOSEN:
         before = getattr(default, kind, getattr(getattr(default, "model", None), kind, None))
@@ -212,10 +212,21 @@ def _train(config: TrainConfig) -> None:
     from aaren_rl.training import train
 
     summary = train(config)
-    if not summary:  # not the first of several processes
-        return
+    if summary:  # of the first of several processes
+        _show_run(summary, "", config.run_folder)
+
+
+def _finetune(config: FinetuneConfig) -> None:
+    from aaren_rl.training import finetune
+
+    summary = finetune(config)
+    played = f"{summary['environment_steps']} environment steps, "
+    _show_run(summary, played, config.run_folder)
+
+
+def _show_run(summary: dict[str, Any], more: str, folder: Path) -> None:
     title = (
-        f"{summary['agent']} on {summary['dataset']}, {summary['updates']} updates, "
+        f"{summary['agent']} on {summary['dataset']}, {more}{summary['updates']} updates, "
         f"{summary['train_seconds']:.0f} s of training"
     )
     if summary["scores"]:
@@ -224,7 +235,6 @@ def _train(config: TrainConfig) -> None:
         print_rows(title, rows, [*columns, "length_mean"])
     else:
         print(title)
-    folder = config.run_folder
     print(f"run: {folder}\nlook at it: tensorboard --logdir {folder}")
 
 
@@ -346,6 +356,7 @@ def _convert(config: ConvertConfig) -> None:
 
 COMMANDS: dict[str, Command] = {
     "train": Command("aaren_rl.training.config:TrainConfig", _train),
+    "finetune": Command("aaren_rl.training.online.config:FinetuneConfig", _finetune),
     "evaluate": Command("aaren_rl.evaluation.config:EvaluateConfig", _evaluate),
     "compare": Command("aaren_rl.experiments.config:CompareConfig", _compare),
     "quickstart": Command("aaren_rl.experiments.config:QuickstartConfig", _quickstart),

@@ -171,7 +171,7 @@ def recorded_episodes(
     """Whole episodes in the order of their seeds; see `play`.
 
     An episode waits until all before it are through: in the order in which they end, the short ones
-    would come first. Observations must be plain arrays.
+    would come first.
     """
     rows: list[list[Step]] = [[] for _ in range(vector.num_envs)]
     waiting: dict[int, Trajectory] = {}
@@ -190,14 +190,23 @@ def recorded_episodes(
 def _trajectory(steps: list[Step], index: int) -> Trajectory:
     """What environment `index` did in these steps, which are one whole episode."""
     last = steps[-1]
-    seen = [step.observations[index] for step in steps]
     return Trajectory(
-        observations=np.stack([*seen, last.next_observations[index]]),
-        actions=np.stack([step.actions[index] for step in steps]),
+        observations=_rows([*(step.observations for step in steps), last.next_observations], index),
+        actions=_rows([step.actions for step in steps], index),
         rewards=np.array([step.rewards[index] for step in steps]),
         terminated=bool(last.terminations[index]),
         truncated=not last.terminations[index],
     )
+
+
+def _rows(batches: list[Any], index: int) -> Any:
+    """Row `index` of each batch: an array `[steps, ...]`, or parts of such arrays."""
+    first = batches[0]
+    if isinstance(first, dict):
+        return {key: _rows([batch[key] for batch in batches], index) for key in first}
+    if isinstance(first, tuple):
+        return tuple(_rows(list(parts), index) for parts in zip(*batches, strict=True))
+    return np.stack([batch[index] for batch in batches])
 
 
 def _reset(

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
         WandbLogger,
         register_logger,
     )
+    from aaren_rl.training.online.config import FinetuneConfig
+    from aaren_rl.training.online.run import finetune
     from aaren_rl.training.presets import from_preset
     from aaren_rl.training.run import train
     from aaren_rl.training.run_folder import RunFolder
@@ -43,6 +45,7 @@ __all__ = [
     "LOGGERS",
     "CSVLogger",
     "Callback",
+    "FinetuneConfig",
     "Interrupted",
     "Logger",
     "MLflowLogger",
@@ -55,6 +58,7 @@ __all__ = [
     "TrainerView",
     "WandbLogger",
     "build_agent",
+    "finetune",
     "from_preset",
     "register_logger",
     "train",

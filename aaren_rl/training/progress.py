@@ -39,6 +39,7 @@ class TrainingProgress:
         done: int,
         quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        unit: str = "update",
     ) -> None:
         self._console = Console(stderr=True, quiet=quiet)
         self._clock, self._started = clock, (clock(), done)
@@ -53,7 +54,7 @@ class TrainingProgress:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._title, self._total = title, total
+        self._title, self._total, self._unit = title, total, unit
         self._task = self._bar.add_task(title, total=total, completed=done, note="")
         self._loss = self._score = ""
 
@@ -65,7 +66,7 @@ class TrainingProgress:
         self._bar.stop()
 
     def update(self, done: int, loss: float | None = None) -> None:
-        """Move the bar to `done` updates."""
+        """Move the bar to `done` updates, or whatever it counts."""
         if loss is not None:
             self._loss = f"loss {loss:.4f}"
         self._bar.update(self._task, completed=done, note=f"{self._loss} {self._score}".strip())
@@ -80,7 +81,7 @@ class TrainingProgress:
         """Where the run stands; the time left is at the pace of this process so far."""
         self._last_line = self._clock()
         elapsed, finished = self._last_line - self._started[0], done - self._started[1]
-        parts = [f"update {done}/{self._total}", f"{self._loss} {self._score}".strip()]
+        parts = [f"{self._unit} {done}/{self._total}", f"{self._loss} {self._score}".strip()]
         if finished and done < self._total:
             left = duration(elapsed / finished * (self._total - done))
             parts.append(f"{left} left")

@@ -57,6 +57,10 @@ def claim_folder(folder: RunFolder, config: TrainConfig) -> None:
     """Raise `UserError` unless the run's folder is free, or its run can go on as `config` says."""
     if not folder.config.exists():
         return
+    if folder.online.exists():
+        raise UserError(
+            f"--out {folder.path}: was fine-tuned by acting; aaren-rl finetune --resume goes on"
+        )
     check_same_run(folder.path, config, *(("updates", "dataset") if config.resume else ()))
     if not config.resume:
         raise UserError(

@@ -276,11 +276,11 @@ def _train(job: _Job) -> TrainedRun:
     agent = _agent(job, training, environment, resume)
     if agent.asks_return:
         warn_of_far_targets(agent.spec.target_returns, dataset.episode_returns.max())
-    _check_agent(agent, dataset)
+    check_agent(agent, dataset)
     if environment is not None:
         try_environment(environment, agent)
     evaluator = Evaluator(config, agent, environment, held_out, dataset.max_episode_length)
-    with launched(config) as fabric, _disk_errors(folder):
+    with launched(config) as fabric, disk_errors(folder):
         learner = _learner(job, agent, training, fabric)
         if folder is not None and is_leader():  # what fails above leaves the folder free
             folder.summary.unlink(missing_ok=True)
@@ -322,7 +322,7 @@ def _learner(job: _Job, agent: Agent, data: TrajectoryDataset, fabric: Fabric) -
 
 
 @contextmanager
-def _disk_errors(folder: RunFolder | None) -> Iterator[None]:
+def disk_errors(folder: RunFolder | None) -> Iterator[None]:
     """Raise `UserError` for what the operating system refuses, such as writing to a full disk."""
     try:
         yield
@@ -352,7 +352,7 @@ def _environment(job: _Job, dataset: TrajectoryDataset) -> Any:
     return limit_episodes(environment, dataset.max_episode_length)
 
 
-def _check_agent(agent: Agent, data: TrajectoryDataset) -> None:
+def check_agent(agent: Agent, data: TrajectoryDataset) -> None:
     """Raise `UserError` when the agent cannot learn from these data."""
     agent.check_horizon(data.max_episode_length, f"an episode of {data.name}")
     for kind in ("observation_space", "action_space"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from aaren_rl.files import locked, make_folder, recover_folder
 
 CONFIG_FILE, SUMMARY_FILE, METRICS_FILE = "config.json", "summary.json", "metrics.csv"
+ONLINE_FILE = "finetune.json"
 LAST, BEST, KEPT_AGENTS = "last", "best", "agents"
 LOCK_FILE = ".training.lock"
 
@@ -24,12 +25,14 @@ class RunFolder:
         summary: what came of it; there once the run has finished.
         last: the checkpoint that training goes on from.
         best: the agent of the evaluation with the highest score.
+        online: how the run plays, if it is one of `aaren-rl finetune`.
         lock: held by the process that trains here.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config, self.summary = path / CONFIG_FILE, path / SUMMARY_FILE
+        self.online = path / ONLINE_FILE
         self.last, self.best, self.lock = path / LAST, path / BEST, path / LOCK_FILE
 
     def kept(self, update: int) -> Path:

@@ -63,6 +63,14 @@ def finished_run(folder: RunFolder, config: TrainConfig) -> TrainedRun | None:
     try:
         if config.updates > max(summary["updates"], summary.get("updates_asked", 0)):
             return None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder.summary}: not a training's summary ({error!r})") from None
+    return run_in(folder, summary, config)
+
+
+def run_in(folder: RunFolder, summary: dict[str, Any], config: TrainConfig) -> TrainedRun:
+    """The finished run in a folder, from its summary."""
+    try:
         scores = convert(summary["scores"], list[Score], str(folder.summary))
         history = [Evaluated.from_json(row, str(folder.summary)) for row in summary["history"]]
     except (KeyError, TypeError, AttributeError) as error:
@@ -78,8 +86,13 @@ def finished_run(folder: RunFolder, config: TrainConfig) -> TrainedRun | None:
     )
 
 
-def result_of(trainer: Trainer, dataset: TrajectoryDataset, environment: Any) -> TrainedRun:
-    """What came of the training; with a folder also as its summary, the mark of a finished run."""
+def result_of(
+    trainer: Trainer, dataset: TrajectoryDataset, environment: Any, **more: Any
+) -> TrainedRun:
+    """What came of the training; with a folder also as its summary, the mark of a finished run.
+
+    `more` are entries of the summary.
+    """
     config, agent, state = trainer.config, trainer.agent, trainer.state
     summary = finite(
         {
@@ -91,6 +104,7 @@ def result_of(trainer: Trainer, dataset: TrajectoryDataset, environment: Any) ->
             "parameters": agent.num_parameters,
             "updates": state.update,
             **state.results(),
+            **more,
         }
     )
     if trainer.stopped_early:
