@@ -277,9 +277,10 @@ class Agent(nn.Module, ABC):
                 every context length), `window` (recompute the last context at every step) or, for
                 a Transformer alone, `sliding` (a cache of the last context, each token as it was
                 computed when it was new); `default_mode` when `None`.
-            deterministic: take the most likely action; else draw from the predicted distribution.
-            temperature: of the draws: 1 for the distribution as it was learned, less for actions
-                closer to the most likely one, which 0 takes.
+            deterministic: take the mean action, of choices the most likely one; else draw from
+                the predicted distribution.
+            temperature: of the draws, positive: 1 for the distribution as it was learned, less for
+                actions closer to its middle.
             seed: of the draws, which come from a generator of the policy's own.
 
         Raises:
@@ -296,8 +297,8 @@ class Agent(nn.Module, ABC):
                 f"actions cannot be drawn: the action head {name!r} predicts one action and no "
                 "distribution; train with --head tanh-gaussian or gaussian-mixture"
             )
-        if not 0 <= temperature < math.inf:
-            raise UserError(f"--temperature must be finite and at least 0, got {temperature}")
+        if not 0 < temperature < math.inf:
+            raise UserError(f"--temperature must be positive and finite, got {temperature}")
 
     def check_horizon(self, steps: int, what: str) -> None:
         """Raise `UserError` when the agent cannot live through `steps` steps of `what`."""

@@ -361,7 +361,7 @@ class DecisionAgent(Agent):
     def _policy(
         self, num_envs: int, target_return: float | Sequence[float] | None, mode: Mode | None
     ) -> AgentPolicy:
-        """The policy of a mode, which takes the most likely actions."""
+        """The policy of a mode, which draws nothing."""
         mode = mode or self.default_mode
         if mode not in self.modes:
             raise UserError(f"mode must be one of {', '.join(self.modes)}, got {mode!r}")

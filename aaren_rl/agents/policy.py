@@ -35,7 +35,7 @@ class AgentPolicy(Policy):
         targets: returns to ask for, float64 `[num_envs]`; not looked at where none is asked.
 
     Attributes:
-        choose: predictions to the actions that are taken; by default the most likely ones.
+        choose: predictions to the actions that are taken; by default by `actions.decide`.
     """
 
     def __init__(self, agent: Agent, targets: np.ndarray) -> None:
@@ -52,13 +52,12 @@ class AgentPolicy(Policy):
         self._reward = torch.from_numpy(self._inputs.reward)
 
     def draw(self, temperature: float, seed: int) -> None:
-        """Draw actions from now on, see `Agent.policy`; temperature 0 takes the most likely ones.
+        """Draw actions from now on, see `Agent.policy`.
 
         All environments' actions come from one generator, a step after the other.
         """
         generator = torch.Generator(self._device).manual_seed(seed)
-        if temperature > 0:
-            self.choose = lambda given: self._codec.sample(given, temperature, generator)
+        self.choose = lambda given: self._codec.sample(given, temperature, generator)
 
     def reset(self, mask: np.ndarray | None = None) -> None:
         """See `Policy.reset`."""

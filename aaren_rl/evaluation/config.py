@@ -40,10 +40,10 @@ class EvaluateConfig:
     behind it: 'aaren/PassiveTMaze-v0?length=1000&noise=0.5'."""
     stochastic: bool = False
     """Draw the actions from the distribution that the agent predicts, seeded with `seed`; by
-    default its most likely ones are taken. For agents with such a head (`train --head`)."""
+    default nothing is drawn (docs/acting.md). For agents with such a head (`train --head`)."""
     temperature: float = 1.0
     """Of the draws with `--stochastic`: 1 for the distribution as it was learned, less for actions
-    closer to the most likely one."""
+    closer to the distribution's middle."""
     seed: int = 20_000
     """Seed of the first episode; the next ones count up. Every run that is evaluated with the same
     seed meets the same episodes, none of which it met in training."""
@@ -81,7 +81,7 @@ class EvaluateConfig:
         if self.runtime == "onnx" and self.device != "cpu":
             raise UserError(f"--runtime onnx acts on the CPU: --device cpu, not {self.device}")
         if self.runtime == "onnx" and self.stochastic:
-            raise UserError("--stochastic: an exported step takes the most likely action")
+            raise UserError("--stochastic: an exported step draws nothing")
         if self.temperature != 1 and not self.stochastic:
             raise UserError(f"--temperature {self.temperature:g} needs --stochastic")
         if self.exported is not None and self.runtime != "onnx":

@@ -75,8 +75,8 @@ def evaluate(
         seed: of the first episode; the next ones count up.
         num_envs: environments that step together.
         asynchronous: each environment in a process of its own.
-        deterministic: take the most likely actions; else draw them, seeded with `seed`, from the
-            distribution that the agent predicts. See `Agent.policy`.
+        deterministic: take means and the most likely choices; else draw actions, seeded with
+            `seed`, from the distribution that the agent predicts. See `Agent.policy`.
         temperature: of the draws.
         policies: with a config that says `--runtime onnx`, what acts in the agent's place.
 

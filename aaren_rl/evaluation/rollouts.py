@@ -119,7 +119,7 @@ def drawing(
 
     Raises:
         UserError: the agent predicts no distribution, a temperature that cannot work, or
-            `make_policy`: what acts in an agent's place takes the most likely actions.
+            `make_policy`: what acts in an agent's place draws nothing.
     """
     if make_policy is not None:
         raise UserError("actions are drawn by the agent itself alone: leave make_policy out")

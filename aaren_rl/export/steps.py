@@ -72,7 +72,7 @@ def step_of(agent: Agent) -> Step:
     if not hasattr(agent, needed):
         raise UserError(f"{agent.name} cannot be exported: it has no method `{needed}`")
     size, discrete = agent.spec.action_size, agent.spec.discrete
-    chosen = "the most likely action" if agent.actions.samples else "action"
+    chosen = "action, of which nothing is drawn," if agent.actions.samples else "action"
     action = numbers(
         "action",
         f"{chosen} as the environment takes it, inside its bounds; columns as aaren_rl.layout says"

@@ -80,8 +80,21 @@ def test_actions_at_the_bounds_have_finite_likelihoods_and_gradients() -> None:
     assert bool((head.decide(given) <= head.high).all())
 
 
+def test_the_mean_action_is_taken() -> None:
+    head = make_head(BOX, "tanh-gaussian")
+    given = torch.tensor([[0.0, 0.2, 1.5, -0.3, 0.8], [0.0, 3.0, -0.4, 0.9, 0.6]])
+    drawn = head.sample(given.expand(100_000, 2, 5), 1.0, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(head.decide(given), drawn.mean(0), rtol=0, atol=0.08)
+    mixture = make_head(BOX, "gaussian-mixture", {"components": 2})
+    assert isinstance(mixture, GaussianActions)
+    mixture.apart.zero_()
+    both = torch.cat([torch.tensor([[-9.0, 9.0]]), torch.zeros(1, 2), given[:1, 1:3]], dim=-1)
+    both = torch.cat([both, torch.zeros(1, 2), given[:1, 3:]], dim=-1)
+    torch.testing.assert_close(mixture.decide(both), head.decide(given[:1]))
+
+
 @pytest.mark.parametrize(("name", "space"), CASES)
-def test_draws_are_seeded_inside_and_cold_ones_are_the_most_likely(name: str, space: Any) -> None:
+def test_draws_are_seeded_and_inside_and_cold_ones_are_alike(name: str, space: Any) -> None:
     head = make_head(space, name)
     assert head.samples
     given = predictions_of(head, 64)
@@ -91,7 +104,9 @@ def test_draws_are_seeded_inside_and_cold_ones_are_the_most_likely(name: str, sp
 
     assert torch.equal(drawn(1.0, 7), drawn(1.0, 7))
     assert not torch.equal(drawn(1.0, 7), drawn(1.0, 8))
-    torch.testing.assert_close(drawn(1e-30, 7), head.decide(given))
+    torch.testing.assert_close(drawn(1e-30, 7), drawn(1e-30, 8))
+    if name == "discrete":
+        assert torch.equal(drawn(1e-30, 7), head.decide(given))
     many = head.to_numpy(drawn(1e6, 7))
     first = {k: v[0] for k, v in many.items()} if isinstance(many, dict) else many[0]
     assert space.contains(first), first

@@ -176,13 +176,13 @@ def test_numbers_with_a_distribution(head: str, taken: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("taken", ["box", "dict"])
-def test_a_distribution_is_exported_as_its_most_likely_action(taken: str, tmp_path: Path) -> None:
+def test_a_distribution_is_exported_as_its_mean_action(taken: str, tmp_path: Path) -> None:
     name = "decision-aaren" if taken == "box" else "behavior-cloning"
     config = AgentConfig(width=8, layers=1, head="gaussian-mixture")
     spec = AgentSpec(OBSERVATIONS["box"], ACTIONS[taken], target_returns=(4.0,))
     agent = AGENTS[name].make(config, spec).eval()
     write_step(agent, tmp_path / "step", "torch-export")
-    assert "the most likely action" in read_card(tmp_path / "step").outputs[0].meaning
+    assert "nothing is drawn" in read_card(tmp_path / "step").outputs[0].meaning
     policies = agent.policy(ENVS), ProgramPolicy(tmp_path / "step", ENVS)
     observations, layout = batch_of(OBSERVATIONS["box"], ENVS), Layout.of(ACTIONS[taken])
     actions, others = (layout.flatten(policy.act(observations)) for policy in policies)

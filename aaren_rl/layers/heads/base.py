@@ -81,7 +81,7 @@ class ActionHead(nn.Module, ABC):
         Args:
             predictions: `[..., outputs]`.
             temperature: positive; 1 draws from the distribution as it was learned, less keeps
-                closer to its most likely action, more goes further away.
+                closer to its middle, more goes further away.
             generator: where the random numbers come from; on the predictions' device.
         """
         raise NotImplementedError
