@@ -171,8 +171,6 @@ def chosen_names(early: argparse.Namespace, default: Any) -> dict[str, str]:
         before = getattr(default, kind, getattr(getattr(default, "model", None), kind, None))
         names[kind] = getattr(early, kind) or before or ""
     names["mixer"] = names["mixer"] or names["agent"].removeprefix("decision-")
-    if names["encoder"] not in ("", "linear"):
-        import aaren_rl.layers.encoders  # noqa: F401  (registers encoders that have options)
     return names
 
 

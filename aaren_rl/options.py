@@ -142,7 +142,7 @@ def named_box(
     """
     kind = name.removesuffix("_options")
     which = chosen.get(kind, "")
-    if which and kind in LATE:
+    if which not in ("", "linear") and kind in LATE:
         importlib.import_module(LATE[kind])  # registers what comes with this package
     registry = REGISTRIES.get(CHOICES.get(kind, kind))
     entry = registry.get(which) if registry is not None else None
