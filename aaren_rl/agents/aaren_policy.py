@@ -94,7 +94,7 @@ class AarenPolicy(AgentPolicy):
         predictions, returns, new = self._step.predict(
             observation, returns - reward, action, timestep, first, tuple(layers)
         )
-        return (as_column(self.choose(predictions)), returns, timestep + 1, *new)
+        return (as_column(self._chosen(predictions)), returns, timestep + 1, *new)
 
 
 def _where(

@@ -115,7 +115,9 @@ class Agent(nn.Module, ABC):
         # Choices, and the pixels that an encoder of images takes as they are; None for none.
         self.register_buffer("kept", torch.from_numpy(kept) if kept.any() else None, False)
         self._keeps_all = bool(kept.all())
-        self.actions = make_head(spec.action_space, config.head, config.head_options)
+        self.actions = make_head(
+            spec.action_space, config.head, config.head_options, config.action_chunk
+        )
         registered = registered_name(type(self))
         settings = AGENTS.options(registered, config.agent_options) if registered else {}
         if registered and (kind := AGENTS[registered].options) is not None:
@@ -197,7 +199,7 @@ class Agent(nn.Module, ABC):
     ) -> tuple[Tensor, SequenceState | None]:
         """As `loss`, going on from a state, with the state after the batch."""
         predictions, state = self.predict_from(batch, state)
-        return self.actions.loss(predictions, batch.actions, batch.mask), state
+        return self.actions.batch_loss(predictions, batch), state
 
     def forward(self, batch: Batch, carry: Carry | None = None) -> Tensor:
         """A training step's loss: `self.loss(batch)`.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor, nn
 
-from aaren_rl.acting import Policy
+from aaren_rl.acting import Policy, check_starts
 from aaren_rl.agents.base import Agent, register_agent
 from aaren_rl.agents.config import AgentConfig, Mode
 from aaren_rl.agents.policy import AgentPolicy
@@ -92,15 +92,18 @@ class MemorylessPolicy(AgentPolicy):
         super().__init__(agent, targets)
         self._agent = agent
 
-    def _take(self, observations: object, rewards: object, dones: object) -> None:
-        self._inputs.see(observations)  # rewards and ends of episodes mean nothing here
+    def _take(self, observations: object, rewards: object, dones: object) -> np.ndarray | None:
+        self._inputs.see(observations)
+        if dones is None or self._execute == 1:  # rewards and ends of episodes mean nothing here
+            return None
+        return check_starts(dones, len(self._place))
 
     def _act(
         self, observations: Tensor, starts: np.ndarray | None, executed: Tensor | None
     ) -> Tensor:
-        return self.choose(self._agent.predict_step(observations))
+        return self._chosen(self._agent.predict_step(observations))
 
     @property
     def state_bytes(self) -> int:
-        """None."""
-        return 0
+        """None, but for a chunk that is executed."""
+        return self.plan_bytes

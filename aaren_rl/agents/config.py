@@ -80,6 +80,10 @@ class AgentConfig(AarenOptions, AttentionOptions):
     predict a distribution, from which actions can be drawn too (docs/acting.md)."""
     head_options: dict[str, Scalar] = field(default_factory=dict)
     """Options of the action head, by name."""
+    action_chunk: int = 1
+    """Actions that are predicted together: this step's and those of the next steps."""
+    execute: int = 1
+    """So many actions of a chunk are executed before the next prediction counts."""
     agent_options: dict[str, Scalar] = field(default_factory=dict)
     """Options of an agent from a plug-in, by name."""
 
@@ -91,6 +95,12 @@ class AgentConfig(AarenOptions, AttentionOptions):
     def check(self) -> None:
         """Raise `UserError` for a value that cannot work, naming its flag."""
         check_counts(self, "context_length", "layers", "width", "heads", "max_episode_length")
+        check_counts(self, "action_chunk", "execute")
+        if self.execute > self.action_chunk:
+            raise UserError(
+                f"--execute must be at most --action-chunk ({self.action_chunk}), "
+                f"got {self.execute}"
+            )
         for name in ("dropout", "embedding_dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{flag(name)} must be in [0, 1), got {getattr(self, name)}")

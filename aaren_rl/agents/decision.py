@@ -298,7 +298,7 @@ class DecisionAgent(Agent):
             self.config.expectile,
         )
         of_returns = (errors[..., 0] * batch.mask).sum() / batch.mask.sum().clamp(min=1)
-        return self.actions.loss(predictions, batch.actions, batch.mask) + of_returns, state
+        return self.actions.batch_loss(predictions, batch) + of_returns, state
 
     def _features(
         self, batch: Batch, state: SequenceState | None, read: slice

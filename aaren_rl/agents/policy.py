@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aaren_rl.acting import Policy, StepInputs
+from aaren_rl.acting import Policy, StepInputs, check_starts
 from aaren_rl.agents.step_parts import StepEmbedding
 from aaren_rl.layers import SequenceState
 
@@ -35,11 +35,15 @@ class AgentPolicy(Policy):
         targets: returns to ask for, float64 `[num_envs]`; not looked at where none is asked.
 
     Attributes:
-        choose: predictions to the actions that are taken; by default by `actions.decide`.
+        choose: predictions of one action to the actions that are taken; by default by
+            `actions.decide`.
     """
 
     def __init__(self, agent: Agent, targets: np.ndarray) -> None:
-        self.choose: Callable[[Tensor], Tensor] = agent.actions.decide
+        self.choose: Callable[[Tensor], Tensor] = agent.actions.single.decide
+        self._execute = agent.config.execute
+        self._plan: Tensor | None = None  # actions of a chunk, [num_envs, execute, ...]
+        self._place = np.zeros(len(targets), np.int64)  # in it, of the next action
         self._codec, self._device = agent.actions, agent.observation_mean.device
         self._as_actions = agent.as_actions
         spec = agent.spec
@@ -57,11 +61,12 @@ class AgentPolicy(Policy):
         All environments' actions come from one generator, a step after the other.
         """
         generator = torch.Generator(self._device).manual_seed(seed)
-        self.choose = lambda given: self._codec.sample(given, temperature, generator)
+        self.choose = lambda given: self._codec.single.sample(given, temperature, generator)
 
     def reset(self, mask: np.ndarray | None = None) -> None:
         """See `Policy.reset`."""
         self._inputs.reset(mask)
+        self._place[check_starts(mask, len(self._place))] = 0
 
     @torch.inference_mode()
     def act(
@@ -74,6 +79,8 @@ class AgentPolicy(Policy):
         """See `Policy.act`."""
         starts = self._take(observations, rewards, dones)
         executed = self._as_actions(executed_actions, len(self._timesteps))
+        if starts is not None:
+            self._place[starts] = 0
         actions = self._act(self._observation.to(self._device), starts, executed)
         self._inputs.taken()
         return self._codec.to_numpy(actions)
@@ -81,6 +88,24 @@ class AgentPolicy(Policy):
     def _take(self, observations: object, rewards: object, dones: object) -> np.ndarray | None:
         """Check and keep the inputs; the environments that begin, `None` for none."""
         return self._inputs.take(observations, rewards, dones, self._timesteps)
+
+    def _chosen(self, predictions: Tensor) -> Tensor:
+        """The actions to take: of a new chunk the first, else the next of the last chunk."""
+        parts = self._codec.chunk(predictions)[: self._execute]
+        if len(parts) == 1:
+            return self.choose(parts[0])
+        new = torch.stack([self.choose(each) for each in parts], dim=1)
+        begins = torch.from_numpy(self._place == 0).to(new.device)
+        begins = begins.view(-1, *[1] * (new.dim() - 1))
+        self._plan = new if self._plan is None else torch.where(begins, new, self._plan)
+        actions = self._plan[torch.arange(len(new)), torch.from_numpy(self._place)]
+        self._place = (self._place + 1) % self._execute
+        return actions
+
+    @property
+    def plan_bytes(self) -> int:
+        """Bytes of the chunk that is executed; none where each prediction counts."""
+        return 0 if self._plan is None else self._plan.nbytes + self._place.nbytes
 
     @abstractmethod
     def _act(
@@ -130,8 +155,8 @@ class HistoryPolicy(AgentPolicy):
 
     @property
     def state_bytes(self) -> int:
-        """Timestep and return-to-go, and what a subclass keeps."""
-        return self._returns_to_go.nbytes + self._timesteps.nbytes
+        """Timestep, return-to-go and chunk, and what a subclass keeps."""
+        return self._returns_to_go.nbytes + self._timesteps.nbytes + self.plan_bytes
 
     def _act(
         self, observations: Tensor, starts: np.ndarray | None, executed: Tensor | None
@@ -201,7 +226,7 @@ class SteppingPolicy(HistoryPolicy):
             predicted = agent.predict_return(features[:, -1])
             tokens = self._embed(1, previous, predicted, *now[1:3])
             features, state = agent.read(tokens, state, read=NEWEST)
-        self._state, self._actions = state, self.choose(agent.head(features[:, -1]))
+        self._state, self._actions = state, self._chosen(agent.head(features[:, -1]))
         return self._actions, predicted
 
     def _embed(
@@ -273,7 +298,7 @@ class WindowPolicy(HistoryPolicy):
             buffer[:, -1] = value
         lengths = (now.timesteps + 1).clamp(max=actions.shape[1])
         predictions, predicted = self._recompute(lengths, int(lengths.max()))
-        actions[:, -1] = decided = self.choose(predictions)
+        actions[:, -1] = decided = self._chosen(predictions)
         if predicted is not None:
             returns_to_go[:, -1] = predicted
         return decided, predicted

@@ -66,6 +66,11 @@ def step_of(agent: Agent) -> Step:
             f"{agent.name} cannot be exported: its observations are shifted in float64 before they "
             "become float32 (`observation_offset`), which an exported step does not do"
         )
+    if agent.config.execute > 1:
+        raise UserError(
+            f"{agent.name} cannot be exported: it executes {agent.config.execute} actions of a "
+            "chunk; an exported step takes the first of each (--execute 1)"
+        )
     agent.eval()
     sequence: Any = agent  # of the mixers' agents, as its capabilities say
     needed = "embed_step" if agent.has_memory else "predict_step"

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from line_task import LINE, SMALL, Line, line_data, line_file
-from run_cases import assert_same_run, scalars, summary, weights
+from run_cases import assert_same_run, scalars, signal_at_batch, summary, weights
 
 import aaren_rl as arl
 from aaren_rl.cli import main
@@ -38,7 +38,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained run whose head has a distribution."""
     folder = tmp_path_factory.mktemp("finetune")
     data = str(line_file(folder / "line.hdf5"))
-    arl.train(data, env=LINE, head="tanh-gaussian", out=folder / "run", loggers=["csv"], **SMALL)
+    how: dict[str, Any] = {"env": LINE, "head": "tanh-gaussian", "loggers": ["csv"], **SMALL}
+    arl.train(data, out=folder / "run", **how)
+    arl.train(data, out=folder / "streams", sampling="streams", **how)
     return folder / "run"
 
 
@@ -102,6 +104,21 @@ def test_stopped_anywhere_and_resumed_is_not_stopped(
         with pytest.raises(Interrupted):
             finetune(fine("stopped"))
     finetune(resumed(fine("stopped")))
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_streams_are_stopped_and_resumed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state that is carried from batch to batch is saved too."""
+    config = FinetuneConfig(run=run.with_name("streams"), out=tmp_path / "whole", **PLAY)
+    finetune(config)
+    config = dataclasses.replace(config, out=tmp_path / "stopped")
+    with monkeypatch.context() as patch:
+        signal_at_batch(patch, "streams", 7)
+        with pytest.raises(Interrupted):
+            finetune(config)
+    finetune(resumed(config))
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
 

@@ -86,6 +86,19 @@ class ActionHead(nn.Module, ABC):
         """
         raise NotImplementedError
 
+    def batch_loss(self, predictions: Tensor, batch: Any) -> Tensor:
+        """The loss of a batch (`aaren_rl.data.Batch`): `loss`, for most heads."""
+        return self.loss(predictions, batch.actions, batch.mask)
+
+    def chunk(self, predictions: Tensor) -> tuple[Tensor, ...]:
+        """Predictions of this step's action, and of those of the next steps where there are any."""
+        return (predictions,)
+
+    @property
+    def single(self) -> ActionHead:
+        """What decides each of `chunk`: the head itself, for most."""
+        return self
+
     @property
     def outputs(self) -> int:
         """Numbers in one prediction."""
@@ -148,7 +161,7 @@ def head_name(space: Any) -> str:
 
 
 def make_head(
-    space: Any, name: str = "", options: Mapping[str, Any] = MappingProxyType({})
+    space: Any, name: str = "", options: Mapping[str, Any] = MappingProxyType({}), chunk: int = 1
 ) -> ActionHead:
     """A new head.
 
@@ -157,11 +170,16 @@ def make_head(
         name: in `HEADS`; by the space when empty. A head of a Box serves the numbers of a Dict or
             Tuple space, beside choices.
         options: its settings, by name.
+        chunk: actions that are predicted together.
 
     Raises:
         UserError: for an unknown name or option, a space that no agent knows, or one that the head
             does not fit.
     """
+    if chunk > 1:
+        from aaren_rl.layers.heads.chunked import ChunkedActions  # is made of this module's parts
+
+        return ChunkedActions(make_head(space, name, options), chunk)
     usual = head_name(space)
     entry = HEADS[name or usual]
     settings = HEADS.options(name or usual, options)

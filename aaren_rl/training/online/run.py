@@ -12,7 +12,7 @@ from typing import Any, overload
 from aaren_rl.agents import Agent, load_agent
 from aaren_rl.agents.loading import checkpoint_folder
 from aaren_rl.data import TrajectoryDataset
-from aaren_rl.envs import environment_of, limit_episodes
+from aaren_rl.envs import environment_of, limit_episodes, reference_scores_of, saved_name
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import try_environment
 from aaren_rl.files import read_json, remove_leftovers, write_json
@@ -277,6 +277,11 @@ def _train(
     environment = environment_of(dataset) if environment is None else environment
     environment = limit_episodes(environment, dataset.max_episode_length)
     try_environment(environment, agent)
+    if agent.spec.environment is None:
+        scores = agent.spec.reference_scores or reference_scores_of(dataset, environment)
+        agent.spec = dataclasses.replace(
+            agent.spec, environment=saved_name(environment), reference_scores=scores
+        )
     agent.train()
     evaluator = Evaluator(trained, agent, environment, None, dataset.max_episode_length)
     buffer = ReplayBuffer(dataset, config.buffer_episodes)

@@ -152,7 +152,9 @@ class OnlineSampler:
     def _begin(self) -> Sampler:
         """Batches of the buffer as it is now, and the largest return in it for the agent."""
         data, spec = self.buffer.data(), self.agent.spec
-        largest = max(data.largest_return_to_go, spec.largest_return or -np.inf)
+        largest = data.largest_return_to_go
+        if spec.largest_return is not None:
+            largest = max(largest, spec.largest_return)
         self.agent.spec = dataclasses.replace(spec, largest_return=largest)
         mixed = np.random.SeedSequence([self.config.seed, self.episodes]).generate_state(1)
         config = dataclasses.replace(self.config, seed=int(mixed[0]))
