@@ -9,7 +9,7 @@ instead of slices, and a single head without an axis of its own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -108,10 +108,15 @@ class AarenStep(nn.Module):
             Action, the return-to-go that it was taken on, next timestep, next state.
         """
         returns = return_to_go - reward
-        predictions, returns, new = self.predict(
+        action, returns, new = self.decide(
             observation, returns, previous_action, timestep, timestep == 0, state
         )
-        return (as_column(self.actions.decide(predictions)), returns, timestep + 1, *new)
+        return (action, returns, timestep + 1, *new)
+
+    def decide(self, *given: Any) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """As `predict`, with the action in the place of what it is decided from."""
+        predictions, returns, state = self.predict(*given)
+        return as_column(self.actions.decide(predictions)), returns, state
 
     def predict(
         self,

@@ -18,7 +18,7 @@ from aaren_rl.agents import Agent
 from aaren_rl.agents.step_parts import fold_embedding, head_of, return_head_of
 from aaren_rl.errors import UserError
 from aaren_rl.export.steps import Step, numbers
-from aaren_rl.layers import AarenAttention, DiscreteActions
+from aaren_rl.layers import AarenAttention, CategoricalActions, ContinuousActions, DiscreteActions
 from aaren_rl.layers.folded import Affine, affine, fold_attention, to_numpy
 from aaren_rl.layers.mixers.lstm import LSTMMixer
 from aaren_rl.layers.mixers.min_gru import MinGRUMixer
@@ -179,7 +179,7 @@ def _check(agent: Agent) -> None:
         others = sorted(kind.__name__ for kind in mixers - set(MIXERS))
         if others or len(mixers) > 1:
             why = f"its mixer is {', '.join(others)}, and C is written for {known}"
-        elif not sequence.folds_embedding:
+        elif not sequence.folds_embedding or type(agent.actions) not in HEADS:
             why = "its encoder or action head is not the plain linear one"
     if why:
         raise UserError(f"{agent.name} cannot be exported as C: {why}")
@@ -308,6 +308,8 @@ MIXERS: dict[type[nn.Module], Callable[[Any], CMixer]] = {
     MinGRUMixer: _min_gru,
 }
 """What is written for each mixer, by its class: those from outside may compute something else."""
+HEADS = (ContinuousActions, DiscreteActions, CategoricalActions)
+"""Heads whose decision is written: a tanh or the largest logit."""
 
 
 def _norm(norm: nn.LayerNorm) -> CNorm:

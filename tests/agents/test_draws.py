@@ -15,6 +15,7 @@ from aaren_rl.agents.aaren_policy import AarenPolicy
 from aaren_rl.cli import main
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.rollouts import rollout
+from aaren_rl.export.c_header import c_step
 from tests.agents.agent_cases import SPACES, make_agent
 
 HEADS = {"continuous": "tanh-gaussian", "discrete": "categorical"}
@@ -66,6 +67,8 @@ def test_the_folded_step_acts_for_a_distribution_too() -> None:
         how: dict[str, Any] = {"deterministic": deterministic, "steps": 5}
         carry, window = (acted(agent, mode=mode, **how) for mode in ("carry", "window"))
         np.testing.assert_allclose(carry, window, atol=1e-4)
+    with pytest.raises(UserError, match="as C: its encoder or action head"):
+        c_step(agent)
 
 
 def test_a_head_without_distribution_refuses() -> None:
