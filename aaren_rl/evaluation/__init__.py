@@ -8,10 +8,17 @@ if TYPE_CHECKING:
     from aaren_rl.evaluation.config import EvaluateConfig
     from aaren_rl.evaluation.cost import ActingCost, acting_cost
     from aaren_rl.evaluation.evaluating import Evaluation, evaluate, score_rows
+    from aaren_rl.evaluation.memory import (
+        MemoryHorizon,
+        episode_batch,
+        memory_horizon,
+        plot_memory,
+    )
     from aaren_rl.evaluation.rollouts import Episodes, rollout
     from aaren_rl.evaluation.scores import Row, Score, normalized_scores, score
     from aaren_rl.evaluation.statistics import Estimate, mean_interval
     from aaren_rl.evaluation.trying import try_environment
+    from aaren_rl.evaluation.video import record_video
 
 __all__ = [
     "ActingCost",
@@ -19,12 +26,17 @@ __all__ = [
     "Estimate",
     "EvaluateConfig",
     "Evaluation",
+    "MemoryHorizon",
     "Row",
     "Score",
     "acting_cost",
+    "episode_batch",
     "evaluate",
     "mean_interval",
+    "memory_horizon",
     "normalized_scores",
+    "plot_memory",
+    "record_video",
     "rollout",
     "score",
     "score_rows",
