@@ -140,6 +140,22 @@ class Agent(nn.Module, ABC):
             return standardised
         return torch.where(self.kept, observations.to(standardised.dtype), standardised)
 
+    def exactly(self, embed: nn.Module, numbers: Tensor) -> Tensor:
+        """`embed(numbers)` in float32, also under autocast.
+
+        bfloat16 has 8 bits: there, returns-to-go of 3600 and 3594 are one number, and acting, which
+        is in float32, would show the agent numbers that it has not been trained on. Images, whose
+        numbers have 8 bits themselves, are encoded as autocast says.
+        """
+        device = numbers.device.type
+        out: Tensor
+        if sees_images(self.config.encoder) or not torch.is_autocast_enabled(device):
+            out = embed(numbers)
+        else:
+            with torch.autocast(device, enabled=False):
+                out = embed(numbers)
+        return out
+
     def observation_bounds(self) -> tuple[Tensor, Tensor] | None:
         """Where `normalise` clips, in raw numbers; `None` where it does not.
 

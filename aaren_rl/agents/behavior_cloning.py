@@ -49,7 +49,11 @@ class BehaviorCloning(Agent):
 
     def predict_step(self, observations: Tensor) -> Tensor:
         """Predictions for raw observations `[..., observation_size]`."""
-        out: Tensor = self.head(self.body(self.normalise(observations)))
+        encoder, *layers = self.body
+        hidden = self.exactly(encoder, self.normalise(observations))
+        for layer in layers:
+            hidden = layer(hidden)
+        out: Tensor = self.head(hidden)
         return out
 
     def policy(

@@ -190,9 +190,7 @@ class DecisionAgent(Agent):
         if isinstance(self.embed_action, nn.Linear):
             values.append(self.actions.encode(actions))
             embedded.append(self.embed_action)
-        # In bfloat16, which has 8 bits, returns-to-go of 3600, 3597 and 3594 are one number, and
-        # acting, in float32, would show the agent numbers that it has not been trained on.
-        with torch.autocast(observations.device.type, enabled=False):
+        with torch.autocast(observations.device.type, enabled=False):  # see `exactly`
             # One product for all, with a block for each: the tokens lie side by side at once.
             weight = torch.block_diag(*(part.weight for part in embedded))
             bias = torch.cat([part.bias for part in embedded])
@@ -235,15 +233,11 @@ class DecisionAgent(Agent):
 
     def _token(self, kind: TokenKind, value: Tensor) -> Tensor:
         """Raw numbers `[..., size]` (discrete actions `[...]`) to a token `[..., width]`."""
-        out: Tensor
         if kind == "action":
-            out = self.embed_action(self.actions.encode(value))
-        elif kind == "observation":
-            out = self.embed_observation(self.normalise(value))
-        else:
-            with torch.autocast(value.device.type, enabled=False):  # see `embed`
-                out = self.embed_return(self.scaled(value.float()))
-        return out
+            return self.exactly(self.embed_action, self.actions.encode(value))
+        if kind == "observation":
+            return self.exactly(self.embed_observation, self.normalise(value))
+        return self.exactly(self.embed_return, self.scaled(value.float()))
 
     def _finish(self, tokens: Tensor) -> Tensor:
         out: Tensor = self.embed_dropout(self.embed_norm(tokens))

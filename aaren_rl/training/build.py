@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 
 from aaren_rl.agents import Agent, AgentConfig, AgentSpec, load_agent
 from aaren_rl.data import (
@@ -97,20 +98,33 @@ def resolved_precision(config: TrainSettings) -> Literal["32", "bf16"]:
     return "bf16" if torch.cpu._is_amx_tile_supported() else "32"
 
 
+class Autocast(MixedPrecision):
+    """bfloat16 arithmetic on a batch as it is.
+
+    Fabric would round the batch's numbers to bfloat16 before the agent sees them: an agent would
+    learn from other returns-to-go, observations and actions than it acts on, and choices beyond
+    256 could not be counted.
+    """
+
+    def convert_input(self, data: Any) -> Any:
+        """The batch, unchanged."""
+        return data
+
+
 @contextmanager
 def launched(config: TrainConfig) -> Iterator[Fabric]:
     """Lightning Fabric with its processes started; those still running are ended on the way out."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     devices, hosts = processes(config)
     strategy = "ddp" if devices * hosts > 1 else "auto"
-    precision: Any = {"32": "32-true", "bf16": "bf16-mixed"}[config.precision]
+    autocast = "cpu" if config.device == "cpu" or not torch.cuda.is_available() else "cuda"
     try:
         fabric = Fabric(
             accelerator="gpu" if config.device == "cuda" else config.device,
             devices=devices,
             num_nodes=hosts,
             strategy=strategy,
-            precision=precision,
+            plugins=[Autocast("bf16-mixed", autocast)] if config.precision == "bf16" else None,
         )
     except Exception as error:
         reason = one_line(error)

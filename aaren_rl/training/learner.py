@@ -73,11 +73,6 @@ class Learner:
         )
         self._peaks = [group["lr"] for group in self.optimizer.param_groups]
         self._names = parameter_names(agent, self.optimizer)
-        layouts = agent.spec.observation_layout, agent.spec.action_layout
-        if any(leaf.levels for layout in layouts for leaf in layout.leaves):
-            # Fabric would round a batch's numbers to bfloat16, which cannot count beyond 256.
-            # Without choices it does: see docs/learning.md.
-            fabric.strategy.precision._desired_input_dtype = torch.float32  # type: ignore[attr-defined]
         self._module, self._wrapped = fabric.setup(agent, self.optimizer)
         self._schedule = schedule or (
             lambda n: learning_rate_factor(n, config.updates, config.warmup, config.schedule)

@@ -11,23 +11,20 @@ logits for its mark. A new event is a step (`event_cost.py` times it).
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from paper_data import Events, read_events
+from event_mixture import SHORTEST, Prediction
+from paper_data import EventBatch, Events, read_events
 from paper_training import Row, Settings, Task, compare, run, sequence_model, sinusoids
 from torch import Tensor, nn
 from torch.nn.functional import linear, log_softmax, softplus
-from torch.nn.utils.rnn import pad_sequence
 
 from aaren_rl.layers.state import SequenceState
 
 IGNORED = -100  # the mark of no event
-SHORTEST = 1e-6  # of times between events, in mean times between events
 
 
 @dataclass(frozen=True)
@@ -42,52 +39,6 @@ class EventSettings(Settings):
     decay: float = 0.9
     components: int = 8
     """Log-normals of the mixture."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Sequences padded at the end: times and marks `[batch, events]`, and how many are real."""
-
-    times: Tensor
-    marks: Tensor
-    lengths: Tensor
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """For the event after each token.
-
-    Attributes:
-        log_weights: of the mixture's components, `[batch, events, components]`.
-        means: of the log of the time to the next event, the same shape.
-        scales: standard deviations of that log, the same shape.
-        mark_logits: `[batch, events, marks]`.
-    """
-
-    log_weights: Tensor
-    means: Tensor
-    scales: Tensor
-    mark_logits: Tensor
-
-    def at(self, rows: Any, events: Any) -> Prediction:
-        """The predictions after some of the events."""
-        return Prediction(*(value[rows, events] for value in vars(self).values()))
-
-    def log_density(self, gaps: Tensor) -> Tensor:
-        """Of the times to the next event, `[batch, events]`."""
-        logs = gaps.clamp_min(SHORTEST).log()[..., None]
-        normal = -0.5 * ((logs - self.means) / self.scales) ** 2 - self.scales.log()
-        constant = 0.5 * math.log(2 * math.pi)
-        return (self.log_weights + normal).logsumexp(-1) - logs[..., 0] - constant
-
-    def log_survival(self, gaps: Tensor) -> Tensor:
-        """Log probability that nothing happens for so long, `[batch, events]`."""
-        z = (gaps.clamp_min(SHORTEST).log()[..., None] - self.means) / self.scales
-        return (self.log_weights + torch.special.log_ndtr(-z)).logsumexp(-1)
-
-    def mean_gap(self) -> Tensor:
-        """The mean of the mixture, `[batch, events]`."""
-        return (self.log_weights + self.means + 0.5 * self.scales**2).logsumexp(-1).exp()
 
 
 @dataclass(frozen=True)
@@ -152,20 +103,11 @@ class EventForecasting(Task):
         """See `Task.model`."""
         return EventModel(self.settings, mixer, self.events.num_marks)
 
-    def batch(self, chosen: np.ndarray) -> Batch:
+    def batch(self, chosen: np.ndarray) -> EventBatch:
         """Some of the sequences."""
-        times = [torch.from_numpy(self.events.times[number]) for number in chosen]
-        marks = [torch.from_numpy(self.events.marks[number]) for number in chosen]
-        lengths = torch.tensor([len(one) for one in times])
-        # Padded by the last time, so that times ascend to the end.
-        padded = pad_sequence(times, batch_first=True)
-        padded = torch.where(
-            torch.arange(padded.shape[1]) < lengths[:, None], padded, padded.amax(1, True)
-        )
-        tensors = padded, pad_sequence(marks, batch_first=True), lengths
-        return Batch(*(tensor.to(self.settings.device) for tensor in tensors))
+        return self.events.batch(chosen, self.settings.device)
 
-    def batches(self, generator: torch.Generator) -> Iterator[Batch]:
+    def batches(self, generator: torch.Generator) -> Iterator[EventBatch]:
         """Sequences of similar length together: the longest here has ten times the median."""
         part = self.events.parts[0]
         lengths = np.array([len(self.events.times[number]) for number in part])
@@ -177,7 +119,7 @@ class EventForecasting(Task):
         for number in torch.randperm(len(batches), generator=generator).tolist():
             yield self.batch(batches[number])
 
-    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def measure(self, model: nn.Module, batch: EventBatch) -> dict[str, Tensor]:
         """Sums over the events that are predicted: all but each sequence's first."""
         prediction, _ = model(batch.times, batch.marks)
         gaps, marks = batch.times.diff().float(), batch.marks[:, 1:]
@@ -197,12 +139,12 @@ class EventForecasting(Task):
             "mark NLL": nn.functional.cross_entropy(
                 logits, targets, ignore_index=IGNORED, reduction="sum"
             ),
-            "squared": (within.mean_gap() - gaps)[real].square().sum(),
+            "squared": (within.mean_gap(self.events.longest) - gaps)[real].square().sum(),
             "right": (logits.argmax(-1) == targets).sum(),
             "count": real.sum(),
         }
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: EventBatch) -> Tensor:
         """See `Task.loss`."""
         sums = self.measure(model, batch)
         return (sums["time NLL"] + sums["mark NLL"]) / sums["count"]

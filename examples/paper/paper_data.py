@@ -10,10 +10,13 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from aaren_rl.errors import UserError, one_line
 
@@ -240,6 +243,34 @@ class Events:
     num_marks: int
     end: float
     parts: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+    @property
+    def longest(self) -> float:
+        """The longest time between two events of the training part."""
+        return float(max(np.diff(self.times[number]).max() for number in self.parts[0]))
+
+    def batch(self, chosen: np.ndarray, device: str) -> EventBatch:
+        """Some of the sequences."""
+        times = [torch.from_numpy(self.times[number]) for number in chosen]
+        marks = [torch.from_numpy(self.marks[number]) for number in chosen]
+        lengths = torch.tensor([len(one) for one in times])
+        # Padded by the last time, so that times ascend to the end.
+        padded = pad_sequence(times, batch_first=True)
+        real = torch.arange(padded.shape[1]) < lengths[:, None]
+        tensors = (
+            torch.where(real, padded, padded.amax(1, True)),
+            pad_sequence(marks, True),
+            lengths,
+        )
+        return EventBatch(*(tensor.to(device) for tensor in tensors))
+
+
+class EventBatch(NamedTuple):
+    """Sequences padded at the end: times and marks `[batch, events]`, and how many are real."""
+
+    times: Tensor
+    marks: Tensor
+    lengths: Tensor
 
 
 def read_events(folder: Path | None, name: str) -> Events:

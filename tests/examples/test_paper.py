@@ -119,7 +119,10 @@ def test_densities(paper: Any) -> None:
     gap = torch.tensor([1.7])
     torch.testing.assert_close(mixture.log_density(gap), expected.log_prob(gap))
     torch.testing.assert_close(mixture.log_survival(gap), (1 - expected.cdf(gap)).log())
-    torch.testing.assert_close(mixture.mean_gap(), expected.mean[None])
+    torch.testing.assert_close(mixture.mean_gap(1e30), expected.mean[None])
+    grid = torch.linspace(1e-6, 2.5, 200_001)
+    below = torch.trapezoid(grid * expected.log_prob(grid).exp(), grid) / expected.cdf(grid[-1])
+    torch.testing.assert_close(mixture.mean_gap(2.5), below[None], rtol=1e-4, atol=0)
 
 
 def test_padding_adds_nothing_to_the_likelihood(paper: Any, shape: dict[str, int]) -> None:

@@ -15,7 +15,7 @@ import torch
 from run_cases import SAMPLERS, scalars, weights
 from safetensors.torch import load
 
-from aaren_rl.agents import load_agent
+from aaren_rl.agents import Agent, load_agent
 from aaren_rl.data import WindowSampler, load_trajectories
 from aaren_rl.training import train
 from aaren_rl.training.learner import learning_rate_factor
@@ -70,6 +70,34 @@ def test_bf16_computes_in_bf16(tiny: Callable[..., Any], tmp_path: Path) -> None
     assert weights(tmp_path / "32") != weights(tmp_path / "bf16")
     np.testing.assert_allclose(losses["bf16"], losses["32"], rtol=0.02)
     assert (losses["bf16"] != losses["32"]).mean() > 0.9
+
+
+@pytest.mark.parametrize("agent", ["decision-aaren", "behavior-cloning"])
+def test_bf16_leaves_the_batch_and_its_embedding_in_float32(
+    agent: str, tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16, returns-to-go of 3600 and 3594 would be one number."""
+    losses, exactly = Agent.loss, Agent.exactly
+    batches, tokens = [], []
+
+    def loss(self: Agent, batch: Any) -> Any:
+        batches.append(batch)
+        return losses(self, batch)
+
+    def embedded(self: Agent, *given: Any) -> Any:
+        tokens.append(exactly(self, *given))
+        return tokens[-1]
+
+    monkeypatch.setattr(Agent, "loss", loss)
+    monkeypatch.setattr(Agent, "exactly", embedded)
+    train(tiny(tmp_path, agent=agent, precision="bf16", environment="none", updates=2))
+    assert len(batches) == 2
+    assert tokens or agent == "decision-aaren"  # which embeds whole windows at once
+    for name in ("observations", "actions", "returns_to_go"):
+        for values in (getattr(batch, name) for batch in batches):
+            assert values.dtype == torch.float32
+            assert not torch.equal(values, values.bfloat16().float())
+    assert {token.dtype for token in tokens} <= {torch.float32}
 
 
 @pytest.mark.parametrize("sampling", sorted(SAMPLERS))
