@@ -28,9 +28,10 @@ class GaussianOptions:
     """Lowest logarithm of the standard deviation, before the tanh."""
     log_std_max: float = 2.0
     """Highest one."""
-    margin: float = 1e-6
+    margin: float = 0.01
     """Actions at a bound are learned from as if they were this far inside, in units in which the
-    space is [-1, 1]: a tanh never reaches its bounds."""
+    space is [-1, 1]: a tanh never reaches its bounds, and the closer to them, the further away they
+    lie before it (docs/acting.md). Online Decision Transformer's is 1e-6."""
     entropy_weight: float = 0.1
     """Start of the multiplier of the entropy, which is learned; 0 for no entropy in the loss."""
     target_entropy: float | None = None
@@ -93,8 +94,7 @@ class GaussianActions(ContinuousActions):
 
     Acting without chance takes the mean of the actions, of a mixture that of its most likely
     component. Not `tanh(mean)`, which is their median: where the data hold actions at their bounds,
-    far out before the tanh, it is further from the data than a squared error's prediction, and in
-    hopper/medium-expert an agent that took it fell (docs/acting.md).
+    far out before the tanh, it lies further from the data (docs/acting.md).
 
     The density of a point is in the network's units, `(action - middle) / reach`.
 
