@@ -78,6 +78,11 @@ class CollectConfig:
     out: Path | None = None
     """Folder of the training: checkpoint, policies, history. By default runs/collect/ENVIRONMENT/
     ALGORITHM-seed-SEED."""
+    pixels: int = 0
+    """Write each dataset but medium-replay also as QUALITY-pixels-v0: the same episodes, observed
+    as rendered frames of so many pixels a side. Give it again with --resume. 0 for none."""
+    color: bool = False
+    """Frames of three channels, red, green and blue, and not one of brightness."""
     resume: bool = False
     """Go on from the last checkpoint and keep the datasets that are finished; flags not given are
     taken from the folder."""
@@ -107,9 +112,10 @@ class CollectConfig:
 
         return local_root() if self.root is None else self.root
 
-    def dataset_id(self, quality: Quality) -> str:
-        """The Minari id of one dataset."""
-        return f"{self.name or f'collected/{self.short_name}'}/{quality}-v0"
+    def dataset_id(self, quality: Quality, *, pixels: bool = False) -> str:
+        """The Minari id of one dataset, of numbers or of frames."""
+        seen = "-pixels" if pixels else ""
+        return f"{self.name or f'collected/{self.short_name}'}/{quality}{seen}-v0"
 
     def algorithm_settings(self) -> dict[str, Any]:
         """`settings` as keyword arguments.
@@ -146,9 +152,13 @@ class CollectConfig:
         self.algorithm_settings()
 
     def to_json(self) -> dict[str, Any]:
-        """What makes this run this run, as JSON: all fields but where things lie and `resume`."""
+        """What makes this run this run, as JSON.
+
+        All fields but where things lie, `resume`, and what is made of the finished episodes.
+        """
         content = dataclasses.asdict(self)
-        del content["out"], content["root"], content["resume"]
+        for name in ("out", "root", "resume", "pixels", "color"):
+            del content[name]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in content.items()}
 
     @staticmethod

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,20 @@ from aaren_rl.collect.learner import (
     weights_file,
 )
 from aaren_rl.collect.policies import CARD_FILE, WEIGHTS_FILE
-from aaren_rl.collect.rollouts import actor_of, counted, first_steps, play, random_actor
+from aaren_rl.collect.rollouts import (
+    actor_of,
+    counted,
+    first_steps,
+    play,
+    play_in_pixels,
+    random_actor,
+)
 from aaren_rl.data import load_trajectories
 from aaren_rl.data.sources.minari import METADATA, read_metadata
 from aaren_rl.data.to_minari import check_new_dataset, write_minari
 from aaren_rl.data.trajectory import Trajectory
 from aaren_rl.envs.make import environment_spec, make_env
+from aaren_rl.envs.pixels import pixels_spec
 from aaren_rl.errors import UserError
 from aaren_rl.files import locked, make_folder, read_json, read_tensors, write_json, write_tensors
 from aaren_rl.records import flag
@@ -54,7 +63,8 @@ def collect(config: CollectConfig) -> list[dict[str, Any]]:
     """Train, and write the datasets; what was finished before is kept with `resume`.
 
     Returns:
-        A row for each dataset: id, steps, episodes, mean return and mean normalised score.
+        A row for each dataset, those of frames last: id, steps, episodes, mean return and mean
+        normalised score.
 
     Raises:
         UserError: for anything wrong with the config, the environment, the folders or the
@@ -68,33 +78,60 @@ def collect(config: CollectConfig) -> list[dict[str, Any]]:
     try:
         model = make_learner(config, env)
         try_environment(config, env)
+        frames = _try_pixels(config)
         _check_datasets(config)
         _claim_folder(config)
         busy = f"--out {config.run_folder}: another process is collecting there"
         with locked(config.run_folder / LOCK_FILE, busy):
-            _write_missing(config, wanted, Recipe(config, spec, model))
+            _write_missing(config, wanted, Recipe(config, spec, model, frames))
     finally:
         env.close()
-    return [_row(config, quality) for quality in wanted]
+    return [_row(config, dataset) for dataset in _datasets(config, wanted)]
+
+
+def _try_pixels(config: CollectConfig) -> EnvSpec | None:
+    """The environment as frames, where they are asked for; reset once."""
+    if not config.pixels:
+        return None
+    spec = pixels_spec(config.environment, config.pixels, color=config.color)
+    with contextlib.closing(make_env(spec)) as env:
+        env.reset(seed=0)
+    return spec
+
+
+def _datasets(config: CollectConfig, wanted: Iterable[Quality]) -> list[tuple[Quality, bool]]:
+    """All that are asked for: which, and whether of frames."""
+    framed = [each for each in wanted if config.pixels and each != "medium-replay"]
+    return [*((each, False) for each in wanted), *((each, True) for each in framed)]
 
 
 def _write_missing(config: CollectConfig, wanted: list[Quality], recipe: Recipe) -> None:
-    missing = [quality for quality in wanted if not _folder(config, quality).exists()]
+    missing = [each for each in _datasets(config, wanted) if not _folder(config, each).exists()]
     if missing:
         recipe.prepare()
-    for quality in missing:
-        recipe.write(quality)
+    for quality, pixels in missing:
+        recipe.write(quality, pixels=pixels)
 
 
-def _folder(config: CollectConfig, quality: Quality) -> Path:
-    return config.minari_root / config.dataset_id(quality)
+def _name(config: CollectConfig, dataset: tuple[Quality, bool]) -> str:
+    return config.dataset_id(dataset[0], pixels=dataset[1])
 
 
-def _row(config: CollectConfig, quality: Quality) -> dict[str, Any]:
-    data = load_trajectories(_folder(config, quality))
+def _folder(config: CollectConfig, dataset: tuple[Quality, bool]) -> Path:
+    return config.minari_root / _name(config, dataset)
+
+
+def _collection(config: CollectConfig, pixels: bool) -> dict[str, Any]:
+    """What a dataset's metadata say of the run that wrote it."""
+    frames = {"pixels": config.pixels, "color": config.color} if pixels else {}
+    return config.to_json() | frames
+
+
+def _row(config: CollectConfig, dataset: tuple[Quality, bool]) -> dict[str, Any]:
+    data = load_trajectories(_folder(config, dataset))
     scores = data.normalized_score(data.episode_returns)
     return {
-        "dataset": config.dataset_id(quality),
+        "dataset": _name(config, dataset),
         "steps": data.num_steps,
         "episodes": data.num_episodes,
         "return_mean": float(np.mean(data.episode_returns)),
@@ -104,11 +141,11 @@ def _row(config: CollectConfig, quality: Quality) -> dict[str, Any]:
 
 def _check_datasets(config: CollectConfig) -> None:
     """Raise UserError for a dataset that is there and not of this run."""
-    for quality in config.datasets:
-        folder = _folder(config, quality)
+    for dataset in _datasets(config, config.datasets):
+        folder, wanted = _folder(config, dataset), _collection(config, dataset[1])
         if not (config.resume and folder.exists()):
-            check_new_dataset(config.dataset_id(quality), config.minari_root)
-        elif read_metadata(folder / "data" / METADATA).get("collection") != config.to_json():
+            check_new_dataset(_name(config, dataset), config.minari_root)
+        elif read_metadata(folder / "data" / METADATA).get("collection") != wanted:
             raise UserError(f"{folder}: there already, and not of this run; give another --name")
 
 
@@ -143,8 +180,10 @@ def _read_references(file: Path) -> dict[str, float]:
 class Recipe:
     """Trains and chooses the policies, and writes datasets of them."""
 
-    def __init__(self, config: CollectConfig, spec: EnvSpec, model: BaseAlgorithm) -> None:
-        self.config, self.spec, self.model = config, spec, model
+    def __init__(
+        self, config: CollectConfig, spec: EnvSpec, model: BaseAlgorithm, frames: EnvSpec | None
+    ) -> None:
+        self.config, self.spec, self.model, self.frames = config, spec, model, frames
         self.folder = config.run_folder
         self.chosen: dict[str, Evaluation] = {}  # "medium" and "expert"
         self.references: dict[str, float] = {}  # mean returns of "random" and "expert"
@@ -205,45 +244,56 @@ class Recipe:
         self.references[who] = float(np.mean([np.sum(episode.rewards) for episode in episodes]))
         write_json(self.folder / REFERENCES_FILE, self.references)
 
-    def _play(self, who: str, seed: int, episodes: int | None = None) -> Iterator[Trajectory]:
+    def _play(
+        self, who: str, seed: int, episodes: int | None = None, *, pixels: bool = False
+    ) -> Iterator[Trajectory]:
         """Episodes of the random, the medium or the expert policy, which is loaded for them."""
         if who == "random":
             actor = random_actor(self.model.action_space, seed)
         else:
             load_policy_tensors(self.model, self._weights(who))
             actor = actor_of(self.model.policy, seed, random_share(self.model))
-        yield from play(actor, self.spec, seed=seed, episodes=episodes)
+        if pixels and self.frames is not None:
+            yield from play_in_pixels(actor, self.frames, seed=seed, episodes=episodes)
+        else:
+            yield from play(actor, self.spec, seed=seed, episodes=episodes)
 
     def _weights(self, who: str) -> dict[str, Any]:
         return read_tensors(weights_file(self.folder, self.chosen[who].step))
 
-    def _rollouts(self, who: str) -> Iterator[Trajectory]:
+    def _rollouts(self, who: str, pixels: bool) -> Iterator[Trajectory]:
         """What the dataset of this policy holds; the same each time."""
-        return first_steps(self._play(who, SEEDS[who] + self.config.seed), self.config.steps)
+        episodes = self._play(who, SEEDS[who] + self.config.seed, pixels=pixels)
+        return first_steps(episodes, self.config.steps)
 
-    def write(self, quality: Quality) -> None:
-        """Write a dataset, with the policies that made it beside the data."""
-        dataset_id = self.config.dataset_id(quality)
+    def write(self, quality: Quality, *, pixels: bool = False) -> None:
+        """Write a dataset, of frames or numbers, with the policies that made it beside the data."""
+        dataset_id = self.config.dataset_id(quality, pixels=pixels)
+        spec, observation_space = self.spec, self.model.observation_space
+        if pixels and self.frames is not None:
+            spec = self.frames
+            with contextlib.closing(make_env(spec)) as env:
+                observation_space = env.observation_space
         if quality == "medium-replay":
             from aaren_rl.collect.training import history_episodes
 
             episodes = history_episodes(self.model, self.folder, self.chosen["medium"].step)
         elif quality == "medium-expert":
-            episodes = chain(self._rollouts("medium"), self._rollouts("expert"))
+            episodes = chain(self._rollouts("medium", pixels), self._rollouts("expert", pixels))
         else:
-            episodes = self._rollouts(quality)
+            episodes = self._rollouts(quality, pixels)
         write_minari(
             dataset_id,
             counted(episodes, dataset_id),
-            observation_space=self.model.observation_space,
+            observation_space=observation_space,
             action_space=self.model.action_space,
-            env_spec=self.spec,
+            env_spec=spec,
             root=self.config.minari_root,
-            metadata=self._metadata(quality),
+            metadata=self._metadata(quality, pixels),
             beside=lambda new: self._keep_policies(quality, new),
         )
 
-    def _metadata(self, quality: Quality) -> dict[str, Any]:
+    def _metadata(self, quality: Quality, pixels: bool) -> dict[str, Any]:
         """Minari's further keys."""
         import stable_baselines3
 
@@ -265,7 +315,7 @@ class Recipe:
             "ref_min_score": self.references["random"],
             "ref_max_score": self.references["expert"],
             "num_episodes_average_score": self.config.reference_episodes,
-            "collection": self.config.to_json(),
+            "collection": _collection(self.config, pixels),
         }
 
     def _keep_policies(self, quality: Quality, folder: Path) -> None:

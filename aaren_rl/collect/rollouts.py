@@ -6,6 +6,7 @@ import contextlib
 import copy
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from stable_baselines3.common.policies import BasePolicy
 
 BATCH = 16  # environments that step together
-Actor = Callable[[NDArray[Any]], NDArray[Any]]
+Actor = Callable[[Any], NDArray[Any]]
 """Gives actions `[num_envs, ...]` for observations `[num_envs, ...]`."""
 
 
@@ -74,6 +75,23 @@ def play(
         limit = None if time_limit(vector) is not None else LONGEST_EPISODE
         acting = _Acting(actor)
         yield from recorded_episodes(acting, vector, episodes=episodes, seed=seed, limit=limit)
+
+
+def play_in_pixels(
+    actor: Actor, environment: EnvSpec, *, seed: int, episodes: int | None = None
+) -> Iterator[Trajectory]:
+    """As `play`, observed as frames, though the actor sees numbers: the same episodes.
+
+    Args:
+        actor: acts on the numbers.
+        environment: `aaren/Pixels-v0`.
+        seed: of the first episode.
+        episodes: how many.
+    """
+    both = replace(environment, kwargs={**environment.kwargs, "numbers": True})
+    seen = play(lambda shown: actor(shown["numbers"]), both, seed=seed, episodes=episodes)
+    for episode in seen:
+        yield replace(episode, observations=episode.observations["pixels"])
 
 
 def counted(episodes: Iterable[Trajectory], title: str) -> Iterator[Trajectory]:

@@ -14,7 +14,7 @@ from aaren_rl.convert.config import ConvertConfig
 from aaren_rl.data.checking import Known, known_environment
 from aaren_rl.data.episode import Recording, Trajectory
 from aaren_rl.data.sources.load import open_recording
-from aaren_rl.data.sources.minari import has_images, is_minari_id, local_root
+from aaren_rl.data.sources.minari import is_minari_id, local_root
 from aaren_rl.data.spaces import join_rows, map_arrays, row_count
 from aaren_rl.data.to_minari import check_new_dataset, write_minari
 from aaren_rl.data.trajectory import recording_checker
@@ -65,10 +65,6 @@ def convert_recording(
     except UserError as error:
         raise UserError(f"{error} (read as {recording.kind})") from error
     observation_space, action_space = checker.spaces()
-    if has_images(observation_space):
-        raise UserError(
-            f"{recording.where}: observations {observation_space}: pictures; not converted"
-        )
     scores = recording.reference_scores
     metadata: dict[str, Any] = {
         "description": f"Converted from {Path(recording.where).name} by aaren-rl convert"

@@ -66,7 +66,11 @@ def write_minari(
         target.parent.mkdir(parents=True, exist_ok=True)
         with _scratch(target) as folder:
             storage = MinariStorage.new(
-                folder / "data", observation_space, action_space, env_spec=env_spec
+                folder / "data",
+                observation_space,
+                action_space,
+                env_spec=env_spec,
+                jpeg_encoding=False,  # images keep their pixels
             )
             file = folder / "data" / HDF5_FILE
             counts = _write_episodes(dataset_id, file, episodes, compression)

@@ -20,10 +20,12 @@ from aaren_rl.envs.make import (
     time_limit,
 )
 from aaren_rl.envs.memory import expert_dataset, write_expert_dataset
+from aaren_rl.envs.pixels import Pixels
 
 __all__ = [
     "Actor",
     "EnvLike",
+    "Pixels",
     "Step",
     "check_environment",
     "environment_of",

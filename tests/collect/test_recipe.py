@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import h5py
 import minari
 import numpy as np
 import pytest
-from collect_cases import Collections
+from collect_cases import Collections, cartpole
 
+from aaren_rl.collect import collect
 from aaren_rl.collect.policies import load_policy
 from aaren_rl.collect.rollouts import actor_of, play
 from aaren_rl.data import TrajectoryDataset, load_trajectories
 from aaren_rl.envs.make import make_env
+from aaren_rl.errors import UserError
 from aaren_rl.training import train
 
 NAMES = {"ppo": "cartpole", "dqn": "cartpole", "sac": "pendulum"}
@@ -134,6 +137,38 @@ def test_ends_are_true_and_the_cut_ones_are_truncated(kind: str, collections: Co
         else:
             assert data.terminated[whole].all()
             assert data.lengths.max() < 500
+
+
+def test_frames_are_of_the_same_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aaren_rl.collect.rollouts.BATCH", 2)  # fewer environments that render
+    small = {"train_steps": 256, "evaluate_every": 128, "steps": 60, "reference_episodes": 30}
+    score = {"expert_return": 500.0, "medium_score": 0.5}
+    first = cartpole(tmp_path, datasets=("random", "medium"), pixels=16, **small, **score)
+    rows = collect(first)
+    names = [row["dataset"].split("/")[-1] for row in rows]
+    assert names == ["random-v0", "medium-v0", "random-pixels-v0", "medium-pixels-v0"]
+    for quality in ("random", "medium"):
+        numbers, frames = (
+            load_trajectories(first.minari_root / first.dataset_id(quality, pixels=pixels))  # type: ignore[arg-type]
+            for pixels in (False, True)
+        )
+        for field in ("actions", "rewards", "offsets", "terminated", "reference_scores"):
+            np.testing.assert_array_equal(getattr(frames, field), getattr(numbers, field))
+        assert frames.observations.dtype == np.uint8
+        env = make_env(frames.env_spec)  # type: ignore[arg-type]
+        assert env.observation_space == frames.observation_space
+        env.unwrapped.inner.reset()  # type: ignore[attr-defined]
+        core: Any = env.unwrapped.inner.unwrapped  # type: ignore[attr-defined]
+        for step in (0, 17):  # CartPole can be put into any state, and then renders it
+            core.state = numbers.observations[step].astype(np.float64)
+            drawn = env.unwrapped._frame().astype(int)  # type: ignore[attr-defined]
+            assert np.abs(drawn.ravel() - frames.observations[step]).mean() < 0.5
+        env.close()
+    theirs = minari.MinariDataset(first.minari_root / rows[-1]["dataset"] / "data")
+    shown = np.concatenate([episode.observations[:-1] for episode in theirs])
+    np.testing.assert_array_equal(shown.reshape(60, -1), frames.observations)
+    with pytest.raises(UserError, match="random-pixels-v0: there already, and not of this run"):
+        collect(replace(first, pixels=32, resume=True))
 
 
 def test_minari_lists_and_reads_them(

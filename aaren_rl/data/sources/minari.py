@@ -84,7 +84,8 @@ def open_minari(folder: Path) -> Recording:
         env_spec = getattr(dataset, "_eval_env_spec", None) or dataset.env_spec
     except Exception as error:  # Minari raises whatever its parsers raise
         raise UserError(f"{data / METADATA}: Minari cannot read it: {one_line(error)}") from error
-    straight = hdf5 and not has_images(dataset.observation_space)
+    packed = bool(metadata.get("jpeg_encoding", True))
+    straight = hdf5 and not (packed and has_images(dataset.observation_space))
     where = data / HDF5_FILE if straight else data
     form = metadata.get("d4rl")  # written by `aaren-rl convert`
     unfinished = isinstance(form, dict) and bool(form.get("unfinished"))
