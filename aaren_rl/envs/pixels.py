@@ -74,7 +74,7 @@ class Pixels(gymnasium.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """See `gymnasium.Env.step`."""
         shown, *rest = self.inner.step(action)
-        return self._seen(shown), *rest  # type: ignore[return-value]
+        return self._seen(shown), *rest
 
     def render(self) -> Any:
         """What the environment renders, in its own size."""

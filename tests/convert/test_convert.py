@@ -77,6 +77,26 @@ def d4rl_file(path: Path, *, copies: int = 1, width: int = 1, **changes: Any) ->
     return path
 
 
+def test_images_keep_their_pixels_and_take_their_own_size(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (200, 84, 84, 4), np.uint8)
+    ends = np.arange(200) % 100 == 99
+    file = tmp_path / "frames.hdf5"
+    with h5py.File(file, "w") as target:
+        target["observations"], target["actions"] = frames, np.zeros((200, 2), np.float32)
+        target["rewards"], target["terminals"] = np.ones(200), ends
+    convert(ConvertConfig(str(file), "test/frames-v0", tmp_path))
+    folder = tmp_path / "test" / "frames-v0"
+    theirs = minari.MinariDataset(folder / "data")
+    shown = np.concatenate([episode.observations[:-1] for episode in theirs])
+    np.testing.assert_array_equal(shown, frames)
+    read = load_dataset(folder, on="disk", cache=tmp_path / "cache")
+    assert read.observations.dtype == np.uint8
+    np.testing.assert_array_equal(read.observations[:], frames.reshape(200, -1))
+    for part in (folder, tmp_path / "cache"):
+        size = sum(each.stat().st_size for each in part.rglob("*") if each.is_file())
+        assert size < 1.1 * frames.nbytes
+
+
 def test_d4rl_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same dataset for us; for Minari also the observation after each last action."""
     file = d4rl_file(tmp_path / "hopper_medium-v2.hdf5")

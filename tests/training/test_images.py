@@ -81,13 +81,18 @@ def data() -> TrajectoryDataset:
         ("impala", (16, 20, 1)),
     ],
 )
-def test_channels_are_found(name: str, shape: tuple[int, ...]) -> None:
+def test_channels_are_found(
+    name: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     space = spaces.Box(0, 255, shape, np.uint8)
     encoder = make_encoder(name, space, 8, {}).eval()
     frames = torch.randint(256, (2, 3, *shape), dtype=torch.uint8)
     tokens = encoder(frames.flatten(2))
     assert tokens.shape == (2, 3, 8)
     torch.testing.assert_close(encoder(frames.flatten(2)[1, 2]), tokens[1, 2])  # a step alone
+    with torch.no_grad(), monkeypatch.context() as patch:
+        patch.setattr("aaren_rl.layers.encoders.images.FRAMES", 4)
+        torch.testing.assert_close(encoder(frames.flatten(2)), tokens)  # 4 and 2 frames
     if len(shape) == 3:  # the same pixels with the channels at the other end
         channels = min(shape)
         other = frames.movedim(2, -1) if shape[0] == channels else frames.movedim(-1, 2)

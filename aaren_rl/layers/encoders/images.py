@@ -14,6 +14,8 @@ from aaren_rl.layers.encoders.base import register_encoder
 
 SMALLEST_NATURE = 36
 """Pixels a side that the Nature network's three convolutions need."""
+FRAMES = 128
+"""Frames that are encoded together where no gradients are taken."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,22 @@ class ImageEncoder(nn.Module):
         if self.training and self.shift:
             sequences = observations.shape[0] if observations.dim() > 2 else len(rows)
             rows = moved(rows, sequences, self.shift)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            features = self._features(rows)
+        else:  # nothing is kept for gradients: a whole episode of frames need not be there at once
+            features = torch.cat([self._features(some) for some in rows.split(FRAMES)])
+        out: Tensor = self.head(features)
+        return out.reshape(*observations.shape[:-1], -1)
+
+    def _features(self, rows: Tensor) -> Tensor:
+        """Images `[rows, channels, height, width]` to features `[rows, size]`."""
         device = rows.device.type
         low = torch.is_autocast_enabled(device)  # 0 to 255 are exact in bfloat16 too
         dtype = torch.get_autocast_dtype(device) if low else torch.float32
         # One copy, and not three: a batch of frames is large.
         pixels = rows.to(dtype, copy=True, memory_format=torch.contiguous_format).div_(255)
-        features = self.body(pixels)
-        out: Tensor = self.head(features.flatten(1))
-        return out.reshape(*observations.shape[:-1], -1)
+        features: Tensor = self.body(pixels)
+        return features.flatten(1)
 
 
 def moved(rows: Tensor, sequences: int, most: int) -> Tensor:
