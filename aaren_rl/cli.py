@@ -230,7 +230,7 @@ def _show_run(summary: dict[str, Any], more: str, folder: Path) -> None:
     if summary["scores"]:
         rows = [{"mode": summary["mode"], **row} for row in summary["scores"]]
         columns = ["mode", "target_return", "score_mean", "score_std", "return_mean"]
-        print_rows(title, rows, [*columns, "length_mean"])
+        print_rows(title, rows, [*columns, *_counted(rows), "length_mean"])
     else:
         print(title)
     print(f"run: {folder}\nlook at it: tensorboard --logdir {folder}")
@@ -247,7 +247,7 @@ def _evaluate(config: EvaluateConfig) -> None:
         result = evaluate(config)
     columns = ["agent", "mode", "target_return", "score_mean", "score_std", "return_mean"]
     rows = [row.to_json() for row in result.rows]
-    print_rows(str(config.run), rows, [*columns, "length_mean", "episodes"])
+    print_rows(str(config.run), rows, [*columns, *_counted(rows), "length_mean", "episodes"])
     if result.video is not None:
         print(f"video: {result.video}")
 
@@ -366,6 +366,11 @@ COMMANDS: dict[str, Command] = {
 }
 
 
+def _counted(rows: list[dict[str, Any]]) -> list[str]:
+    """The column of successes, where they were counted in all rows."""
+    return ["success"] if all(row.get("success") is not None for row in rows) else []
+
+
 def print_rows(title: str, rows: list[dict[str, Any]], columns: list[str]) -> None:
     """Print a table to standard output."""
     from rich.console import Console
@@ -386,7 +391,7 @@ def _places(rows: list[dict[str, Any]], column: str) -> int:
     """Decimals of a column: one; of targets as many as tell different ones apart."""
     asked = {row[column] for row in rows if isinstance(row[column], float)}
     enough = (n for n in range(1, 16) if len({f"{x:.{n}f}" for x in asked}) == len(asked))
-    return next(enough, 16) if column == "target_return" else 1
+    return next(enough, 16) if column == "target_return" else 2 if column == "success" else 1
 
 
 def _cell(value: Any, places: int) -> str:

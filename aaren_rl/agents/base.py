@@ -75,6 +75,7 @@ class Agent(nn.Module, ABC):
         name: what the agent is called in tables; for a registered class the registered name.
         has_memory: whether an action depends on earlier steps, so that there are modes.
         asks_return: whether it can be asked for a return; of an instance, also by its condition.
+        predicts_return: whether it predicts the return that it acts on.
         tokens_per_step: vectors that its body reads of each environment step.
         modes: the ways of acting that it knows.
         default_mode: the one of them that is used when nothing is said.
@@ -85,6 +86,7 @@ class Agent(nn.Module, ABC):
     name: str = "agent"
     has_memory: ClassVar[bool] = False
     asks_return: bool = False
+    predicts_return: bool = False
     tokens_per_step: ClassVar[int] = 1
     modes: tuple[Mode, ...] = ("carry", "reset", "window")
     default_mode: Mode = "carry"

@@ -3,7 +3,9 @@
 With the condition `target` a step is (return-to-go, observation, action): the user asks for a
 return. With `max-return` it is (observation, return-to-go, action), after Reinformer (Zhuang et al.
 2024, arXiv 2405.08740): the agent predicts the return-to-go from the observation and the past,
-close to the largest that the data hold there, and acts on its own prediction.
+close to the largest that the data hold there, and acts on its own prediction. With `goal` it is
+(goal, observation, action): the goal is the observation's part `desired_goal`, in training one that
+was achieved later (`aaren_rl.data.hindsight`), in acting the environment's.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from torch import Tensor
 
 from aaren_rl.agents.config import Condition
 
-TokenKind = Literal["return", "observation", "action"]
+TokenKind = Literal["return", "goal", "observation", "action"]
 
 CHUNKS: dict[Condition, tuple[tuple[TokenKind, ...], ...]] = {
     "target": (("action", "return", "observation"),),
     "max-return": (("action", "observation"), ("return",)),
+    "goal": (("action", "goal", "observation"),),
 }
 """The tokens that one step of acting reads, chunk after chunk.
 

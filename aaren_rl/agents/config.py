@@ -12,7 +12,7 @@ from aaren_rl.layers.mixers.options import AarenOptions, AttentionOptions
 from aaren_rl.records import check_counts, flag, typed
 
 Mode = Literal["carry", "reset", "window", "sliding"]
-Condition = Literal["target", "max-return"]
+Condition = Literal["target", "max-return", "goal"]
 MIXER_FLAGS = {each.name for kind in (AarenOptions, AttentionOptions) for each in fields(kind)}
 """Mixer options that are settings of their own."""
 FASTEST_FORGETTING = 5.0  # a token is then 1/150 of the next; more would underflow in acting
@@ -60,7 +60,8 @@ class AgentConfig(AarenOptions, AttentionOptions):
     """What actions are conditioned on. `target`: a return that the user asks for, as in Decision
     Transformer; `max-return`: the best return that the data support, which the agent predicts
     itself (Reinformer, arXiv 2405.08740), so that none is asked for. Aaren needs heads that forget
-    for it: `--preset control`."""
+    for it: `--preset control`. `goal`: the environment's `desired_goal`, in training goals that
+    were achieved later in the episode (docs/goals.md)."""
     expectile: float = 0.99
     """Expectile of the returns-to-go that `max-return` predicts: 0.5 would be their mean, 1 their
     maximum."""
@@ -107,8 +108,8 @@ class AgentConfig(AarenOptions, AttentionOptions):
         if not 1 <= self.dilution < math.inf:
             raise UserError(f"--dilution must be finite and at least 1, got {self.dilution}")
         if self.condition not in get_args(Condition):
-            known = " or ".join(get_args(Condition))
-            raise UserError(f"--condition must be {known}, got {self.condition!r}")
+            known = ", ".join(get_args(Condition))
+            raise UserError(f"--condition must be one of {known}, got {self.condition!r}")
         if not 0.5 < self.expectile < 1:
             raise UserError(f"--expectile must be in (0.5, 1), got {self.expectile}")
         if self.recency and len(self.recency) != self.heads:

@@ -27,6 +27,7 @@ from aaren_rl.agents.config import AgentConfig, Mode
 from aaren_rl.agents.embeddings import start_embeddings, timestep_embedding
 from aaren_rl.agents.policy import AgentPolicy, SteppingPolicy, WindowPolicy
 from aaren_rl.agents.spec import AgentSpec
+from aaren_rl.data.hindsight import goal_columns
 from aaren_rl.data.sampling import Batch
 from aaren_rl.errors import UserError
 from aaren_rl.layers import (
@@ -68,7 +69,15 @@ class DecisionAgent(Agent):
     ) -> None:
         super().__init__(config, spec, observation_mean, observation_std)
         width = config.width
-        self.embed_return = nn.Linear(1, width)
+        self.asks_return = config.condition == "target"
+        self.predicts_return = config.condition == "max-return"
+        self.goal_columns: slice | None = None  # of the observation, where it is asked for a goal
+        if config.condition == "goal":
+            self.goal_columns = goal_columns(spec.observation_layout)[1]
+        asked = (
+            1 if self.goal_columns is None else len(range(spec.observation_size)[self.goal_columns])
+        )
+        self.embed_return = nn.Linear(asked, width)  # of the return-to-go, or of the goal
         self.embed_observation = make_encoder(
             config.encoder, spec.observation_space, width, config.encoder_options
         )
@@ -88,8 +97,7 @@ class DecisionAgent(Agent):
         if mixer != self.mixer:
             self._take_mixer(mixer)
         self.head = self.actions.head(width)
-        self.asks_return = config.condition == "target"
-        self.return_head = None if self.asks_return else nn.Linear(width, 1)
+        self.return_head = nn.Linear(width, 1) if self.predicts_return else None
         embeddings = (self.embed_action, self.embed_return, self.embed_observation)
         modules = [*self.head.modules(), self.embed_timestep, self.embed_action]
         if self.return_head is not None:
@@ -174,18 +182,21 @@ class DecisionAgent(Agent):
 
         Returns:
             `[batch, 3 time, width]`: return-to-go, observation, action of each step in turn; with
-            the condition `max-return` the observation comes before the return-to-go.
+            the condition `max-return` the observation comes before the return-to-go, and with
+            `goal` the observation's desired goal stands in place of the return-to-go.
         """
         if not isinstance(self.embed_observation, nn.Linear) or not isinstance(
             self.embed_action, (nn.Linear, nn.Embedding)
         ):
-            given = {"return": returns_to_go, "observation": observations, "action": actions}
+            given = self._given(returns_to_go, observations, actions)
             tokens = torch.stack([self._token(kind, given[kind]) for kind in self.order], dim=-2)
             tokens = tokens + self.embed_timestep(timesteps)[:, :, None]
             return self._finish(tokens.flatten(1, 2))
-        values = [self.scaled(returns_to_go), self.normalise(observations)]
+        seen = self.normalise(observations)
+        goal = self.goal_columns
+        values = [self.scaled(returns_to_go) if goal is None else seen[..., goal], seen]
         embedded = [self.embed_return, self.embed_observation]
-        if not self.asks_return:
+        if self.predicts_return:
             values, embedded = values[::-1], embedded[::-1]
         if isinstance(self.embed_action, nn.Linear):
             values.append(self.actions.encode(actions))
@@ -223,7 +234,7 @@ class DecisionAgent(Agent):
             `[batch, tokens of the chunk, width]`.
         """
         before = (timesteps - 1).clamp(min=0)
-        given = {"return": returns_to_go, "observation": observations, "action": previous_actions}
+        given = self._given(returns_to_go, observations, previous_actions)
         tokens = [
             self._token(kind, given[kind])
             + self.embed_timestep(before if kind == "action" else timesteps)
@@ -231,12 +242,24 @@ class DecisionAgent(Agent):
         ]
         return self._finish(torch.stack(tokens, dim=1))
 
+    @staticmethod
+    def _given(returns: Tensor, observations: Tensor, actions: Tensor) -> dict[TokenKind, Tensor]:
+        """What `_token` makes each kind of token of: the goal is in the observation."""
+        return {
+            "return": returns,
+            "goal": observations,
+            "observation": observations,
+            "action": actions,
+        }
+
     def _token(self, kind: TokenKind, value: Tensor) -> Tensor:
         """Raw numbers `[..., size]` (discrete actions `[...]`) to a token `[..., width]`."""
         if kind == "action":
             return self.exactly(self.embed_action, self.actions.encode(value))
         if kind == "observation":
             return self.exactly(self.embed_observation, self.normalise(value))
+        if kind == "goal":
+            return self.exactly(self.embed_return, self.normalise(value)[..., self.goal_columns])
         return self.exactly(self.embed_return, self.scaled(value.float()))
 
     def _finish(self, tokens: Tensor) -> Tensor:

@@ -222,7 +222,7 @@ class SteppingPolicy(HistoryPolicy):
             starts = starts | (now.timesteps.cpu().numpy() % self._restart_every == 0)
         tokens = self._embed(0, previous, *now[:3])
         features, state = self._read(tokens, starts)
-        if not agent.asks_return:
+        if agent.predicts_return:
             predicted = agent.predict_return(features[:, -1])
             tokens = self._embed(1, previous, predicted, *now[1:3])
             features, state = agent.read(tokens, state, read=NEWEST)
@@ -308,7 +308,7 @@ class WindowPolicy(HistoryPolicy):
         agent, predicted = self._agent, None
         tokens = agent.embed(*(buffer[:, -longest:] for buffer in self._buffers))
         # The newest action is what is asked for, and with max-return the newest return before it.
-        unknown = 1 if agent.asks_return else 2
+        unknown = 2 if agent.predicts_return else 1
         tokens = tokens[:, :-unknown]
         mask = None
         if bool((lengths < longest).any()):
@@ -316,7 +316,7 @@ class WindowPolicy(HistoryPolicy):
             mask = age < lengths[:, None]
             mask = mask.repeat_interleave(agent.tokens_per_step, dim=1)[:, :-unknown]
         features, state = agent.read(tokens, mask=mask, read=NEWEST)
-        if not agent.asks_return:
+        if agent.predicts_return:
             predicted = agent.predict_return(features[:, -1])
             _, seen, action, time = (buffer[:, -1] for buffer in self._buffers)
             token = agent.embed_step(1, action, predicted, seen, time)

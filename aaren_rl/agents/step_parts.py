@@ -43,6 +43,7 @@ class StepEmbedding(nn.Module):
         super().__init__()
         self.width, self.timestep_embedding = agent.config.width, agent.config.timestep_embedding
         self.actions, self.tokens = agent.actions, len(kinds)
+        self.goal_columns = agent.goal_columns
         # Discrete actions are looked up; all else is one linear map of the numbers side by side.
         self.looks_up = isinstance(agent.actions, DiscreteActions) and "action" in kinds
         self.numbers = kinds[1:] if self.looks_up else kinds
@@ -84,6 +85,8 @@ class StepEmbedding(nn.Module):
         if self.clips:  # raw numbers: standardising is part of the linear map
             observation = observation.clamp(self.lowest, self.highest)
         given = {"action": previous_action, "return": returns, "observation": observation}
+        if self.goal_columns is not None:
+            given["goal"] = observation[:, self.goal_columns]
         x = self.linear(torch.cat([given[kind].float() for kind in self.numbers], dim=1))
         if isinstance(self.actions, DiscreteActions) and self.looks_up:
             x = torch.cat([self.action_table[previous_action[:, 0] - self.actions.start], x], 1)
@@ -199,6 +202,12 @@ def fold_embedding(agent: DecisionAgent, kinds: tuple[TokenKind, ...]) -> Affine
         if kind == "return":
             scale, shift = agent.spec.returns_scale, agent.spec.returns_shift
             parts.append(_scaled(affine(agent.embed_return), 1 / scale, -shift / scale))
+        elif kind == "goal":
+            mean, std = (
+                to_numpy(each[agent.goal_columns])
+                for each in (agent.observation_mean, agent.observation_std)
+            )
+            parts.append(_scaled(affine(agent.embed_return), 1 / std, -mean / std))
         elif kind == "observation":
             mean, std = to_numpy(agent.observation_mean), to_numpy(agent.observation_std)
             parts.append(

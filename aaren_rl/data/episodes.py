@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from aaren_rl.data.sampling import Batch, widened
+from aaren_rl.data.sampling import Batch, GoalChooser, goals_state, restore_goals, widened
 from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.errors import UserError
 
@@ -32,6 +32,7 @@ class EpisodeSampler:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        goals: GoalChooser | None = None,
     ) -> None:
         """Prepare to draw, as `WindowSampler`, but with a budget in place of a batch size.
 
@@ -40,7 +41,7 @@ class EpisodeSampler:
         """
         if batch_steps < 1:
             raise UserError(f"batch steps {batch_steps}: at least 1 expected")
-        self.dataset, self.batch_steps = dataset, batch_steps
+        self.dataset, self.batch_steps, self.goals = dataset, batch_steps, goals
         self._rank, self._world_size = rank, world_size
         self._generator = np.random.default_rng(seed)
         self._begin_epoch()
@@ -67,7 +68,10 @@ class EpisodeSampler:
     def sample(self) -> Batch:
         """The next batch of this process: one row of whole episodes."""
         batches = [self._take() for _ in range(self._world_size)]
-        return pack(self.dataset, batches[self._rank])
+        batch = pack(self.dataset, batches[self._rank])
+        if self.goals is None:
+            return batch
+        return self.goals.put(batch, self.goals.of_episodes(batches[self._rank])[None])
 
     def _take(self) -> np.ndarray[Any, Any]:
         if self._next == len(self._batches):
@@ -77,13 +81,18 @@ class EpisodeSampler:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the sampler stands, as JSON can hold it."""
-        return {"epoch_start": self._epoch_start, "next": self._next}
+        return {
+            "epoch_start": self._epoch_start,
+            "next": self._next,
+            **goals_state(self.goals),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where the sampler that gave `state` stood."""
         self._generator.bit_generator.state = state["epoch_start"]
         self._begin_epoch()
         self._next = state["next"]
+        restore_goals(self.goals, state)
 
 
 def pack(data: TrajectoryDataset, episodes: np.ndarray[Any, Any]) -> Batch:

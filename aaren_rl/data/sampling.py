@@ -64,6 +64,30 @@ class Sampler(Protocol):
         ...
 
 
+class GoalChooser(Protocol):
+    """Puts other goals into batches; `aaren_rl.data.hindsight.HindsightGoals` is the one."""
+
+    batches: int
+
+    def choose(
+        self,
+        behind: np.ndarray[Any, Any],
+        last: np.ndarray[Any, Any],
+        kept: np.ndarray[Any, Any] | None = None,
+        fresh: np.ndarray[Any, Any] | None = None,
+    ) -> np.ndarray[Any, Any]:
+        """Steps that achieve the goals of a batch's rows."""
+        ...
+
+    def of_episodes(self, episodes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Steps that achieve the goals of all steps of whole episodes."""
+        ...
+
+    def put(self, batch: Batch, rows: np.ndarray[Any, Any]) -> Batch:
+        """The batch with these steps' achieved goals as its desired ones."""
+        ...
+
+
 class WindowSampler:
     """Draws windows so that every step of a dataset is equally often in one.
 
@@ -90,6 +114,7 @@ class WindowSampler:
         rank: int = 0,
         world_size: int = 1,
         inside: bool = False,
+        goals: GoalChooser | None = None,
     ) -> None:
         """Prepare to draw.
 
@@ -101,13 +126,14 @@ class WindowSampler:
             rank: this process, from 0.
             world_size: number of processes.
             inside: let every window begin at a step of its episode.
+            goals: gives each window another goal; `None` leaves the data's own.
 
         Raises:
             UserError: a size below 1, or a batch that does not divide among the processes.
         """
         self._rows = share_of_rows(batch_size, context_length, rank, world_size)
         self._before = 0 if inside else context_length - 1  # places before an episode's start
-        self.dataset = dataset
+        self.dataset, self.goals = dataset, goals
         self.batch_size = batch_size
         self.context_length = context_length
         self._generator = np.random.default_rng(seed)
@@ -116,21 +142,39 @@ class WindowSampler:
         """Draw the next batch (this process's share of it)."""
         before, offsets = self._before, self.dataset.offsets
         places = offsets + before * np.arange(len(offsets))  # of each episode's first place
-        drawn = self._generator.integers(places[-1], size=self.batch_size)[self._rows]
+        drawn = self._generator.integers(places[-1], size=self.batch_size)
+        share = slice(None) if self.goals is not None else self._rows
+        drawn = drawn[share]
         episodes = np.searchsorted(places, drawn, side="right") - 1
         starts = offsets[episodes] + drawn - places[episodes] - before
         ends = np.minimum(starts + self.context_length, offsets[episodes + 1])
-        return gather(
-            self.dataset, np.maximum(starts, offsets[episodes]), ends, self.context_length
-        )
+        starts = np.maximum(starts, offsets[episodes])
+        if self.goals is None:
+            return gather(self.dataset, starts, ends, self.context_length)
+        own = self._rows  # goals are drawn for all processes
+        goals = self.goals.choose(ends, offsets[episodes + 1] - 1)[own, None]
+        batch = gather(self.dataset, starts[own], ends[own], self.context_length)
+        return self.goals.put(batch, goals)
 
     def state_dict(self) -> dict[str, Any]:
         """The generator's state, as JSON can hold it."""
-        return {"generator": self._generator.bit_generator.state}
+        return {"generator": self._generator.bit_generator.state, **goals_state(self.goals)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where the sampler that gave `state` stood."""
         self._generator.bit_generator.state = state["generator"]
+        restore_goals(self.goals, state)
+
+
+def goals_state(goals: GoalChooser | None) -> dict[str, Any]:
+    """What a sampler's state says of its goals: nothing where the data's own are left."""
+    return {} if goals is None else {"goals": goals.batches}
+
+
+def restore_goals(goals: GoalChooser | None, state: dict[str, Any]) -> None:
+    """The inverse of `goals_state`."""
+    if goals is not None:
+        goals.batches = int(state["goals"])
 
 
 def share_of_rows(batch_size: int, context_length: int, rank: int, world_size: int) -> slice:

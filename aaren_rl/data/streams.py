@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from aaren_rl.data.sampling import Batch, gather, share_of_rows
+from aaren_rl.data.sampling import (
+    Batch,
+    GoalChooser,
+    gather,
+    goals_state,
+    restore_goals,
+    share_of_rows,
+)
 from aaren_rl.data.trajectory import TrajectoryDataset
 
 
@@ -29,10 +36,12 @@ class StreamSampler:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        goals: GoalChooser | None = None,
     ) -> None:
         """Prepare to read; arguments and errors as `WindowSampler`'s, of segments for windows."""
         self._rows = share_of_rows(batch_size, context_length, rank, world_size)
-        self.dataset, self.context_length = dataset, context_length
+        self.dataset, self.context_length, self.goals = dataset, context_length, goals
+        self._goal = np.zeros(batch_size, dtype=np.int64)  # the step that achieves each row's goal
         self._generator = np.random.default_rng(seed)
         self._waiting: list[int] = []
         self._position = np.zeros(batch_size, dtype=np.int64)  # the next step of each row
@@ -48,6 +57,9 @@ class StreamSampler:
         first, end = self._position[self._rows], self._end[self._rows]
         batch = gather(self.dataset, first, end, self.context_length)
         self._position = np.minimum(self._position + self.context_length, self._end)
+        if self.goals is not None:
+            self._goal = self.goals.choose(self._position, self._end - 1, self._goal, starts)
+            batch = self.goals.put(batch, self._goal[self._rows, None])
         return batch._replace(starts=torch.from_numpy(starts[self._rows]))
 
     def _next_episode(self) -> int:
@@ -62,6 +74,8 @@ class StreamSampler:
             "waiting": list(self._waiting),
             "position": self._position.tolist(),
             "end": self._end.tolist(),
+            **({} if self.goals is None else {"goal": self._goal.tolist()}),
+            **goals_state(self.goals),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -70,3 +84,6 @@ class StreamSampler:
         self._waiting = list(state["waiting"])
         self._position = np.asarray(state["position"], dtype=np.int64)
         self._end = np.asarray(state["end"], dtype=np.int64)
+        if self.goals is not None:
+            self._goal = np.asarray(state["goal"], dtype=np.int64)
+        restore_goals(self.goals, state)

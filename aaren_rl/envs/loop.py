@@ -47,6 +47,8 @@ class Step(NamedTuple):
             used the step to restart.
         policy_seconds: time spent choosing the actions.
         environment_seconds: time spent in the environments, restarts included.
+        successes: bool `[num_envs]`, where the environments' `info` says `success` or `is_success`;
+            `None` where it says neither.
     """
 
     observations: Any
@@ -58,6 +60,7 @@ class Step(NamedTuple):
     episodes: NDArray[np.int64]
     policy_seconds: float
     environment_seconds: float
+    successes: NDArray[np.bool_] | None = None
 
 
 def autoreset_mode(vector: VectorEnv[Any, Any, Any]) -> AutoresetMode:
@@ -129,7 +132,8 @@ def play(
                 after = _reset(vector, seed, queue, ended, options)
         seen, observations = observations, after
         spent = between - before, time.perf_counter() - between
-        yield Step(seen, actions, rewards, terminated, truncated, final, episode, *spent)
+        won = _successes(infos)
+        yield Step(seen, actions, rewards, terminated, truncated, final, episode, *spent, won)
 
 
 class _Queue:
@@ -274,6 +278,19 @@ def _check_rewards(
             f"environment {describe(vector)}: reward {rewards[bad[0]]} in episode "
             f"{episode[bad[0]]} (seed {seed + episode[bad[0]]}); a finite number expected"
         )
+
+
+def _successes(infos: dict[str, Any]) -> NDArray[np.bool_] | None:
+    """See `Step.successes`; environments that restart by themselves say it in `final_info` too."""
+    found = None
+    for said in (infos, infos.get("final_info")):
+        for name in ("success", "is_success"):
+            if isinstance(said, dict) and name in said:
+                values = np.asarray(said[name])
+                if values.dtype.kind in "biuf":
+                    won = values.astype(bool) & np.asarray(said.get(f"_{name}", True))
+                    found = won if found is None else found | won
+    return found
 
 
 def _final(after: Any, infos: dict[str, Any], ended: NDArray[np.bool_]) -> Any:

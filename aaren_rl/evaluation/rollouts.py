@@ -39,6 +39,9 @@ class Episodes:
         policy_seconds: time spent choosing actions.
         environment_seconds: time spent in the environments.
         vector_steps: how often a batch of actions was chosen.
+        successes: bool `[episodes]`, whether the environment said so at any step, see
+            `aaren_rl.envs.loop.Step`; where it says nothing to an agent with the condition `goal`,
+            whether a reward was 1. `None` where there is nothing to count.
     """
 
     returns: np.ndarray
@@ -46,6 +49,7 @@ class Episodes:
     policy_seconds: float
     environment_seconds: float
     vector_steps: int
+    successes: np.ndarray | None = None
 
 
 def rollout(
@@ -89,8 +93,9 @@ def rollout(
             rewards are not finite.
     """
     returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=np.int64)
+    said, rewarded = np.zeros(episodes, dtype=bool), np.zeros(episodes, dtype=bool)
     policy_seconds = environment_seconds = 0.0
-    steps = 0
+    steps, says = 0, False
     how: dict[str, Any] = {"target_return": target_return, "mode": mode, "seed": seed}
     how |= {"num_envs": num_envs, "asynchronous": asynchronous, "make_policy": make_policy}
     if not deterministic:
@@ -100,6 +105,10 @@ def rollout(
             live = step.episodes >= 0
             returns[step.episodes[live]] += step.rewards[live]
             lengths[step.episodes[live]] += 1
+            rewarded[step.episodes[live]] |= step.rewards[live] == 1
+            if step.successes is not None:
+                said[step.episodes[live]] |= step.successes[live]
+                says = True
             policy_seconds += step.policy_seconds
             environment_seconds += step.environment_seconds
             steps += 1
@@ -109,7 +118,8 @@ def rollout(
                 on_step()
     if not np.isfinite(returns).all():
         raise UserError(f"environment {describe(env)}: the rewards' sums are not finite")
-    return Episodes(returns, lengths, policy_seconds, environment_seconds, steps)
+    successes = said if says else rewarded if agent.config.condition == "goal" else None
+    return Episodes(returns, lengths, policy_seconds, environment_seconds, steps, successes)
 
 
 def drawing(

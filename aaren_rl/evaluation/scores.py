@@ -32,6 +32,7 @@ class Score:
         episodes: how many.
         returns: of every episode; empty where they were not kept, as are the lengths.
         lengths: of every episode, steps.
+        success: share of episodes that succeeded; `None` where nothing says so.
     """
 
     target_return: float | None
@@ -44,14 +45,15 @@ class Score:
     episodes: int
     returns: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
+    success: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
+        """As plain JSON values; a success that nobody counts is left out."""
+        return {k: v for k, v in asdict(self).items() if k != "success" or v is not None}
 
     def brief(self) -> dict[str, Any]:
         """`to_json` without the single episodes."""
-        return {k: v for k, v in asdict(self).items() if k not in ("returns", "lengths")}
+        return {k: v for k, v in self.to_json().items() if k not in ("returns", "lengths")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ class Row(Score):
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return {"agent": self.agent, "mode": self.mode, **asdict(self)}
+        return {"agent": self.agent, "mode": self.mode, **super().to_json()}
 
 
 def normalized_scores(returns: np.ndarray, reference: tuple[float, float] | None) -> np.ndarray:
@@ -107,6 +109,7 @@ def score(
         episodes=len(episodes.returns),
         returns=episodes.returns.tolist(),
         lengths=episodes.lengths.tolist(),
+        success=None if episodes.successes is None else float(episodes.successes.mean()),
     )
 
 

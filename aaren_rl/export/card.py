@@ -67,22 +67,26 @@ def check_card(agent: Agent, card: Card, file: Path) -> None:
     Raises:
         UserError: for another kind of agent, other spaces, or another condition.
     """
-    spec, told = agent.spec, card.provenance
-    for name in ("agent", "spec"):
-        told = told.get(name, {}) if isinstance(told, dict) else {}
+    spec, saved = agent.spec, card.provenance.get("agent", {})
+    told, shape = (
+        saved.get(name, {}) if isinstance(saved, dict) else {} for name in ("spec", "config")
+    )
+    other = shape.get("condition", "max-return") if isinstance(shape, dict) else "max-return"
     seen = spec.observation_layout
     actions: Any = (tuple(spec.action_space.shape or ()), str(spec.action_space.dtype))
     ours: dict[str, Any] = {
         "agent": agent.name,
         "observations": seen.leaves[0].shape if seen.is_box else seen.to_json(),
         "actions": spec.action_layout.to_json() if spec.in_parts else actions,
-        "condition": "target" if agent.asks_return or not agent.has_memory else "max-return",
+        "condition": "target"
+        if agent.asks_return or not agent.has_memory
+        else agent.config.condition,
     }
     theirs: dict[str, Any] = {
         "agent": card.agent,
         "observations": card.observation_parts or card.observation_shape,
         "actions": card.action_parts or (card.action_shape, card.action_dtype),
-        "condition": "target" if card.asks_return or not card.state else "max-return",
+        "condition": "target" if card.asks_return or not card.state else other,
     }
     for name in ("observation_space", "action_space"):
         if isinstance(told, dict) and name in told:

@@ -119,6 +119,8 @@ def _counted(agent: Agent) -> list[Carried]:
     time = numbers("timestep", f"steps taken in this episode, at most {LARGEST_WHOLE}", 1), 0.0
     if not agent.asks_return:
         meaning = "return on which the last action was taken, predicted by the step; not read"
+        if not agent.predicts_return:
+            meaning = "not read: this agent acts without a return"
         return [(numbers("return_to_go", meaning, 1), 0.0), time]
     rest = "what rounding has left out of return_to_go, to be taken from it"
     return [
@@ -247,7 +249,7 @@ class LayersStep(nn.Module):
         # The first token is the previous action, which an episode's first step has not.
         mask = torch.cat([~starts[:, None], torch.ones_like(tokens[:, 1:, 0], dtype=torch.bool)], 1)
         features, past = agent.read(tokens, past, mask, NEWEST)
-        if not agent.asks_return:
+        if agent.predicts_return:
             returns_to_go = agent.predict_return(features[:, -1])
             tokens = agent.embed_step(1, previous, returns_to_go, observation, times)
             features, past = agent.read(tokens, past, read=NEWEST)

@@ -23,6 +23,7 @@ from aaren_rl.data import (
     WindowSampler,
     load_dataset,
 )
+from aaren_rl.data.hindsight import HindsightGoals, goal_columns
 from aaren_rl.envs import (
     EnvLike,
     make_env,
@@ -59,10 +60,18 @@ def make_sampler(
     config: TrainConfig, dataset: TrajectoryDataset, rank: int, world_size: int
 ) -> Sampler:
     """The sampler that `--sampling` names, for one of several processes."""
+    goals = None
+    if config.model.condition == "goal":
+        goals = HindsightGoals(dataset, config.seed)
     if config.sampling == "episodes":
         steps = config.batch_steps or config.batch_size * config.model.context_length
         return EpisodeSampler(
-            dataset, batch_steps=steps, seed=config.seed, rank=rank, world_size=world_size
+            dataset,
+            batch_steps=steps,
+            seed=config.seed,
+            rank=rank,
+            world_size=world_size,
+            goals=goals,
         )
     shared: dict[str, Any] = {
         "batch_size": config.batch_size,
@@ -70,6 +79,7 @@ def make_sampler(
         "seed": config.seed,
         "rank": rank,
         "world_size": world_size,
+        "goals": goals,
     }
     if config.sampling == "streams":
         return StreamSampler(dataset, **shared)
@@ -211,12 +221,27 @@ def build_agent(
     model = for_images(config.model, spec)
     if config.normalize_observations:
         mean, std = dataset.observation_statistics(pixels=not sees_images(model.encoder))
+        if model.condition == "goal":
+            goals_as_achieved(spec, mean, std)
     agent = agent_class(config.agent)(model, spec, mean, std)
     if not agent.actions.bounded:
         agent.actions.standardise(*dataset.action_statistics())
     if source is not None:
         _start_from(agent, source, f"--init-from {config.init_from}")
     return agent
+
+
+def goals_as_achieved(spec: AgentSpec, mean: np.ndarray, std: np.ndarray) -> None:
+    """Give desired goals the statistics of the achieved ones, which they are in training.
+
+    Raises:
+        UserError: see `aaren_rl.data.hindsight.goal_columns`.
+    """
+    achieved, desired = goal_columns(spec.observation_layout)
+    std[desired], mean[desired] = std[achieved], mean[achieved]
+    if spec.observation_offset:
+        offset = np.array(spec.observation_offset)
+        mean[desired] += (offset[achieved] - offset[desired]).astype(np.float32)
 
 
 def for_images(model: AgentConfig, spec: AgentSpec) -> AgentConfig:

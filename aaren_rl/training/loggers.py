@@ -360,6 +360,8 @@ def score_scalars(scores: Sequence[Score]) -> dict[str, float]:
         found[f"{tag}/score_high"] = score.score_mean + score.score_std
         found[f"{tag}/return"] = score.return_mean
         found[f"{tag}/episode_length"] = score.length_mean
+        if score.success is not None:
+            found[f"{tag}/success"] = score.success
     return found
 
 

@@ -236,7 +236,9 @@ def test_what_is_refused() -> None:
             UserError, match=rf"^--expectile must be in \(0.5, 1\), got {expectile}"
         ):
             AgentConfig(expectile=expectile).check()
-    with pytest.raises(UserError, match=r"^--condition must be target or max-return, got 'best'"):
+    with pytest.raises(
+        UserError, match=r"^--condition must be one of target, max-return, goal, got"
+    ):
         AgentConfig(condition="best").check()  # type: ignore[arg-type]
     refused = "decision-aaren with --condition max-return cannot be asked for a return"
     config = TrainConfig(model=AgentConfig(condition="max-return"), target_return=(5.0,))
