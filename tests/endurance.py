@@ -7,13 +7,13 @@
 Each thing is first done a fifth as often to warm up; then the resident memory is read, and again at
 the end. Prints the growth of each; exit status 1 when one grew by a megabyte or more. glibc keeps
 memory that was freed, training more of it (`aaren_rl.training.allocator`): it is given back before
-a reading. The growth of all that is resident is printed beside it.
+a reading. The growth of all that is resident, and of what is in use, is printed beside it. Needs
+Linux and glibc.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import ctypes
 import functools
 import gc
@@ -39,30 +39,48 @@ AGENTS = {
 EPISODE = 500
 
 
-def resident() -> tuple[int, int]:
-    """Resident bytes of this process: without what the allocator keeps for reuse, and with it.
+class Heap(ctypes.Structure):
+    """glibc's `mallinfo2`."""
 
-    Pages of files (libraries) are not counted: the system drops and reads them as it likes.
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+LIBC = ctypes.CDLL(None)
+LIBC.mallinfo2.restype = Heap
+
+
+def memory() -> np.ndarray:
+    """Bytes of this process.
+
+    Resident without what the allocator keeps for reuse and could give back, resident with it, and
+    in use, of the allocator's. Pages of files (libraries) are not counted: the system drops and
+    reads them as it likes.
     """
     gc.collect()
-    whole = _resident()
-    with contextlib.suppress(AttributeError):  # not glibc
-        ctypes.CDLL(None).malloc_trim(0)
-    return _resident(), whole
+    whole = resident()
+    LIBC.malloc_trim(0)
+    heap = LIBC.mallinfo2()
+    return np.array([resident(), whole, heap.uordblks + heap.hblkhd])
 
 
-def _resident() -> int:
+def resident() -> int:
+    """Anonymous memory of this process that is resident."""
     words = Path("/proc/self/status").read_text().split()
     return int(words[words.index("RssAnon:") + 1]) * 1024
 
 
-def growth(work: Callable[[int], None], times: int) -> tuple[int, int]:
-    """How `resident` has grown while the work was done so often, after a fifth."""
+def growth(work: Callable[[int], None], times: int) -> list[int]:
+    """How `memory` has grown while the work was done so often, after a fifth."""
     work(max(2, times // 5))
-    before = resident()
+    before = memory()
     work(times)
-    after = resident()
-    return after[0] - before[0], after[1] - before[1]
+    return (memory() - before).tolist()
 
 
 def act(agent: Agent, mode: str, num_envs: int) -> Callable[[int], None]:
@@ -102,9 +120,10 @@ def main() -> int:
     def tell(what: str, make: Callable[[], Callable[[int], None]], times: int) -> None:
         if all(word in what for word in flags.only):
             begun = time.monotonic()
-            grown[what], whole = growth(make(), times)
-            seconds = time.monotonic() - begun
-            said = f"{grown[what] / 2**20:+.2f} MB, {whole / 2**20:+.2f} MB with what is kept"
+            sizes = growth(make(), times)
+            seconds, grown[what] = time.monotonic() - begun, sizes[0]
+            resident, whole, used = (f"{size / 2**20:+.2f} MB" for size in sizes)
+            said = f"{resident}, {whole} with what is kept, {used} in use"
             print(f"{what}: {said}, {seconds:.0f} s", flush=True)
 
     for name, modes in AGENTS.items():
