@@ -103,14 +103,21 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; `UserError` names one that is missing or broken."""
+def read_bytes(path: Path) -> bytes:
+    """Read a file; `UserError` names one that is missing or cannot be read."""
     try:
-        return json.loads(Path(path).read_text())
+        return Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; `UserError` names one that is missing or broken."""
+    content = read_bytes(path)
+    try:
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
 
@@ -140,12 +147,7 @@ def read_card(path: Path) -> Any:
         raise UserError(f"{path}: {CHECKSUMS}: a JSON object expected")
     for name, expected in sums.items():
         file = path.parent / name
-        try:
-            found = json.dumps(content).encode() if name == path.name else file.read_bytes()
-        except FileNotFoundError:
-            raise UserError(f"{file}: no such file") from None
-        except OSError as error:
-            raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+        found = json.dumps(content).encode() if name == path.name else read_bytes(file)
         if _sha256(found) != expected:
             if file.suffix == ".safetensors":
                 read_tensors(file)  # says what is wrong with a truncated one

@@ -13,6 +13,7 @@ import msgspec
 import yaml
 
 from aaren_rl.errors import UserError, one_line, unknown
+from aaren_rl.files import read_bytes
 
 T = TypeVar("T")
 
@@ -36,12 +37,9 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456
 
 def read_yaml(file: Path) -> Any:
     """The plain values in a YAML file; `UserError` names the file and the line."""
+    content = read_bytes(file)
     try:
-        return yaml.load(file.read_text(), Loader=_Loader)  # a safe one
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+        return yaml.load(content, Loader=_Loader)  # a safe one
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{file}: not readable as YAML ({error})") from None
 
@@ -108,9 +106,11 @@ def convert(value: Any, kind: Any, where: str, *, strict: bool = False) -> Any:
 
 
 def _custom(kind: type, value: Any) -> Any:
-    """Types that JSON does not have."""
-    if kind is Path and isinstance(value, (str, Path)):
+    """Types that JSON lacks: paths, written as text, and instances that are there already."""
+    if kind is Path and isinstance(value, str):
         return Path(value)
+    if isinstance(value, get_origin(kind) or kind):
+        return value
     raise msgspec.ValidationError(f"Expected `{kind.__name__}`")
 
 

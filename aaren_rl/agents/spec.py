@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,8 @@ from minari.serialization import deserialize_space, serialize_space
 from aaren_rl.errors import UserError
 from aaren_rl.layout import Layout
 from aaren_rl.records import convert
+
+SPACES = ("observation_space", "action_space")
 
 
 @dataclass(frozen=True)
@@ -87,41 +89,19 @@ class AgentSpec:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values (a space is a JSON string of its own: it may hold infinities)."""
-        return {
-            "observation_space": serialize_space(self.observation_space),
-            "action_space": serialize_space(self.action_space),
-            "returns_scale": self.returns_scale,
-            "returns_shift": self.returns_shift,
-            "largest_return": self.largest_return,
-            "target_returns": list(self.target_returns),
-            "reference_scores": self.reference_scores and list(self.reference_scores),
-            "environment": self.environment,
-            "dataset": self.dataset,
-            "observation_offset": list(self.observation_offset),
-        }
+        content = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**content, **{name: serialize_space(content[name]) for name in SPACES}}
 
     @staticmethod
     def from_json(content: dict[str, Any]) -> AgentSpec:
-        """The inverse of `to_json`."""
-        scores = convert(
-            content["reference_scores"], tuple[float, float] | None, "reference_scores"
-        )
-        numbers = {
-            name: convert(content.get(name, ()), tuple[float, ...], name)
-            for name in ("target_returns", "observation_offset")  # older cards lack the second
-        }
-        spec = AgentSpec(
-            observation_space=deserialize_space(content["observation_space"]),
-            action_space=deserialize_space(content["action_space"]),
-            returns_scale=content["returns_scale"],
-            # Older cards have neither.
-            returns_shift=content.get("returns_shift", 0.0),
-            largest_return=content.get("largest_return"),
-            reference_scores=scores,
-            environment=content["environment"],
-            dataset=content["dataset"],
-            **numbers,
-        )
+        """The inverse of `to_json`; fields that an older card lacks have their defaults.
+
+        Raises:
+            UserError: a field of another type, or offsets that do not fit the observations.
+            LookupError: without spaces.
+        """
+        spaces = {name: deserialize_space(content[name]) for name in SPACES}
+        spec: AgentSpec = convert({**content, **spaces}, AgentSpec, "spec")
         if len(spec.observation_offset) not in (0, spec.observation_size):
             raise UserError(f"observation_offset: {spec.observation_size} numbers expected")
         return spec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from aaren_rl.errors import UserError
-from aaren_rl.records import check_counts, decode
+from aaren_rl.records import check_counts, decode, plain
 
 Quality = Literal["random", "medium", "medium-replay", "medium-expert", "expert"]
 QUALITIES: tuple[Quality, ...] = ("random", "medium", "medium-replay", "medium-expert", "expert")
@@ -156,10 +155,10 @@ class CollectConfig:
 
         All fields but where things lie, `resume`, and what is made of the finished episodes.
         """
-        content = dataclasses.asdict(self)
+        content: dict[str, Any] = plain(self)
         for name in ("out", "root", "resume", "pixels", "color"):
             del content[name]
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in content.items()}
+        return content
 
     @staticmethod
     def from_json(content: dict[str, Any], file: Path) -> CollectConfig:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
 from aaren_rl.data.trajectory import Trajectory
@@ -109,24 +110,24 @@ def play(
         actions = actor.act(observations, rewards, starts)
         between = time.perf_counter()
         after, rewards, terminated, truncated, infos = _step(vector, actions, queue.running)
-        resting = ended if next_step else None  # used this step to restart
-        episode = queue.played(resting)
+        restarting = ended if next_step else None  # used this step to restart
+        episode = queue.played(restarting)
         if not np.isfinite(rewards).all():
             _check_rewards(vector, rewards, episode, seed)
         if limit is not None:
             lengths = np.where(episode < 0, 0, lengths + 1)
             over = (lengths >= limit) & ~terminated & ~truncated
             if over.any():
-                _say_cut(describe(vector), limit, queue.by_hand)
+                _warn_of_cut(describe(vector), limit, queue.by_hand)
                 truncated = truncated | over
         ended = terminated | truncated
-        starts = ended if resting is None else ended | resting
+        starts = ended if restarting is None else ended | restarting
         final = after
         if ended.any():
             lengths[ended] = 0
             queue.hand_out(ended)
             if mode is AutoresetMode.SAME_STEP:
-                final = _final(after, infos, ended)
+                final = _final(vector, after, infos, ended)
             elif queue.by_hand and queue.busy:
                 final = copy.deepcopy(after)
                 after = _reset(vector, seed, queue, ended, options)
@@ -147,9 +148,9 @@ class _Queue:
             self.running[self.running >= episodes] = -1
         self.busy = bool((self.running >= 0).any())
 
-    def played(self, resting: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-        """The running episodes, but none where `resting` is true."""
-        return self.running if resting is None else np.where(resting, -1, self.running)
+    def played(self, restarting: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+        """The running episodes, but none where `restarting` is true."""
+        return self.running if restarting is None else np.where(restarting, -1, self.running)
 
     def hand_out(self, ended: NDArray[np.bool_]) -> None:
         """Give the next episodes to the environments where `ended` is true."""
@@ -248,7 +249,7 @@ def _step(
     return after, np.asarray(rewards, dtype=np.float64), *flags, infos
 
 
-def _say_cut(name: str, limit: int, by_hand: bool) -> None:
+def _warn_of_cut(name: str, limit: int, by_hand: bool) -> None:
     """Warn that an episode is cut; environments that restart by themselves cannot be cut."""
     if not by_hand:
         raise UserError(f"environment {name}: no end after {limit} steps")
@@ -293,11 +294,15 @@ def _successes(infos: dict[str, Any]) -> NDArray[np.bool_] | None:
     return found
 
 
-def _final(after: Any, infos: dict[str, Any], ended: NDArray[np.bool_]) -> Any:
+def _final(
+    vector: VectorEnv[Any, Any, Any], after: Any, infos: dict[str, Any], ended: NDArray[np.bool_]
+) -> Any:
     """What SAME_STEP environments showed at the end of their episodes, from `final_obs`."""
-    if not isinstance(after, np.ndarray) or "final_obs" not in infos:
+    if "final_obs" not in infos:
         return after
-    final = after.copy()
+    rows = list(iterate(vector.observation_space, after))
     for index in np.flatnonzero(ended).tolist():
-        final[index] = infos["final_obs"][index]
-    return final
+        rows[index] = infos["final_obs"][index]
+    space = vector.single_observation_space
+    empty: Any = create_empty_array(space, vector.num_envs)
+    return concatenate(space, rows, empty)

@@ -1,4 +1,4 @@
-"""Acting in environments, and what came of it."""
+"""Acting in environments, scores of the episodes, and statistics over runs."""
 
 from typing import TYPE_CHECKING
 

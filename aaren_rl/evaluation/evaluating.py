@@ -121,11 +121,11 @@ def _evaluate_config(config: EvaluateConfig, policies: Runtime | None) -> Evalua
         "deterministic": not config.stochastic,
         "temperature": config.temperature,
     }
-    film = None
+    video = None
     if config.video is not None:  # first: what cannot be drawn is said before an hour's evaluation
         target = config.target_return[0] if config.target_return else None
         mode = config.mode[0] if config.mode else None
-        film = record_video(agent, env, config.video, target, mode, config.seed, **draws)
+        video = record_video(agent, env, config.video, target, mode, config.seed, **draws)
     acting: AbstractContextManager[PolicyMaker | None] = nullcontext()
     if config.runtime != "torch":
         if policies is None:
@@ -147,7 +147,7 @@ def _evaluate_config(config: EvaluateConfig, policies: Runtime | None) -> Evalua
     about = {"run": str(config.run), "checkpoint": config.checkpoint, "runtime": config.runtime}
     if config.stochastic:
         about["temperature"] = f"{config.temperature:g}"
-    result = Evaluation(rows, about, film)
+    result = Evaluation(rows, about, video)
     if config.json is not None:
         write_json(config.json, result.to_json())
     return result

@@ -1,4 +1,4 @@
-"""Action error by position in held-out episodes: does the carried state drift, without acting?"""
+"""Action error by position in held-out episodes, which shows how far a carried state drifts."""
 
 from __future__ import annotations
 
@@ -15,16 +15,24 @@ from aaren_rl.data.sampling import Batch, gather
 from aaren_rl.evaluation.memory import episode_batch
 
 BOUNDS = (0, 1, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000)
-SAMPLES = 64  # positions a bin for the window's error: each costs a window
+"""First steps of the bins of positions; each bin ends where the next begins."""
+SAMPLES = 64  # steps measured in each bin: the window's error costs a forward pass of a window each
 
 
 @dataclass(frozen=True)
 class LengthError:
-    """Errors at the steps `first` to `last` (that excluded) of the episodes.
+    """Action errors at randomly chosen steps from `first` up to, and without, `last`.
 
-    Continuous actions: mean squared error in units in which an action's range is [-1, 1]
-    (without bounds: of the data's standard deviation);
-    discrete ones: the share of wrong choices. Both at the same, randomly chosen steps.
+    For continuous actions the mean squared error, in units in which an action's range is [-1, 1]
+    (without bounds: in standard deviations of the data); for discrete ones the share of wrong
+    choices.
+
+    Attributes:
+        first: the first step of the bin, counted from 0.
+        last: the step after the last one of the bin.
+        carry: mean error with the state carried from the episode's first step.
+        window: mean error, at the same steps, of a window recomputed at each step.
+        steps: number of steps measured.
     """
 
     first: int
@@ -38,7 +46,17 @@ class LengthError:
 def length_errors(
     agent: Agent, data: TrajectoryDataset, *, episodes: int = 16, seed: int = 0
 ) -> list[LengthError]:
-    """Carry's and window's errors by position."""
+    """The errors of a carried state and of a recomputed window, by position in the episode.
+
+    Args:
+        agent: in training or evaluation mode, to which it is put back.
+        data: held-out episodes.
+        episodes: how many of them are drawn.
+        seed: of the choice of episodes and steps.
+
+    Returns:
+        A row for each bin that the chosen episodes reach.
+    """
     training = agent.training
     agent.eval()
     generator = np.random.default_rng(seed)
@@ -61,7 +79,7 @@ def length_errors(
 
 
 def _window_errors(agent: Agent, data: TrajectoryDataset, places: np.ndarray) -> np.ndarray:
-    """Errors at (episode, step) `places`, each seen at the end of its own window."""
+    """Errors `[places]` at (episode, step) `places`, each the last step of its own window."""
     context = agent.config.context_length
     here = data.offsets[places[:, 0]] + places[:, 1]
     first = np.maximum(here - context + 1, data.offsets[places[:, 0]])

@@ -1,4 +1,4 @@
-"""What an Aaren agent still holds of an episode, and for how long it could.
+"""Which tokens of an episode an Aaren agent still remembers, and for how long it could.
 
 A token with score s is remembered over n others of score s' only while s stands more than about
 ln(n) above s': its weight is exp(s) / (exp(s) + n exp(s')). So the margin of the highest score over
@@ -53,7 +53,11 @@ def episode_batch(data: TrajectoryDataset, episode: int) -> Batch:
 
 @torch.no_grad()
 def token_scores(agent: Agent, batch: Batch) -> Tensor:
-    """Scores of all tokens of one episode, `[layers, heads, tokens]`."""
+    """Scores of all tokens of one episode, recency included: float `[layers, heads, tokens]`.
+
+    Raises:
+        UserError: an agent without Aaren layers.
+    """
     layers = [m for m in agent.modules() if isinstance(m, AarenAttention)]
     if not layers:
         raise UserError(f"{agent.name} has no scores: the memory's horizon is Aaren's alone")
@@ -69,17 +73,25 @@ def token_scores(agent: Agent, batch: Batch) -> Tensor:
         agent.train(training)
         for hook in hooks:
             hook.remove()
-    return torch.stack([_scores_at_the_end(layer, seen[layer]) for layer in layers])
+    return torch.stack([_scores_at_last_token(layer, seen[layer]) for layer in layers])
 
 
-def _scores_at_the_end(layer: AarenAttention, x: Tensor) -> Tensor:
-    """`[heads, tokens]`, with what recency adds."""
+def _scores_at_last_token(layer: AarenAttention, x: Tensor) -> Tensor:
+    """Scores `[heads, tokens]` with the recency bias that counts at the episode's last token."""
     scores, bias = layer.scores(x), layer.recency_bias(x)
     return (scores if bias is None else scores + bias[0])[0].T
 
 
 def memory_horizon(agent: Agent, batch: Batch) -> MemoryHorizon:
-    """Margins and horizons of an agent for one episode (at least two tokens: always so)."""
+    """Margins and horizons of an Aaren agent for one episode.
+
+    Args:
+        agent: whose mixers are Aaren.
+        batch: one episode, see `episode_batch`. It has at least two tokens, since a step has three.
+
+    Raises:
+        UserError: an agent without Aaren's scores.
+    """
     scores = token_scores(agent, batch).double().cpu()
     top = scores.topk(2, dim=-1)
     margin = top.values[..., 0] - top.values[..., 1]
@@ -94,7 +106,7 @@ def memory_horizon(agent: Agent, batch: Batch) -> MemoryHorizon:
 
 
 def plot_memory(memory: MemoryHorizon, title: str = "") -> Figure:
-    """A picture: which steps of the episode are still held at its end, layer by layer."""
+    """A figure with one panel a layer and head: each step's weight at the episode's end."""
     from matplotlib.figure import Figure
 
     layers, heads, steps = memory.held.shape

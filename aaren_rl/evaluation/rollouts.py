@@ -31,7 +31,7 @@ GIVE_UP = 100_000
 
 @dataclass(frozen=True)
 class Episodes:
-    """What came of acting in `episodes` episodes.
+    """The episodes that an agent has played, in the order of their seeds.
 
     Attributes:
         returns: float64 `[episodes]`, undiscounted.

@@ -22,7 +22,24 @@ def record_video(
     seed: int = 0,
     **acting: Any,
 ) -> Path:
-    """Act for one episode and record it; `acting` and errors are as `rollout`'s."""
+    """Act for one episode and record it.
+
+    Args:
+        agent: who acts.
+        env: where; see `aaren_rl.envs.make_env`.
+        folder: gets the file.
+        target_return: as for `rollout`, and so is `mode`.
+        mode: how to act.
+        seed: of the episode.
+        acting: further arguments of `rollout`.
+
+    Returns:
+        The new MP4 file.
+
+    Raises:
+        UserError: moviepy is not installed, the environment cannot be drawn on this machine, or as
+            for `rollout`.
+    """
     try:
         import moviepy  # noqa: F401
     except ImportError:

@@ -133,7 +133,7 @@ class ReportConfig:
     out: Path | None = None
     """Folder to write to; by default RUNS/report."""
     videos: bool = False
-    """Also film an episode of each agent on each task, with the first seed (extra `video`)."""
+    """Also record an episode of each agent on each task, with the first seed (extra `video`)."""
     plugin: tuple[str, ...] = ()
     """Module that registers the agents or mixers that the benchmark used; it is imported first.
     Give the flag again for several."""

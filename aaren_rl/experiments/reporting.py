@@ -63,26 +63,26 @@ def report(runs: ReportConfig | Path | str, **options: Any) -> str:
     write_curves(config.runs / CURVES, content)
     write_pictures(config.runs / "report", sheets(pictures))
     if config.videos:
-        write_videos(config.runs / "report" / "videos", _films(outcome, config))
+        write_videos(config.runs / "report" / "videos", _videos(outcome, config))
     return line
 
 
-def _films(outcome: Outcome, config: ReportConfig) -> dict[str, Path]:
+def _videos(outcome: Outcome, config: ReportConfig) -> dict[str, Path]:
     """An episode of each task and agent, the first finished seed's last agent in its first mode."""
-    films = {}
+    videos = {}
     for task in outcome.tasks:
         for name in outcome.agents:
             for seed in list(outcome.of(task, name))[:1]:
                 run = config.runs / task / name / f"seed-{seed}"
                 agent = load_agent(run)
-                films[f"{task}/{name}"] = record_video(
+                videos[f"{task}/{name}"] = record_video(
                     agent,
                     environment_of_agent(agent),
                     config.folder / "videos" / task / name,
                     mode=outcome.spec.agents[name].modes[0],  # type: ignore[arg-type]
                     seed=first_episode_seed(seed, "after training") + outcome.spec.evaluation.seed,
                 )
-    return films
+    return videos
 
 
 def pages(content: Content, groups: list[Group]) -> dict[str, str]:

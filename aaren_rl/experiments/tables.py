@@ -55,11 +55,13 @@ def score_table(content: Content) -> Table:
         strong |= {(number, column + 2) for column, is_best in enumerate(best) if is_best}
     averages = {row.contender: row.mean.value for row in content.aggregates}
     if averages:
-        common = [row.data or 0.0 for row in content.scores if row.task in content.common_tasks]
+        common = [row.data for row in content.scores if row.task in content.common_tasks]
+        known_data = [data for data in common if data is not None]
+        data = sum(known_data) / len(common) if len(known_data) == len(common) else None
         means = [averages.get(label) for label in labels]
         best_mean = max(averages.values())
         strong |= {(len(rows), i + 2) for i, mean in enumerate(means) if mean == best_mean}
-        rows.append(["average", _number(sum(common) / len(common)), *map(_number, means)])
+        rows.append(["average", _number(data), *map(_number, means)])
     scale = (
         "0 and 100 are the task's reference returns (D4RL's random and expert ones for the known "
         "robots); "

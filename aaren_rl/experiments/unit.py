@@ -272,7 +272,7 @@ def work(unit: Unit) -> None:
 
 
 def _work(unit: Unit) -> None:
-    _forget_peak()
+    _reset_peak_memory()
     config = unit.config
     train_config(config, unit.data, varying=unit.varying)
     agents = {n: load_agent(RunFolder(unit.folder).kept(n)) for n in config.kept_updates}
@@ -291,7 +291,7 @@ def _work(unit: Unit) -> None:
     write_json(unit.folder / RESULT_FILE, result)
 
 
-def _forget_peak() -> None:
+def _reset_peak_memory() -> None:
     """Let `peak_bytes` count from now on (Linux; elsewhere from the process' start)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")

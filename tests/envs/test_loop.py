@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from env_cases import Actor, Endless, Line
@@ -114,3 +115,37 @@ def test_failing_environments_are_named_in_one_line(what: str, said: str) -> Non
     with pytest.raises(UserError, match=said) as caught:
         list(play(Actor(2), vector, episodes=3, seed=50))
     assert "\n" not in str(caught.value)
+
+
+def test_composite_observations_at_the_end_of_same_step_episodes() -> None:
+    """`next_observations` are those before the restart, in every part of a Dict space."""
+
+    class Parts(gymnasium.Env[Any, Any]):
+        observation_space = gymnasium.spaces.Dict(
+            {"time": gymnasium.spaces.Box(0, 9, (1,)), "phase": gymnasium.spaces.Discrete(5)}
+        )
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def observed(self) -> dict[str, Any]:
+            return {"time": np.array([self.time], np.float32), "phase": self.time}
+
+        def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+            self.time = 0
+            return self.observed(), {}
+
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+            self.time += 1
+            return self.observed(), 1.0, self.time == 3, False, {}
+
+    class Still:
+        def act(self, observations: Any, rewards: Any = None, dones: Any = None) -> Any:
+            return np.zeros(2, np.int64)
+
+    vector = SyncVectorEnv([Parts, Parts], autoreset_mode=AutoresetMode.SAME_STEP)
+    steps = list(play(Still(), vector, episodes=4, seed=0))
+    assert len(steps) == 6
+    for number, step in enumerate(steps):
+        time = number % 3
+        assert step.observations["phase"].tolist() == [time, time]
+        assert step.next_observations["phase"].tolist() == [time + 1, time + 1]
+        assert step.next_observations["time"].tolist() == [[time + 1], [time + 1]]
