@@ -132,6 +132,8 @@ def test_bad_numbers_do_nothing(tmp_path: Path) -> None:
         ({"name": "decision-transformer"}, "its mixer is CausalSelfAttention"),
         ({"action_space": gym.spaces.MultiDiscrete([2, 3])}, "its actions are neither a Box nor"),
         ({"observation_space": gym.spaces.Discrete(4)}, "its observations are no Box"),
+        ({"head": "tanh-gaussian"}, "its encoder or action head is not the plain linear one"),
+        ({"action_chunk": 3}, "its encoder or action head is not the plain linear one"),
     ],
 )
 def test_others_are_refused(settings: dict[str, Any], why: str) -> None:
