@@ -152,15 +152,20 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
                 ) from error
             if callable(loaded):  # a function that registers; a module registers on import
                 loaded()
-    if modules and "" not in sys.path:
-        sys.path.append("")  # the working directory; a console script does not look there
     for name in modules:
         try:
-            importlib.import_module(name)
+            import_module(name)
         except UserError:
             raise
         except Exception as error:
             raise UserError(f"--plugin {name}: {one_line(error)}") from error
+
+
+def import_module(name: str) -> None:
+    """Import a module that the user names; it may lie in the working directory."""
+    if "" not in sys.path:
+        sys.path.append("")  # the working directory, where a console script does not look by itself
+    importlib.import_module(name)
 
 
 def require_plugins(modules: Iterable[str], where: object) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.wrappers import TimeLimit
 
 from aaren_rl.errors import UserError, one_line
+from aaren_rl.registry import import_module
 
 Env = gymnasium.Env[Any, Any]
 EnvLike = str | EnvSpec | Callable[[], Env] | Env | VectorEnv[Any, Any, Any]
@@ -48,7 +48,8 @@ def environment_spec(name: str) -> EnvSpec:
 
     `aaren/PassiveTMaze-v0?length=10000&noise=0.5` is what
     `gymnasium.make("aaren/PassiveTMaze-v0", length=10000, noise=0.5)` makes. Values are JSON:
-    numbers, `true`, `[5,120]`; what is no JSON is text. `my_envs:Line-v0` imports `my_envs` first.
+    numbers, `true`, `[5,120]`; what is no JSON is text. `my_envs:Line-v0` imports `my_envs` first,
+    from the working directory too.
 
     Args:
         name: an id, or a specification as JSON.
@@ -62,7 +63,7 @@ def environment_spec(name: str) -> EnvSpec:
         if name.lstrip().startswith("{"):
             return EnvSpec.from_json(name)
         if module:
-            importlib.import_module(module)
+            import_module(module)
         spec = copy.deepcopy(gymnasium.spec(registered))
     except Exception as error:  # an imported module may raise anything
         raise UserError(f"environment {name!r}: {one_line(error)}") from error

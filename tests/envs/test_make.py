@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -391,3 +392,14 @@ def test_environments_in_processes_keep_their_time_limit() -> None:
             assert time_limit(vector) == 1500
         finally:
             vector.close()
+
+
+def test_a_module_in_the_working_directory_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for --plugin: the path of a console script has not got the working directory."""
+    code = 'import gymnasium\ngymnasium.register("AarenTestsHere-v0", entry_point="x:Y")\n'
+    (tmp_path / "aaren_tests_here.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    assert environment_spec("aaren_tests_here:AarenTestsHere-v0").id == "AarenTestsHere-v0"
