@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from run_cases import signal_at_batch, weights
 
 import aaren_rl as arl
 from aaren_rl.data import TrajectoryDataset
@@ -18,6 +19,7 @@ from aaren_rl.export.command import write_step
 from aaren_rl.layers import make_encoder
 from aaren_rl.layers.encoders.images import ImageEncoder, moved
 from aaren_rl.runtime import OnnxPolicy
+from aaren_rl.training import Interrupted
 
 SMALL = {"width": 16, "layers": 1, "context_length": 4, "batch_size": 8}
 SIZE = 18
@@ -141,6 +143,51 @@ def test_learns_saves_acts_and_exports(data: TrajectoryDataset, tmp_path: Path) 
         frames, rewards, *_ = env.step(actions[0])
 
 
+def test_shifts_are_of_the_seed_and_a_resumed_run_goes_on_with_them(
+    data: TrajectoryDataset, tmp_path: Path
+) -> None:
+    how = {"encoder": "impala", "encoder_options": {"shift": 3}, "env": "none", "updates": 4}
+    settings: Any = {**SMALL, **how}
+    arl.train(data, out=tmp_path / "whole", **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        signal_at_batch(patch, "windows", 2)
+        with pytest.raises(Interrupted):
+            arl.train(data, out=tmp_path / "stopped", **settings)
+    arl.train(data, out=tmp_path / "stopped", resume=True, **settings)
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+    still = arl.train(data, **{**settings, "encoder_options": {"shift": 0}}).agent
+    shifted = arl.load_agent(tmp_path / "whole").embed_observation
+    assert not torch.equal(still.embed_observation.head.weight, shifted.head.weight)  # type: ignore
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_image_beside_choices_and_numbers(tmp_path: Path) -> None:
+    space = spaces.Dict(
+        image=spaces.Box(0, 255, (3, 16, 20), np.uint8),
+        direction=spaces.Discrete(4),
+        speed=spaces.Box(-1, 1, (2,)),
+    )
+    space.seed(0)
+    rows = [space.sample() for _ in range(24)]
+    seen = {key: np.stack([row[key] for row in rows]) for key in space}
+    episode = {"observations": seen, "actions": np.arange(24) % 2, "rewards": np.ones(24)}
+    data = TrajectoryDataset.from_episodes(
+        [{**episode, "terminated": True}] * 3, observation_space=space
+    )
+    agent = arl.train(data, env="none", updates=2, **SMALL).agent  # type: ignore[arg-type]
+    kinds = {type(part).__name__ for part in agent.embed_observation.parts}  # type: ignore
+    assert kinds == {"ImpalaEncoder", "ChoiceTables", "LinearEncoder"}
+    agent.save(tmp_path / "agent")
+    loaded = arl.load_agent(tmp_path / "agent")
+    write_step(loaded, tmp_path / "step.onnx", "onnx")
+    policies = [agent.policy(2, 5.0), OnnxPolicy(tmp_path / "step.onnx", 2, 5.0)]
+    for t in range(3):
+        two = {key: values[2 * t : 2 * t + 2] for key, values in seen.items()}
+        first, *others = (policy.act(two, np.ones(2) if t else None) for policy in policies)
+        for other in others:
+            np.testing.assert_array_equal(other, first)
+
+
 def test_images_get_an_encoder_by_themselves(data: TrajectoryDataset) -> None:
     run = arl.train(data, env="none", updates=1, **SMALL)  # type: ignore[arg-type]
     assert isinstance(run.agent.embed_observation, ImageEncoder)
@@ -154,5 +201,7 @@ def test_what_does_not_fit_is_named() -> None:
         make_encoder("nature", small, 8, {})
     with pytest.raises(UserError, match=r"images of shape \[5\]"):
         make_encoder("impala", spaces.Box(0, 255, (5,), np.uint8), 8, {})
+    with pytest.raises(UserError, match=r"images of float32: uint8 .* expected by ImpalaEncoder"):
+        make_encoder("impala", spaces.Box(0, 1, (20, 20, 3)), 8, {})
     with pytest.raises(UserError, match="shift must be at least 0"):
         make_encoder("impala", small, 8, {"shift": -1})

@@ -40,7 +40,7 @@ class ImageEncoder(nn.Module):
         shift: see `ImageOptions`.
 
     Raises:
-        UserError: for another shape, or an image that is too small for the network.
+        UserError: for another shape or dtype, or an image that is too small for the network.
     """
 
     images = True
@@ -50,6 +50,11 @@ class ImageEncoder(nn.Module):
     def __init__(self, space: Any, width: int, shift: int = 0) -> None:
         super().__init__()
         shape = tuple(space.shape)
+        if str(space.dtype) != "uint8":
+            raise UserError(
+                f"images of {space.dtype}: uint8 from 0 to 255 expected by {type(self).__name__}; "
+                "`linear` takes other numbers"
+            )
         if len(shape) not in (2, 3):
             raise UserError(
                 f"images of shape {list(shape)}: height, width and maybe channels expected"
