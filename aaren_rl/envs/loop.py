@@ -282,15 +282,26 @@ def _check_rewards(
 
 
 def _successes(infos: dict[str, Any]) -> NDArray[np.bool_] | None:
-    """See `Step.successes`; environments that restart by themselves say it in `final_info` too."""
+    """See `Step.successes`.
+
+    Where environments restart within the step, `infos` is about the new episode already, and
+    `final_info` about the one that has ended.
+    """
+    now, final = (_told_success(told) for told in (infos, infos.get("final_info", {})))
+    if now is None and final is None:
+        return None
+    restarted = np.asarray(infos.get("_final_info", False))
+    return np.where(restarted, final is not None and final, now is not None and now)
+
+
+def _told_success(infos: dict[str, Any]) -> NDArray[np.bool_] | None:
+    """What `success` or `is_success` say in infos of vector environments; `None` for nothing."""
     found = None
-    for said in (infos, infos.get("final_info")):
-        for name in ("success", "is_success"):
-            if isinstance(said, dict) and name in said:
-                values = np.asarray(said[name])
-                if values.dtype.kind in "biuf":
-                    won = values.astype(bool) & np.asarray(said.get(f"_{name}", True))
-                    found = won if found is None else found | won
+    for name in ("success", "is_success"):
+        values = np.asarray(infos.get(name))
+        if values.dtype.kind in "biuf":
+            won = values.astype(bool) & np.asarray(infos.get(f"_{name}", True))
+            found = won if found is None else found | won
     return found
 
 

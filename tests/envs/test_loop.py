@@ -149,3 +149,18 @@ def test_composite_observations_at_the_end_of_same_step_episodes() -> None:
         assert step.observations["phase"].tolist() == [time, time]
         assert step.next_observations["phase"].tolist() == [time + 1, time + 1]
         assert step.next_observations["time"].tolist() == [[time + 1], [time + 1]]
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_success_in_the_info_of_a_reset_counts_for_no_episode(mode: AutoresetMode) -> None:
+    class Started(Line):
+        def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+            return super().reset(**options)[0], {"success": True}
+
+        def step(self, action: Any) -> Any:
+            return *super().step(action)[:4], {"success": False}
+
+    vector = SyncVectorEnv([Started] * 2, autoreset_mode=mode)
+    for step in play(Actor(2), vector, episodes=6, seed=0):
+        assert step.successes is not None
+        assert not step.successes[step.episodes >= 0].any()
