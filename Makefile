@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 N ?= 10000
 
-.PHONY: help quickstart test test-python fuzz format lint type docs wheel wheel-any wheels gpu clean kills endurance
+.PHONY: help quickstart test test-python fuzz format lint type docs wheel wheel-any wheels bench gpu clean kills endurance
 
 help:            ## show this text
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -63,6 +63,9 @@ wheel-any: $(VENV)/building  ## the source, and a wheel without the kernels for 
 wheels: $(VENV)/building     ## wheels for manylinux of this architecture, in dist/; needs docker
 	$(BIN)/python -m pip install -q cibuildwheel
 	$(BIN)/python -m cibuildwheel --output-dir dist
+
+bench: $(VENV)/installed-dev   ## all tables of benchmarks/, for an idle machine (QUICK=1: do they run?)
+	$(BIN)/python -m benchmarks.all $(if $(QUICK),--quick)
 
 gpu:             ## tests and measurements on a CUDA card; uses PYTHON's torch, installs nothing
 	PYTHON=$(PYTHON) scripts/gpu_check.sh

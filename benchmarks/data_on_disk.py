@@ -39,7 +39,7 @@ class Config:
 
     folder: Path
     """Scratch folder for the files; the long one needs about 140 bytes a step there."""
-    dataset: str = "mujoco-zoo/hopper/medium-v0"
+    dataset: str = "aaren-rl/hopper-small-v0"
     """What the files repeat."""
     short_steps: int = 2_000_000
     """Steps of the file that memory holds too."""

@@ -7,6 +7,8 @@ has is turned into the site's, and one to any other file of the repository into 
 from __future__ import annotations
 
 import ast
+import base64
+import json
 import os
 import posixpath
 import re
@@ -25,6 +27,8 @@ INCLUDED = (
     "benchmarks/results/zoo/report.md",
 )
 """Pages from outside docs/; they keep their path."""
+NOTEBOOKS = ("examples/tour.ipynb",)
+"""Notebooks that are pages too."""
 PACKAGES = ("", "data", "agents", "envs", "evaluation", "training", "experiments", "export")
 MORE_PACKAGES = ("runtime", "collect", "convert", "layers", "ops")
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
@@ -37,6 +41,8 @@ def on_files(files: Files, *, config: Any) -> Files:
     for picture in ROOT.glob("benchmarks/results/**/*.png"):
         name = picture.relative_to(ROOT).as_posix()
         files.append(File.generated(config, name, abs_src_path=str(picture)))
+    for notebook in NOTEBOOKS:
+        add_notebook(files, config, notebook.removesuffix(".ipynb"))
     files.append(File.generated(config, "reference/commands.md", content=commands()))
     files.append(File.generated(config, "reference/python.md", content=overview()))
     documented: dict[str, str] = {}
@@ -47,12 +53,34 @@ def on_files(files: Files, *, config: Any) -> Files:
     return files
 
 
+def add_notebook(files: Files, config: Any, name: str) -> None:
+    """Add a notebook as a page, with the outputs that it was committed with."""
+    parts: list[str] = []
+    for number, cell in enumerate(json.loads((ROOT / f"{name}.ipynb").read_text())["cells"]):
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "image/png" in data:
+                picture = f"{name}-{number}.png"
+                content = base64.b64decode(data["image/png"])
+                files.append(File.generated(config, picture, content=content))
+                parts.append(f"![Output of the cell above]({posixpath.basename(picture)})")
+            elif "<video" in "".join(data.get("text/html", "")):
+                parts.append("".join(data["text/html"]))
+            else:
+                text = "".join(output.get("text", data.get("text/plain", ""))).strip()
+                parts.append(f"```text\n{text}\n```")
+    files.append(File.generated(config, f"{name}.md", content="\n\n".join([*parts, ""])))
+
+
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> str:
     """Turn the repository's links into the site's."""
     source = page.file.src_uri
     if source.startswith("reference/"):
         return markdown
-    place = posixpath.dirname(source if source in INCLUDED else f"docs/{source}")
+    outside = source in INCLUDED or source.startswith("examples/")
+    place = posixpath.dirname(source if outside else f"docs/{source}")
 
     def moved(found: re.Match[str]) -> str:
         image, text, target = found.groups()
@@ -60,6 +88,8 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> 
         if not path or "://" in path or path.startswith("mailto:"):
             return found[0]
         inside = posixpath.normpath(posixpath.join(place, path)).removeprefix("docs/")
+        if inside in NOTEBOOKS:
+            inside = inside.replace(".ipynb", ".md")
         if files.get_file_from_path(inside) is None:
             if not (ROOT / inside).exists():
                 return found[0]  # mkdocs says that it is broken
