@@ -82,6 +82,8 @@ class CollectConfig:
     as rendered frames of so many pixels a side. Give it again with --resume. 0 for none."""
     color: bool = False
     """Frames of three channels, red, green and blue, and not one of brightness."""
+    stack: int = 1
+    """So many frames, the last ones, are one observation."""
     resume: bool = False
     """Go on from the last checkpoint and keep the datasets that are finished; flags not given are
     taken from the folder."""
@@ -156,7 +158,7 @@ class CollectConfig:
         All fields but where things lie, `resume`, and what is made of the finished episodes.
         """
         content: dict[str, Any] = plain(self)
-        for name in ("out", "root", "resume", "pixels", "color"):
+        for name in ("out", "root", "resume", "pixels", "color", "stack"):
             del content[name]
         return content
 

@@ -93,7 +93,7 @@ def _try_pixels(config: CollectConfig) -> EnvSpec | None:
     """The environment as frames, where they are asked for; reset once."""
     if not config.pixels:
         return None
-    spec = pixels_spec(config.environment, config.pixels, color=config.color)
+    spec = pixels_spec(config.environment, config.pixels, color=config.color, stack=config.stack)
     with contextlib.closing(make_env(spec)) as env:
         env.reset(seed=0)
     return spec
@@ -123,8 +123,8 @@ def _folder(config: CollectConfig, dataset: tuple[Quality, bool]) -> Path:
 
 def _collection(config: CollectConfig, pixels: bool) -> dict[str, Any]:
     """What a dataset's metadata say of the run that wrote it."""
-    frames = {"pixels": config.pixels, "color": config.color} if pixels else {}
-    return config.to_json() | frames
+    frames = {name: getattr(config, name) for name in ("pixels", "color", "stack")}
+    return config.to_json() | (frames if pixels else {})
 
 
 def _row(config: CollectConfig, dataset: tuple[Quality, bool]) -> dict[str, Any]:

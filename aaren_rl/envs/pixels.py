@@ -6,6 +6,7 @@ Registered is `aaren/Pixels-v0`, with the options of `Pixels`:
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -28,13 +29,15 @@ class Pixels(gymnasium.Env[Any, Any]):
     """Another environment, observed as uint8 frames `[size, size, channels]`, channels last.
 
     A frame is what the environment renders, averaged down to `size` pixels a side. One frame does
-    not show velocities: an agent has to compare frames.
+    not show velocities: an agent has to compare frames, or sees several of them as channels.
 
     Args:
         env: what is rendered, an id with options or a specification. A function must make an
             environment of render mode `rgb_array`.
         size: pixels a side, from 16 to 1024.
         color: three channels, red, green and blue; else one, of brightness.
+        stack: how many frames are seen at once, the oldest first; where an episode begins its first
+            frame is repeated.
         numbers: show `{"numbers": ..., "pixels": ...}`, with what the environment itself shows.
 
     Raises:
@@ -48,17 +51,22 @@ class Pixels(gymnasium.Env[Any, Any]):
         env: EnvLike,
         size: int = 48,
         color: bool = False,
+        stack: int = 1,
         numbers: bool = False,
         render_mode: str | None = "rgb_array",
     ) -> None:
         if not (isinstance(size, int) and SMALLEST <= size <= LARGEST):
             raise UserError(f"size {size!r}: pixels from {SMALLEST} to {LARGEST} expected")
+        channels = (3 if color else 1) * stack
+        if not (isinstance(stack, int) and 0 < channels < size):
+            raise UserError(f"stack {stack!r}: at least 1 frame, and fewer channels than {size}")
         self.render_mode = render_mode
         self.size, self.color, self.numbers = size, color, numbers
+        self.frames: deque[NDArray[np.uint8]] = deque(maxlen=stack)
         self.inner = make_env(_small(env, size), render_mode=_mode(env))
         self.max_episode_steps = time_limit(self.inner)
         self.action_space = self.inner.action_space
-        frames = spaces.Box(0, 255, (size, size, 3 if color else 1), np.uint8)
+        frames = spaces.Box(0, 255, (size, size, channels), np.uint8)
         shown = self.inner.observation_space
         self.observation_space = (
             spaces.Dict({"numbers": shown, "pixels": frames}) if numbers else frames
@@ -69,6 +77,7 @@ class Pixels(gymnasium.Env[Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         """See `gymnasium.Env.reset`."""
         shown, info = self.inner.reset(seed=seed, options=options)
+        self.frames.clear()
         return self._seen(shown), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -86,7 +95,10 @@ class Pixels(gymnasium.Env[Any, Any]):
 
     def _seen(self, shown: Any) -> Any:
         frame = self._frame()
-        return {"numbers": shown, "pixels": frame} if self.numbers else frame
+        again = 1 if self.frames else self.frames.maxlen or 1
+        self.frames.extend([frame] * again)
+        seen = np.concatenate(self.frames, axis=-1)
+        return {"numbers": shown, "pixels": seen} if self.numbers else seen
 
     def _frame(self) -> NDArray[np.uint8]:
         """The frame of this moment, uint8 `[size, size, channels]`."""
@@ -127,12 +139,10 @@ def _small(env: EnvLike, size: int) -> EnvLike:
     return spec
 
 
-def pixels_spec(env: str, size: int, *, color: bool = False, numbers: bool = False) -> EnvSpec:
+def pixels_spec(env: str, size: int, *, color: bool = False, stack: int = 1) -> EnvSpec:
     """The specification of `Pixels` of an environment; see there."""
     spec = environment_spec(PIXELS)
-    kwargs: dict[str, Any] = {"env": env, "size": size}
-    kwargs |= {name: True for name, on in (("color", color), ("numbers", numbers)) if on}
-    return replace(spec, kwargs=kwargs)
+    return replace(spec, kwargs={"env": env, "size": size, "color": color, "stack": stack})
 
 
 gymnasium.register(id=PIXELS, entry_point="aaren_rl.envs.pixels:Pixels")

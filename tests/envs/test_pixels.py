@@ -47,6 +47,19 @@ def test_frames_are_the_rendered_ones_made_smaller() -> None:
         each.close()
 
 
+def test_the_last_frames_are_seen_together() -> None:
+    env, both = make_env(CARTPOLE), make_env(f"{CARTPOLE}&stack=3")
+    assert both.observation_space.shape == (32, 32, 3)
+    for seed in (0, 1):
+        frames = [env.reset(seed=seed)[0]] * 3
+        np.testing.assert_array_equal(both.reset(seed=seed)[0], np.concatenate(frames, -1))
+        for action in (1, 1, 0):
+            frames = [*frames[1:], env.step(action)[0]]
+            np.testing.assert_array_equal(both.step(action)[0], np.concatenate(frames, -1))
+    for each in (env, both):
+        each.close()
+
+
 def test_it_can_be_made_again_from_what_is_saved_and_in_a_vector() -> None:
     spec = environment_spec(CARTPOLE)
     name = saved_name(spec)
@@ -65,6 +78,8 @@ def test_it_can_be_made_again_from_what_is_saved_and_in_a_vector() -> None:
 def test_what_does_not_render_is_named() -> None:
     with pytest.raises(UserError, match=r"size 5: pixels from 16 to 1024 expected"):
         make_env("aaren/Pixels-v0?env=CartPole-v1&size=5")
+    with pytest.raises(UserError, match=r"stack 0: at least 1 frame"):
+        make_env(f"{CARTPOLE}&stack=0")
     with pytest.raises(UserError, match="No-v0"):
         make_env("aaren/Pixels-v0?env=No-v0")
     with pytest.raises(UserError, match="environment Line: cannot be rendered: NotImplemented"):
