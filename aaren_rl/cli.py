@@ -367,8 +367,8 @@ COMMANDS: dict[str, Command] = {
 
 
 def _counted(rows: list[dict[str, Any]]) -> list[str]:
-    """The column of successes, where they were counted in all rows."""
-    return ["success"] if all(row.get("success") is not None for row in rows) else []
+    """The columns of tasks and successes, where all rows have them."""
+    return [name for name in ("task", "success") if all(row.get(name) is not None for row in rows)]
 
 
 def print_rows(title: str, rows: list[dict[str, Any]], columns: list[str]) -> None:

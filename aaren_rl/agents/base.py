@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar, Self, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -124,8 +125,49 @@ class Agent(nn.Module, ABC):
         settings = AGENTS.options(registered, config.agent_options) if registered else {}
         if registered and (kind := AGENTS[registered].options) is not None:
             self.options = kind(**settings)
+        tasks = len(spec.tasks) if config.task_embedding else 0
+        self.embed_task = nn.Embedding(tasks, config.width) if tasks else None
+        if self.embed_task is not None:
+            nn.init.normal_(self.embed_task.weight, std=0.02)
         self._stream: Carry | None = None  # during a training step on a stream
         self._after: SequenceState | None = None
+
+    def task_vector(self, tasks: Tensor | None = None) -> Tensor | None:
+        """What `--task-embedding` adds to tokens; `None` for nothing.
+
+        Args:
+            tasks: int64 numbers of the tasks, `[...]`; the agent's own task when `None`.
+
+        Returns:
+            `[..., width]`, or `[width]`.
+
+        Raises:
+            UserError: for an agent that has not been told its task.
+        """
+        if self.embed_task is None:
+            return None
+        if tasks is not None:
+            out: Tensor = self.embed_task(tasks)
+            return out
+        return self.embed_task.weight[self.spec.of_task(self.spec.task).task]
+
+    def for_task(self, task: str | int) -> Self:
+        """The agent in one of its tasks, by the dataset's name or number.
+
+        It has that task's scales, targets and environment, and shares the weights. It acts, is
+        saved, evaluated and exported like an agent of that task alone.
+
+        Raises:
+            UserError: for an unknown task.
+        """
+        agent = copy.copy(self)
+        agent.spec = self.spec.of_task(task)
+        return agent
+
+    def check_task(self) -> None:
+        """Raise `UserError` for an agent of several tasks that has not been told which."""
+        if self.spec.tasks:
+            self.spec.of_task(self.spec.task)
 
     def normalise(self, observations: Tensor) -> Tensor:
         """Standardise observations `[..., observation_size]`, and clip them.
@@ -286,6 +328,7 @@ class Agent(nn.Module, ABC):
         deterministic: bool = True,
         temperature: float = 1.0,
         seed: int = 0,
+        task: str | int | None = None,
     ) -> Policy:
         """Start acting in `num_envs` environments. Puts the agent in evaluation mode.
 
@@ -302,6 +345,7 @@ class Agent(nn.Module, ABC):
             temperature: of the draws, positive: 1 for the distribution as it was learned, less for
                 actions closer to its middle.
             seed: of the draws, which come from a generator of the policy's own.
+            task: of an agent that has learned from several datasets: the name of one of them.
 
         Raises:
             UserError: for an unknown mode, or for a mode or a target return where the agent has no

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -45,12 +46,14 @@ class BehaviorCloning(Agent):
 
     def predict(self, batch: Batch) -> Tensor:
         """Predictions `[batch, time, action_size]`, each from its own observation."""
-        return self.predict_step(batch.observations)
+        return self.predict_step(batch.observations, batch.tasks)
 
-    def predict_step(self, observations: Tensor) -> Tensor:
-        """Predictions for raw observations `[..., observation_size]`."""
+    def predict_step(self, observations: Tensor, tasks: Tensor | None = None) -> Tensor:
+        """Predictions for raw observations `[..., observation_size]`; see `Agent.task_vector`."""
         encoder, *layers = self.body
         hidden = self.exactly(encoder, self.normalise(observations))
+        added = self.task_vector(tasks)
+        hidden = hidden if added is None else hidden + added
         for layer in layers:
             hidden = layer(hidden)
         out: Tensor = self.head(hidden)
@@ -65,6 +68,7 @@ class BehaviorCloning(Agent):
         deterministic: bool = True,
         temperature: float = 1.0,
         seed: int = 0,
+        task: str | int | None = None,
     ) -> Policy:
         """Start acting. A target return changes nothing, and a warning says so.
 
@@ -73,6 +77,10 @@ class BehaviorCloning(Agent):
         Raises:
             UserError: for any mode: there are none to choose from; for draws as `Agent.policy`.
         """
+        if task is not None:
+            how: Any = {"deterministic": deterministic, "temperature": temperature, "seed": seed}
+            return self.for_task(task).policy(num_envs, target_return, mode, **how)
+        self.check_task()
         self.check_request(mode)
         try:
             self.check_request(target_return=target_return)

@@ -66,6 +66,10 @@ class AgentConfig(AarenOptions, AttentionOptions):
     """Expectile of the returns-to-go that `max-return` predicts: 0.5 would be their mean, 1 their
     maximum."""
 
+    task_embedding: bool = False
+    """Add a vector that is learned for each of several datasets to all of a step's tokens, so that
+    the agent is told which task it acts in."""
+
     mixer: str = ""
     """What mixes a sequence agent's tokens: a registered mixer; by the agent's name if empty."""
     mixer_options: dict[str, Scalar] = field(default_factory=dict)

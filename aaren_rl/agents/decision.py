@@ -170,7 +170,12 @@ class DecisionAgent(Agent):
         return (*now, previous)
 
     def embed(
-        self, returns_to_go: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor
+        self,
+        returns_to_go: Tensor,
+        observations: Tensor,
+        actions: Tensor,
+        timesteps: Tensor,
+        tasks: Tensor | None = None,
     ) -> Tensor:
         """Tokens of whole steps.
 
@@ -179,6 +184,7 @@ class DecisionAgent(Agent):
             observations: `[batch, time, observation_size]`, raw.
             actions: `[batch, time, action_size]` or `[batch, time]` (Discrete), raw.
             timesteps: `[batch, time]`, int64, 0 at an episode's start.
+            tasks: see `Batch.tasks` and `Agent.task_vector`.
 
         Returns:
             `[batch, 3 time, width]`: return-to-go, observation, action of each step in turn; with
@@ -190,7 +196,7 @@ class DecisionAgent(Agent):
         ):
             given = self._given(returns_to_go, observations, actions)
             tokens = torch.stack([self._token(kind, given[kind]) for kind in self.order], dim=-2)
-            tokens = tokens + self.embed_timestep(timesteps)[:, :, None]
+            tokens = self._placed(tokens, timesteps, tasks)
             return self._finish(tokens.flatten(1, 2))
         seen = self.normalise(observations)
         goal = self.goal_columns
@@ -210,7 +216,7 @@ class DecisionAgent(Agent):
             chosen = self.embed_action(self.actions.encode(actions))
             tokens = torch.cat([tokens, chosen.to(tokens.dtype)], dim=-1)
         tokens = tokens.unflatten(-1, (TOKENS_PER_STEP, -1))
-        tokens = tokens + self.embed_timestep(timesteps)[:, :, None]
+        tokens = self._placed(tokens, timesteps, tasks)
         return self._finish(tokens.flatten(1, 2))
 
     def embed_step(
@@ -240,7 +246,17 @@ class DecisionAgent(Agent):
             + self.embed_timestep(before if kind == "action" else timesteps)
             for kind in self.chunks[chunk]
         ]
-        return self._finish(torch.stack(tokens, dim=1))
+        added = self.task_vector()
+        whole = torch.stack(tokens, dim=1)
+        return self._finish(whole if added is None else whole + added)
+
+    def _placed(self, tokens: Tensor, timesteps: Tensor, tasks: Tensor | None) -> Tensor:
+        """Tokens `[batch, time, 3, width]` with what tells time and task added."""
+        tokens = tokens + self.embed_timestep(timesteps)[:, :, None]
+        added = self.task_vector(tasks)
+        if added is None:
+            return tokens
+        return tokens + (added if tasks is None else added[:, :, None])
 
     @staticmethod
     def _given(returns: Tensor, observations: Tensor, actions: Tensor) -> dict[TokenKind, Tensor]:
@@ -323,7 +339,9 @@ class DecisionAgent(Agent):
         """Features of the tokens in `read`, going on from a state where no episode starts."""
         if state is not None and batch.starts is not None:
             state = state.reset(batch.starts)
-        tokens = self.embed(batch.returns_to_go, batch.observations, batch.actions, batch.timesteps)
+        told = () if self.embed_task is None else (batch.tasks,)  # own embeddings may take four
+        seen = batch.returns_to_go, batch.observations, batch.actions, batch.timesteps
+        tokens = self.embed(*seen, *told)
         lengths = batch.cu_seqlens
         if lengths is not None:
             lengths = lengths * TOKENS_PER_STEP
@@ -361,6 +379,7 @@ class DecisionAgent(Agent):
         deterministic: bool = True,
         temperature: float = 1.0,
         seed: int = 0,
+        task: str | int | None = None,
     ) -> Policy:
         """Start acting in `num_envs` environments; see `Agent.policy`.
 
@@ -369,7 +388,9 @@ class DecisionAgent(Agent):
                 one (finite) for all or for each environment, or one for an agent that takes none;
                 for draws as `Agent.policy`.
         """
-        policy = self._policy(num_envs, target_return, mode)
+        agent = self if task is None else self.for_task(task)
+        agent.check_task()
+        policy = agent._policy(num_envs, target_return, mode)
         if not deterministic:
             self.check_draws(temperature)
             policy.draw(temperature, seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,22 @@ from aaren_rl.layout import Layout
 from aaren_rl.records import convert
 
 SPACES = ("observation_space", "action_space")
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What differs between the tasks of an agent that has learned from several datasets.
+
+    The fields are those of `AgentSpec`.
+    """
+
+    dataset: str
+    returns_scale: float = 1.0
+    returns_shift: float = 0.0
+    largest_return: float | None = None
+    target_returns: tuple[float, ...] = ()
+    reference_scores: tuple[float, float] | None = None
+    environment: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,11 @@ class AgentSpec:
     observation_offset: tuple[float, ...] = ()
     """Taken in float64 from flattened observations before they become float32, one each; empty for
     nothing. See `TrajectoryDataset.observation_offset`."""
+    tasks: tuple[TaskSpec, ...] = ()
+    """One for each dataset, where there were several."""
+    task: int | None = None
+    """Which of `tasks` the agent acts in; `None` for an agent that is still to be told, see
+    `Agent.for_task`, or has no tasks."""
 
     def __post_init__(self) -> None:
         for what, space in (
@@ -50,6 +71,23 @@ class AgentSpec:
                 Layout.of(space)
             except UserError as error:
                 raise UserError(f"{what}: {error}") from None
+
+    def of_task(self, task: str | int | None) -> AgentSpec:
+        """The specification of one of the tasks: its scales, targets and environment.
+
+        Raises:
+            UserError: for an unknown task, or none where there are several; lists them.
+        """
+        names = [each.dataset for each in self.tasks]
+        if not names:
+            raise UserError(f"--task {task}: this agent has no tasks; leave it out")
+        known = f"its tasks are {', '.join(names)}"
+        if task is None:
+            raise UserError(f"--task is needed: the agent has learned from several data; {known}")
+        found = names.index(task) if task in names else task
+        if not isinstance(found, int) or not 0 <= found < len(names):
+            raise UserError(f"--task {task}: unknown; {known}")
+        return replace(self, **vars(self.tasks[found]), task=found)
 
     @cached_property
     def observation_layout(self) -> Layout:
@@ -90,6 +128,9 @@ class AgentSpec:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values (a space is a JSON string of its own: it may hold infinities)."""
         content = {each.name: getattr(self, each.name) for each in fields(self)}
+        content["tasks"] = [asdict(each) for each in self.tasks]
+        if not self.tasks:
+            del content["tasks"], content["task"]
         return {**content, **{name: serialize_space(content[name]) for name in SPACES}}
 
     @staticmethod

@@ -55,6 +55,12 @@ class StepEmbedding(nn.Module):
             self.register_buffer("highest", bounds[1])
         if self.looks_up:
             self._keep("action_table", to_numpy(part(agent.embed_action, nn.Embedding).weight))
+        added = agent.task_vector()
+        if added is not None:
+            vector = added.detach().cpu()
+            self.linear.bias += vector.repeat(len(self.numbers))
+            if self.looks_up:
+                self.action_table += vector
         if self.timestep_embedding == "learned":
             table = to_numpy(part(agent.embed_timestep, nn.Embedding).weight)
             # A row before the first: step 0's previous action, masked, must look up something.

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from aaren_rl.data.sampling import Batch, GoalChooser, goals_state, restore_goals, widened
+from aaren_rl.data.mixture import episode_order
+from aaren_rl.data.sampling import Batch, GoalChooser, goals_state, restore_goals, tasks_of, widened
 from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.errors import UserError
 
@@ -53,7 +54,7 @@ class EpisodeSampler:
 
     def _draw_epoch(self) -> list[np.ndarray[Any, Any]]:
         """A new order of all episodes, cut into batches within the budget."""
-        waiting = self._generator.permutation(self.dataset.num_episodes).tolist()[::-1]
+        waiting = episode_order(self._generator, self.dataset).tolist()[::-1]
         lengths, batches = self.dataset.lengths, []
         while waiting:
             batch = [waiting.pop()]
@@ -121,5 +122,6 @@ def pack(data: TrajectoryDataset, episodes: np.ndarray[Any, Any]) -> Batch:
         returns_to_go=take(data.returns_to_go).unsqueeze(-1),
         timesteps=take(data.timesteps),
         mask=mask[None],
+        tasks=tasks_of(data, np.pad(rows, (0, padding))[None]),
         cu_seqlens=torch.from_numpy(np.concatenate([[0], ends])),
     )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from aaren_rl.data.mixture import MixedDataset, drawn_places
 from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.errors import UserError
 
@@ -22,6 +23,8 @@ class Batch(NamedTuple):
         mask: bool `[batch, time]`, True where there is a step.
         starts: bool `[batch]`, True where a row starts an episode and False where it goes on from
             the same row of the batch before; None where no row goes on.
+        tasks: int64 `[batch, 1]` or, packed, `[1, time]`: which dataset of a mixture a step comes
+            from; None for data that are no mixture.
         cu_seqlens: int64 `[sequences + 1]`, on the CPU: in a packed batch (of one row), where its
             episodes begin and end; None where each row is one slice.
     """
@@ -32,6 +35,7 @@ class Batch(NamedTuple):
     timesteps: torch.Tensor
     mask: torch.Tensor
     starts: torch.Tensor | None = None
+    tasks: torch.Tensor | None = None
     cu_seqlens: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
@@ -142,7 +146,7 @@ class WindowSampler:
         """Draw the next batch (this process's share of it)."""
         before, offsets = self._before, self.dataset.offsets
         places = offsets + before * np.arange(len(offsets))  # of each episode's first place
-        drawn = self._generator.integers(places[-1], size=self.batch_size)
+        drawn = drawn_places(self._generator, self.dataset, places, self.batch_size)
         share = slice(None) if self.goals is not None else self._rows
         drawn = drawn[share]
         episodes = np.searchsorted(places, drawn, side="right") - 1
@@ -216,7 +220,13 @@ def gather(
         returns_to_go=_gather(data.returns_to_go, indices, mask).unsqueeze(-1),
         timesteps=_gather(data.timesteps, indices, mask),
         mask=torch.from_numpy(mask),
+        tasks=tasks_of(data, first[:, None]),
     )
+
+
+def tasks_of(data: TrajectoryDataset, rows: np.ndarray[Any, Any]) -> torch.Tensor | None:
+    """`Batch.tasks` of these steps."""
+    return torch.from_numpy(data.tasks_of(rows)) if isinstance(data, MixedDataset) else None
 
 
 def _gather(

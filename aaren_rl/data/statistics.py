@@ -29,6 +29,11 @@ def column_statistics(rows: Any) -> tuple[NDArray[np.float32], NDArray[np.float3
     Returns:
         Mean and deviation, float32 `[columns]` or `[]` each.
     """
+    return divisors(*moments(rows))
+
+
+def moments(rows: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each column, float64 `[columns]` or `[]` each."""
     steps = len(rows)
     block = max(1, min(BLOCK, BLOCK_NUMBERS // math.prod(rows.shape[1:])))
     starts = range(0, steps, block)
@@ -40,7 +45,13 @@ def column_statistics(rows: Any) -> tuple[NDArray[np.float32], NDArray[np.float3
     square = sum(
         ((rows[start : start + block] - first - away) ** 2).sum(axis=0) for start in starts
     )
-    std = np.sqrt(square / steps)
+    return mean, np.sqrt(square / steps)
+
+
+def divisors(
+    mean: NDArray[np.float64], std: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and deviation to standardise by: 1 for the deviation of what counts as constant."""
     constant = std <= np.maximum(CONSTANT_STD, CONSTANT_ROUNDINGS * np.abs(mean))
     return mean.astype(np.float32), np.where(constant, 1.0, std).astype(np.float32)
 

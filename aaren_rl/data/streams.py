@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from aaren_rl.data.mixture import episode_order
 from aaren_rl.data.sampling import (
     Batch,
     GoalChooser,
@@ -64,7 +65,7 @@ class StreamSampler:
 
     def _next_episode(self) -> int:
         if not self._waiting:
-            self._waiting = self._generator.permutation(self.dataset.num_episodes).tolist()
+            self._waiting = episode_order(self._generator, self.dataset).tolist()
         return self._waiting.pop()
 
     def state_dict(self) -> dict[str, Any]:

@@ -303,9 +303,12 @@ class TrajectoryDataset:
         """The same of actions that are not Discrete."""
         return self._statistics(self.actions, self.action_space, lambda leaf: not leaf.levels)
 
-    @staticmethod
+    def _columns(self, array: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and deviation of each column of an array with a row for each step."""
+        return column_statistics(array)
+
     def _statistics(
-        array: Any, space: spaces.Space[Any], which: Callable[[Leaf], bool]
+        self, array: Any, space: spaces.Space[Any], which: Callable[[Leaf], bool]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Statistics of the columns of chosen leaves; 0 and 1 for the others."""
         wanted, first = Layout.of(space).mask(which), 0
@@ -314,7 +317,7 @@ class TrajectoryDataset:
             columns = slice(first, first + run.shape[1])
             first = columns.stop
             if wanted[columns].any():
-                found = column_statistics(run)
+                found = self._columns(run)
                 mean[columns] = np.where(wanted[columns], found[0], 0)
                 std[columns] = np.where(wanted[columns], found[1], 1)
         return mean, std

@@ -31,6 +31,9 @@ class EvaluateConfig:
     """How to act: carry the state, reset it every context length, recompute the window, or (for the
     Transformer) slide a cache of the last context; several give a row each. By default carry for
     Aaren, window for the Transformer."""
+    task: tuple[str, ...] = ()
+    """Of an agent that has learned from several datasets: the names of those whose tasks to act in;
+    by default all, each in its own environment."""
     episodes: int = 10
     """Episodes for each row."""
     target_return: tuple[float, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ def evaluate(
     deterministic: bool = True,
     temperature: float = 1.0,
     policies: Runtime | None = None,
+    task: str | Sequence[str] = (),
 ) -> Evaluation:
     """Act with a trained agent and score its episodes.
 
@@ -78,6 +79,7 @@ def evaluate(
         deterministic: take means and the most likely choices; else draw actions, seeded with
             `seed`, from the distribution that the agent predicts. See `Agent.policy`.
         temperature: of the draws.
+        task: of an agent that has learned from several datasets: which of them; all by default.
         policies: with a config that says `--runtime onnx`, what acts in the agent's place.
 
     Raises:
@@ -93,25 +95,47 @@ def evaluate(
     if isinstance(run, (str, Path)):
         agent, about = load_agent(run), {"run": str(run)}
     _at_least_one(episodes=episodes, num_envs=num_envs)
-    rows = score_rows(
-        agent,
-        environment_of_agent(agent) if env is None else env,
-        modes=(mode,) if mode is None or isinstance(mode, str) else mode,
-        targets=_several(target_return),
-        episodes=episodes,
-        seed=seed,
-        num_envs=num_envs,
-        asynchronous=asynchronous,
-        deterministic=deterministic,
-        temperature=temperature,
-    )
+    rows = []
+    for each in agents_by_task(agent, (task,) if isinstance(task, str) else task):
+        rows += score_rows(
+            each,
+            environment_of_agent(each) if env is None else env,
+            modes=(mode,) if mode is None or isinstance(mode, str) else mode,
+            targets=_several(target_return),
+            episodes=episodes,
+            seed=seed,
+            num_envs=num_envs,
+            asynchronous=asynchronous,
+            deterministic=deterministic,
+            temperature=temperature,
+        )
     return Evaluation(rows, about)
+
+
+def agents_by_task(agent: Agent, tasks: Sequence[str] = ()) -> list[Agent]:
+    """The agent in each of these tasks, or all that it has; itself where it has none.
+
+    Raises:
+        UserError: for an unknown task.
+    """
+    if not tasks and (agent.spec.task is not None or not agent.spec.tasks):
+        return [agent]
+    return [agent.for_task(task) for task in tasks or range(len(agent.spec.tasks))]
 
 
 def _evaluate_config(config: EvaluateConfig, policies: Runtime | None) -> Evaluation:
     """As the command line says; writes JSON and video where asked."""
     config.check()
     agent = load_agent(config.run, config.device, checkpoint=config.checkpoint)
+    parts = [_evaluate_task(config, each, policies) for each in agents_by_task(agent, config.task)]
+    result = replace(parts[0], rows=[row for part in parts for row in part.rows])
+    if config.json is not None:
+        write_json(config.json, result.to_json())
+    return result
+
+
+def _evaluate_task(config: EvaluateConfig, agent: Agent, policies: Runtime | None) -> Evaluation:
+    """The rows of one task."""
     for mode in config.mode or (None,):
         agent.check_request(mode, config.target_return, agent.config.condition)
     if config.stochastic:
@@ -147,10 +171,7 @@ def _evaluate_config(config: EvaluateConfig, policies: Runtime | None) -> Evalua
     about = {"run": str(config.run), "checkpoint": config.checkpoint, "runtime": config.runtime}
     if config.stochastic:
         about["temperature"] = f"{config.temperature:g}"
-    result = Evaluation(rows, about, video)
-    if config.json is not None:
-        write_json(config.json, result.to_json())
-    return result
+    return Evaluation(rows, about, video)
 
 
 def score_rows(

@@ -33,6 +33,7 @@ class Score:
         returns: of every episode; empty where they were not kept, as are the lengths.
         lengths: of every episode, steps.
         success: share of episodes that succeeded; `None` where nothing says so.
+        task: of an agent that has learned from several datasets, the one whose task this was.
     """
 
     target_return: float | None
@@ -46,10 +47,12 @@ class Score:
     returns: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     success: float | None = None
+    task: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; a success that nobody counts is left out."""
-        return {k: v for k, v in asdict(self).items() if k != "success" or v is not None}
+        """As plain JSON values; a success that nobody counts, or no task, is left out."""
+        often = ("success", "task")
+        return {k: v for k, v in asdict(self).items() if k not in often or v is not None}
 
     def brief(self) -> dict[str, Any]:
         """`to_json` without the single episodes."""
@@ -110,6 +113,29 @@ def score(
         returns=episodes.returns.tolist(),
         lengths=episodes.lengths.tolist(),
         success=None if episodes.successes is None else float(episodes.successes.mean()),
+        task=None if agent.spec.task is None else agent.spec.dataset,
+    )
+
+
+def best_score(scores: Sequence[Score]) -> Score:
+    """The best of an evaluation's scores; of several tasks the mean of each one's best.
+
+    That mean is of the scores' means and spreads, returns, lengths and successes alike; it says no
+    target, no task and no single episodes.
+    """
+    tasks = list(dict.fromkeys(each.task for each in scores))
+    best = [max((s for s in scores if s.task == t), key=lambda s: s.score_mean) for t in tasks]
+    if len(best) == 1:
+        return best[0]
+    names = ("score_mean", "score_std", "return_mean", "return_std", "length_mean")
+    means = {name: float(np.mean([getattr(each, name) for each in best])) for name in names}
+    counted = [each.success for each in best if each.success is not None]
+    return Score(
+        target_return=None,
+        normalized=all(each.normalized for each in best),
+        episodes=sum(each.episodes for each in best),
+        success=float(np.mean(counted)) if len(counted) == len(best) else None,
+        **means,
     )
 
 

@@ -45,6 +45,8 @@ def export(config: ExportConfig) -> Card:
     if config.format == "c":
         need_compiler()
     agent = load_agent(config.run, checkpoint=config.checkpoint)
+    agent = agent if config.task is None else agent.for_task(config.task)
+    agent.check_task()
     environment = None
     if config.dynamic_int8 or config.environment or agent.spec.environment:
         environment = environment_of_agent(agent, config.environment)

@@ -41,6 +41,8 @@ class ExportConfig:
     plugin: tuple[str, ...] = ()
     """Module that registers own agents, mixers, encoders, sources or loggers; it is imported first.
     Give the flag again for several."""
+    task: str | None = None
+    """Of an agent that has learned from several datasets: the one whose task the file acts in."""
     steps: int = 1000
     """Steps over which the exported actions are compared with PyTorch's, in four environments."""
     episodes: int = 10

@@ -71,6 +71,7 @@ def step_of(agent: Agent) -> Step:
             f"{agent.name} cannot be exported: it executes {agent.config.execute} actions of a "
             "chunk; an exported step takes the first of each (--execute 1)"
         )
+    agent.check_task()
     agent.eval()
     sequence: Any = agent  # of the mixers' agents, as its capabilities say
     needed = "embed_step" if agent.has_memory else "predict_step"

@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
 from aaren_rl.agents import Agent, AgentConfig, AgentSpec, load_agent
+from aaren_rl.agents.spec import TaskSpec
 from aaren_rl.data import (
     EpisodeSampler,
     Sampler,
@@ -24,6 +25,7 @@ from aaren_rl.data import (
     load_dataset,
 )
 from aaren_rl.data.hindsight import HindsightGoals, goal_columns
+from aaren_rl.data.mixture import MixedDataset, mix, weighted_names
 from aaren_rl.envs import (
     EnvLike,
     make_env,
@@ -44,10 +46,18 @@ def load_data(config: TrainSettings) -> TrajectoryDataset:
 
     The environment's spaces win over the file's, where `--environment` names one.
     """
+    names = weighted_names(config.dataset)
+    if len(names) > 1 and config.data_on == "disk":
+        raise UserError("--data-on disk: several datasets are mixed in memory only")
+    parts = [(_load(config, name), weight) for name, weight in names]
+    return parts[0][0] if len(parts) == 1 else mix(parts)
+
+
+def _load(config: TrainSettings, dataset: str) -> TrajectoryDataset:
     name, length = config.environment, config.episode_length
     options: dict[str, Any] = {} if length is None else {"episode_length": length}
     return load_dataset(
-        config.dataset,
+        dataset,
         env=None if name in (None, "none") else lambda: make_env(str(name)),
         on=config.data_on,
         cache=config.data_cache,
@@ -192,30 +202,14 @@ def build_agent(
     """
     if config.init_from is not None and source is None:
         source = load_agent(config.init_from)
-    robot = robot_of_dataset(dataset, environment)
-    shift, scale = _returns_scale(config, dataset, robot)
-    if source is not None:
-        shift, scale = source.spec.returns_shift, source.spec.returns_scale
-    offset = dataset.observation_offset
-    offsets = () if offset is None else tuple(offset.tolist())
-    if source is not None and source.spec.observation_offset != offsets:
-        raise UserError(
-            f"--init-from {config.init_from}: it was trained on observations with another offset "
-            "(see TrajectoryDataset.observation_offset)"
-        )
-    usual = robot.target_for(dataset.name) if robot else float(dataset.episode_returns.max())
-    spec = AgentSpec(
-        observation_space=dataset.observation_space,
-        action_space=dataset.action_space,
-        returns_scale=scale,
-        returns_shift=shift,
-        largest_return=dataset.largest_return_to_go,
-        target_returns=config.target_return or (usual,),
-        reference_scores=reference_scores_of(dataset, environment),
-        environment=saved_name(environment),
-        dataset=dataset.name,
-        observation_offset=offsets,
-    )
+    if not isinstance(dataset, MixedDataset):
+        spec = _spec_of(config, dataset, environment, source)
+    elif source is None:
+        spec = _spec_of_tasks(config, dataset, environment)
+    else:
+        raise UserError(f"--init-from {config.init_from}: not with several datasets")
+    if config.model.task_embedding and not spec.tasks:
+        raise UserError("--task-embedding needs several datasets, see --dataset")
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
     model = for_images(config.model, spec)
@@ -229,6 +223,56 @@ def build_agent(
     if source is not None:
         _start_from(agent, source, f"--init-from {config.init_from}")
     return agent
+
+
+def _spec_of_tasks(config: TrainConfig, data: MixedDataset, environments: Any) -> AgentSpec:
+    """The task of an agent that learns from several datasets, with returns in units of their own.
+
+    Args:
+        config: all settings.
+        data: the datasets.
+        environments: where to act after each of them; `None` for nowhere.
+    """
+    where = environments if environments is not None else [None] * len(data.parts)
+    specs = [_spec_of(config, part, env) for part, env in zip(data.parts, where, strict=True)]
+    names = [each.name for each in dataclasses.fields(TaskSpec)]
+    tasks = tuple(TaskSpec(**{name: getattr(spec, name) for name in names}) for spec in specs)
+    alone = {"returns_scale": 1.0, "returns_shift": 0.0, "largest_return": None}
+    alone |= {"target_returns": (), "reference_scores": None, "environment": None}
+    return dataclasses.replace(specs[0], **alone, dataset=data.name, tasks=tasks)
+
+
+def _spec_of(
+    config: TrainConfig,
+    dataset: TrajectoryDataset,
+    environment: EnvLike | None,
+    source: Agent | None = None,
+) -> AgentSpec:
+    """The task of a dataset; arguments and errors as `build_agent`'s."""
+    robot = robot_of_dataset(dataset, environment)
+    shift, scale = _returns_scale(config, dataset, robot)
+    if source is not None:
+        shift, scale = source.spec.returns_shift, source.spec.returns_scale
+    offset = dataset.observation_offset
+    offsets = () if offset is None else tuple(offset.tolist())
+    if source is not None and source.spec.observation_offset != offsets:
+        raise UserError(
+            f"--init-from {config.init_from}: it was trained on observations with another offset "
+            "(see TrajectoryDataset.observation_offset)"
+        )
+    usual = robot.target_for(dataset.name) if robot else float(dataset.episode_returns.max())
+    return AgentSpec(
+        observation_space=dataset.observation_space,
+        action_space=dataset.action_space,
+        returns_scale=scale,
+        returns_shift=shift,
+        largest_return=dataset.largest_return_to_go,
+        target_returns=config.target_return or (usual,),
+        reference_scores=reference_scores_of(dataset, environment),
+        environment=saved_name(environment),
+        dataset=dataset.name,
+        observation_offset=offsets,
+    )
 
 
 def goals_as_achieved(spec: AgentSpec, mean: np.ndarray, std: np.ndarray) -> None:

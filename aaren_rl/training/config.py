@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -18,6 +19,16 @@ from aaren_rl.training.loggers import LOGGERS
 
 if TYPE_CHECKING:
     from aaren_rl.agents import Agent
+
+
+SEVERAL = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="DATASET[:WEIGHT] ...",
+    instance_from_str=" + ".join,  # as `aaren_rl.data.mixture.BETWEEN`
+    is_instance=lambda value: isinstance(value, str),
+    str_from_instance=lambda value: [value],
+)
+"""One dataset's name, or several with weights, as one text."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +52,11 @@ class TrainSettings:
         ),
     }
     """Boxes of options in the help, below those that are needed most often."""
-    dataset: str = "aaren-rl/hopper-small-v0"
+    dataset: Annotated[str, SEVERAL] = "aaren-rl/hopper-small-v0"
     """Minari id (local, or downloaded), D4RL name such as hopper-medium-v2, or path of a Minari
     dataset's folder, of an HDF5 file of D4RL or d3rlpy, or of a .npz or .json file of one's own;
-    `mask-velocity:` before it hides the velocities."""
+    `mask-velocity:` before it hides the velocities. Several are mixed, each with a weight behind a
+    last colon (1 if left out): `--dataset a:2 b` (docs/tasks.md)."""
     preset: Literal["control", "memory", "chen2021"] | None = None
     """Start from other settings than the defaults; flags that are given still count. `control`:
     Aaren's heads forget at several rates (docs/control.md); `memory`: something must be kept for
@@ -213,6 +225,8 @@ class TrainConfig(TrainSettings):
         if self.out is not None:
             return self.out
         name = Path(self.dataset).stem if Path(self.dataset).exists() else self.dataset
+        if " + " in name:  # several
+            name = re.sub(r"[^\w.-]+", "-", name)
         return Path("runs") / name / self.agent / f"seed-{self.seed}"
 
     def check(self, agent: type[Agent] | None = None) -> None:

@@ -17,6 +17,7 @@ from aaren_rl.evaluation.rollouts import seconds_per_step
 from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.training.checkpoint import random_state, restore_random_state
 from aaren_rl.training.config import TrainConfig
+from aaren_rl.training.loggers import target_tag
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +73,8 @@ class Evaluator:
     Args:
         config: how many episodes, for which targets, in which mode.
         agent: who acts.
-        environment: where, as `rollout` takes it; `None` for nowhere.
+        environment: where, as `rollout` takes it; `None` for nowhere. With several datasets a list
+            of one for each.
         held_out: episodes to measure on without acting; `None` for none.
         longest_episode: steps of the data's longest episode, for the expected duration.
     """
@@ -87,9 +89,10 @@ class Evaluator:
     ) -> None:
         self.config, self.agent, self.environment = config, agent, environment
         self.held_out, self.longest_episode = held_out, longest_episode
-        self.targets: list[float | None] = list(config.target_return or agent.spec.target_returns)
-        if not agent.asks_return:
-            self.targets = [None]
+        self.acting = [(agent, environment)]
+        if agent.spec.tasks and agent.spec.task is None:
+            self.acting = [(agent.for_task(i), env) for i, env in enumerate(environment)]
+        self.acting = [(who, where) for who, where in self.acting if where is not None]
         self._how: dict[str, Any] = {
             "mode": config.mode,
             "seed": first_episode_seed(config.seed, "during training"),
@@ -105,23 +108,41 @@ class Evaluator:
         Raises:
             UserError: for an environment that does not fit, or a score that is not finite.
         """
-        if self.environment is None:
-            return []
         try:
-            return [self._score(target, on_step) for target in self.targets]
+            return [
+                self._score(agent, environment, target, on_step)
+                for agent, environment in self.acting
+                for target in self.targets_of(agent)
+            ]
         finally:
             self.agent.train()
 
-    def _score(self, target: float | None, on_step: Callable[[], None]) -> Score:
+    def targets_of(self, agent: Agent) -> list[float | None]:
+        """What the agent is asked for, in turn."""
+        asked: list[float | None] = [*(self.config.target_return or agent.spec.target_returns)]
+        return asked if agent.asks_return else [None]
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups of the scores' scalars, see `target_tag`."""
+        return [
+            target_tag(target, None if agent.spec.task is None else agent.spec.dataset)
+            for agent, _ in self.acting or [(self.agent, None)]
+            for target in self.targets_of(agent)
+        ]
+
+    def _score(
+        self, agent: Agent, environment: Any, target: float | None, on_step: Callable[[], None]
+    ) -> Score:
         episodes = rollout(
-            self.agent,
-            self.environment,
+            agent,
+            environment,
             episodes=self.config.episodes,
             target_return=target,
             on_step=on_step,
             **self._how,
         )
-        result = score(self.agent, episodes, target)
+        result = score(agent, episodes, target)
         if not (math.isfinite(result.score_mean) and math.isfinite(result.return_mean)):
             raise UserError(
                 f"the score is {result.score_mean}, the return {result.return_mean}: rewards and "
@@ -144,18 +165,19 @@ class Evaluator:
         Episodes are taken to be as long as the longest one of the data. No random generator is
         left changed.
         """
-        if self.environment is None:
+        if not self.acting:
             return 0.0
+        agent, environment = self.acting[0]
         before = random_state()
         together = min(self.config.episodes, self.config.num_envs)
-        how = {"episodes": together, "target_return": self.targets[0], **self._how}
+        how = {"episodes": together, "target_return": self.targets_of(agent)[0], **self._how}
         try:
-            step = seconds_per_step(self.agent, self.environment, **how)
+            step = seconds_per_step(agent, environment, **how)
         except Exception:  # the evaluation itself reports it
             return None
         finally:
             restore_random_state(*before)
             self.agent.train()
-        batches = math.ceil(self.config.episodes / together) * len(self.targets)
+        batches = math.ceil(self.config.episodes / together) * len(self.groups)
         evaluations = math.ceil(self.config.updates / self.config.evaluation_interval)
         return evaluations * batches * self.longest_episode * step

@@ -324,12 +324,16 @@ def _extra(module: str) -> Any:
         ) from None
 
 
-def target_tag(target_return: float | None) -> str:
-    """The group of an evaluation's scalars, `evaluation/target_3600`; another for each target."""
+def target_tag(target_return: float | None, task: str | None = None) -> str:
+    """The group of an evaluation's scalars, `evaluation/target_3600`; another for each target.
+
+    With several tasks their names come before: `evaluation/hopper/medium-v0/target_3600`.
+    """
+    tag = "evaluation" if task is None else f"evaluation/{task}"
     if target_return is None:
-        return "evaluation"
+        return tag
     short = f"{target_return:g}"
-    return f"evaluation/target_{short if float(short) == target_return else repr(target_return)}"
+    return f"{tag}/target_{short if float(short) == target_return else repr(target_return)}"
 
 
 def custom_layout(tags: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
@@ -348,12 +352,15 @@ def custom_layout(tags: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
 def score_scalars(scores: Sequence[Score]) -> dict[str, float]:
     """Scalars of one evaluation by tag: of each target return, and of the first below `evaluation`.
 
-    All agents, asked for a return or not, have the latter. The spread is one standard deviation.
+    All agents, asked for a return or not, have the latter; of several tasks it is `best_score`. The
+    spread is one standard deviation.
     """
+    from aaren_rl.evaluation.scores import best_score  # late: it needs PyTorch
+
     found = {}
     for tag, score in [
-        ("evaluation", scores[0]),
-        *((target_tag(s.target_return), s) for s in scores),
+        ("evaluation", scores[0] if scores[0].task is None else best_score(scores)),
+        *((target_tag(s.target_return, s.task), s) for s in scores),
     ]:
         found[f"{tag}/score"] = score.score_mean
         found[f"{tag}/score_low"] = score.score_mean - score.score_std

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from aaren_rl.data import TrajectoryDataset
+from aaren_rl.data.mixture import BETWEEN, weighted_names
 from aaren_rl.errors import UserError
 from aaren_rl.files import read_json, remove_leftovers
 from aaren_rl.records import flag
@@ -125,5 +126,8 @@ def fingerprint(data: TrajectoryDataset) -> str:
 
 def absolute_dataset(name: str) -> str:
     """A dataset's path, whatever stands before it and a colon, as an absolute one; else `name`."""
+    several = weighted_names(name)
+    if len(several) > 1:
+        return BETWEEN.join(f"{absolute_dataset(one)}:{weight:g}" for one, weight in several)
     before, colon, path = name.rpartition(":")
     return f"{before}{colon}{Path(path).resolve()}" if path and Path(path).exists() else name

@@ -14,10 +14,12 @@ from lightning_fabric import Fabric
 
 from aaren_rl.agents import Agent, AgentConfig, load_agent
 from aaren_rl.data import TrajectoryDataset
+from aaren_rl.data.mixture import BETWEEN, MixedDataset, mix
 from aaren_rl.data.prefetch import prefetched
 from aaren_rl.envs import environment_of, limit_episodes
 from aaren_rl.errors import UserError, system_error
 from aaren_rl.evaluation import try_environment
+from aaren_rl.evaluation.evaluating import agents_by_task
 from aaren_rl.evaluation.scores import warn_of_far_targets
 from aaren_rl.files import recover_folder, write_json
 from aaren_rl.layout import Layout
@@ -87,9 +89,15 @@ class _Job:
 def train(data: TrainConfig) -> dict[str, Any]: ...
 
 
+Data = TrajectoryDataset | str | Path
+"""One dataset, or what `load_dataset` finds one by."""
+Several = Sequence[Data | tuple[Data, float]]
+"""Datasets to mix, each with a weight or of weight 1."""
+
+
 @overload
 def train(
-    data: TrajectoryDataset | str | Path,
+    data: Data | Several,
     agent: str | Agent = ...,
     *,
     preset: str | None = ...,
@@ -104,7 +112,7 @@ def train(
 
 
 def train(
-    data: TrajectoryDataset | str | Path | TrainConfig,
+    data: Data | Several | TrainConfig,
     agent: str | Agent = "decision-aaren",
     *,
     preset: str | None = None,
@@ -154,6 +162,8 @@ def train(
     """
     if isinstance(data, TrainConfig):
         return train_config(data).summary
+    if not isinstance(data, (TrajectoryDataset, str, Path)):
+        data = _mixture(data)
     if isinstance(schedule, str):
         settings, schedule = {**settings, "schedule": schedule}, None
     if out is not None:
@@ -190,6 +200,17 @@ def train_config(
     loggers = [make_logger(name) for name in config.loggers]
     folder = RunFolder(config.run_folder)
     return _run(_Job(config, folder, loggers, data, title=title, varying=varying))
+
+
+def _mixture(several: Several) -> TrajectoryDataset | str:
+    """Datasets of which each may have a weight as one: mixed, or their names for a config."""
+    pairs = [each if isinstance(each, tuple) else (each, 1.0) for each in several]
+    loaded = [isinstance(data, TrajectoryDataset) for data, _ in pairs]
+    if not pairs or any(loaded) != all(loaded):
+        raise UserError("several datasets: all must be in memory, or all names; at least one")
+    if all(loaded):
+        return mix([(data, weight) for data, weight in pairs])  # type: ignore[misc]
+    return BETWEEN.join(f"{data}:{weight:g}" for data, weight in pairs)
 
 
 def _config_of(
@@ -269,16 +290,22 @@ def _train(job: _Job) -> TrainedRun:
     if folder is not None and mark is not None and config.resume:
         check_same_data(folder, config, mark)
     dataset = dataset.top_percent(config.top_percent)
-    environment = _environment(job, dataset)
+    mixed = isinstance(dataset, MixedDataset)
+    parts = dataset.parts if isinstance(dataset, MixedDataset) else (dataset,)
+    environments = [_environment(job, part) for part in parts]
+    environment = environments if mixed else environments[0]
     training, held_out = dataset, None
-    if config.held_out > 0 and dataset.num_episodes > 1:
+    if config.held_out > 0 and dataset.num_episodes > 1 and not mixed:
         training, held_out = split(dataset, config.held_out)
     agent = _agent(job, training, environment, resume)
-    if agent.asks_return:
-        warn_of_far_targets(agent.spec.target_returns, dataset.episode_returns.max())
+    if isinstance(training, MixedDataset):
+        training = training.in_units(_units(agent, training))
     check_agent(agent, dataset)
-    if environment is not None:
-        try_environment(environment, agent)
+    for each, part, env in zip(agents_by_task(agent), parts, environments, strict=True):
+        if agent.asks_return:
+            warn_of_far_targets(each.spec.target_returns, part.episode_returns.max())
+        if env is not None:
+            try_environment(env, each)
     evaluator = Evaluator(config, agent, environment, held_out, dataset.max_episode_length)
     with launched(config) as fabric, disk_errors(folder):
         learner = _learner(job, agent, training, fabric)
@@ -296,7 +323,15 @@ def _train(job: _Job) -> TrainedRun:
             varying=job.varying,
         )
         trainer.fit(resume)
-        return result_of(trainer, dataset, environment)
+        return result_of(trainer, dataset, None if mixed else environment)
+
+
+def _units(agent: Agent, data: MixedDataset) -> list[tuple[float, float]]:
+    """Shift and scale of each dataset's returns, which must be the agent's tasks."""
+    tasks, names = agent.spec.tasks, [part.name for part in data.parts]
+    if [task.dataset for task in tasks] != names or agent.spec.task is not None:
+        raise UserError(f"{data.name}: the agent that was given was not made for these tasks")
+    return [(task.returns_shift, task.returns_scale) for task in tasks]
 
 
 def _agent(job: _Job, data: TrajectoryDataset, environment: Any, resume: bool) -> Agent:

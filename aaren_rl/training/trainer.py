@@ -14,6 +14,7 @@ from torch import Tensor
 from aaren_rl.agents.loading import load_weights
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.evaluation import Score
+from aaren_rl.evaluation.scores import best_score
 from aaren_rl.training.callbacks import Callback, StopTraining, TrainerView
 from aaren_rl.training.checkpoint import (
     load_checkpoint,
@@ -26,7 +27,7 @@ from aaren_rl.training.checkpoint import (
 from aaren_rl.training.evaluator import Evaluator, OfflineMetrics
 from aaren_rl.training.interrupt import Interrupted, StopRequest
 from aaren_rl.training.learner import Learner, Update
-from aaren_rl.training.loggers import Logger, RunInfo, flat_settings, score_scalars, target_tag
+from aaren_rl.training.loggers import Logger, RunInfo, flat_settings, score_scalars
 from aaren_rl.training.progress import TrainingProgress, duration
 from aaren_rl.training.run_folder import RunFolder
 from aaren_rl.training.state import Evaluated, EvaluationError, HeldOut, RunState
@@ -237,7 +238,7 @@ class Trainer:
             return
         update, seconds = self.state.update, self.state.train_seconds
         self.state.history += [Evaluated(update, seconds, s).without_episodes() for s in scores]
-        top = max(scores, key=lambda row: row.score_mean)
+        top = best_score(scores)
         self._bar.evaluated(self._done, top.score_mean, top.score_std)
         self._scalars(score_scalars(scores))
         if self.state.best is None or top.score_mean > self.state.best.score.score_mean:
@@ -265,7 +266,7 @@ class Trainer:
             name=self.title,
             folder=None if self.folder is None else self.folder.path,
             settings=flat_settings(self.config.to_json()),
-            groups=list(dict.fromkeys(["evaluation", *map(target_tag, self.evaluator.targets)])),
+            groups=list(dict.fromkeys(["evaluation", *self.evaluator.groups])),
             done=state.update - unfinished,
             varying=self.varying,
         )
@@ -281,7 +282,7 @@ class Trainer:
 
     def _final(self) -> dict[str, float]:
         """What the HParams tab shows of a finished run, in this order."""
-        top = max(self.state.scores, key=lambda score: score.score_mean, default=None)
+        top = best_score(self.state.scores) if self.state.scores else None
         scores = {"final/score": top.score_mean, "final/score_std": top.score_std} if top else {}
         return {
             **scores,

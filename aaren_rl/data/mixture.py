@@ -1,0 +1,218 @@
+"""Several datasets of one space as one, each with a weight and a unit of returns of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from aaren_rl.data.columns import map_runs, runs_of, side_by_side
+from aaren_rl.data.rows import Rows
+from aaren_rl.data.statistics import divisors, moments
+from aaren_rl.data.trajectory import STEP_FIELDS, TrajectoryDataset
+from aaren_rl.errors import UserError
+from aaren_rl.layout import Layout
+
+BETWEEN = " + "
+"""What stands between the names of several datasets."""
+
+
+@dataclass(frozen=True, eq=False)
+class MixedDataset(TrajectoryDataset):
+    """Several datasets laid end to end; `mix` makes it.
+
+    Attributes:
+        parts: the datasets; their arrays are views into this one's.
+        weights: how often to draw from each, relative to the others.
+        bounds: int64 `[parts + 1]`, the first episode of each, and the number of episodes.
+    """
+
+    parts: tuple[TrajectoryDataset, ...] = ()
+    weights: tuple[float, ...] = ()
+    bounds: NDArray[np.int64] = None  # type: ignore[assignment]
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """The weights, which then sum to 1."""
+        return np.array(self.weights) / np.sum(self.weights)
+
+    def tasks_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The dataset that each step belongs to, by its number."""
+        return np.searchsorted(self.offsets[self.bounds], rows, side="right") - 1
+
+    def each(self, change: Callable[[TrajectoryDataset], TrajectoryDataset]) -> MixedDataset:
+        """The mixture of the changed parts."""
+        return mix([(change(p), w) for p, w in zip(self.parts, self.weights, strict=True)])
+
+    def top_percent(self, percent: float) -> TrajectoryDataset:
+        """The best `percent` of each dataset's episodes."""
+        return self if percent == 100 else self.each(lambda part: part.top_percent(percent))
+
+    def in_units(self, units: Sequence[tuple[float, float]]) -> MixedDataset:
+        """The same with each dataset's returns-to-go less a shift and divided by a scale.
+
+        Args:
+            units: shift and scale of each dataset.
+        """
+        returns = self.returns_to_go.copy()
+        steps = self.offsets[self.bounds].tolist()
+        for i, (shift, scale) in enumerate(units):
+            returns[steps[i] : steps[i + 1]] = (returns[steps[i] : steps[i + 1]] - shift) / scale
+        return replace(self, returns_to_go=returns)
+
+    def _columns(self, array: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and deviation of the mixture: each dataset counts with its weight, not its size."""
+        steps = self.offsets[self.bounds].tolist()
+        found = [moments(array[a:b]) for a, b in pairwise(steps)]
+        means, deviations = (np.stack(each) for each in zip(*found, strict=True))
+        mean = np.tensordot(self.shares, means, 1)
+        variance = np.tensordot(self.shares, deviations**2 + (means - mean) ** 2, 1)
+        return divisors(mean, np.sqrt(variance))
+
+
+def mix(parts: Sequence[tuple[TrajectoryDataset, float]]) -> MixedDataset:
+    """One dataset of several, which are drawn from by weight.
+
+    A weight says how often a window, or with the samplings `episodes` and `streams` an episode,
+    comes from a dataset, relative to the others; how large each dataset is does not matter.
+
+    Args:
+        parts: datasets in memory, each with its weight. Their names are the tasks' names.
+
+    Raises:
+        UserError: no datasets, a weight that is not positive and finite, a name that is there
+            twice, spaces that differ, or data on the disk.
+    """
+    if not parts:
+        raise UserError("a mixture of no datasets; at least one expected")
+    one = parts[0][0]
+    for data, weight in parts:
+        if not (isinstance(weight, (int, float)) and weight > 0 and math.isfinite(weight)):
+            raise UserError(f"dataset {data.name}: weight {weight}; a positive number expected")
+        if isinstance(data, MixedDataset) or isinstance(data.rewards, Rows):
+            raise UserError(f"dataset {data.name}: only datasets in memory can be mixed")
+        if sum(other.name == data.name for other, _ in parts) > 1:
+            raise UserError(f"dataset {data.name}: given twice; give it a larger weight instead")
+        _check_spaces(one, data)
+    datasets = [data for data, _ in parts]
+    whole = {name: _joined([getattr(d, name) for d in datasets]) for name in STEP_FIELDS}
+    lengths = np.concatenate([data.lengths for data in datasets])
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    bounds = np.cumsum([0, *(data.num_episodes for data in datasets)])
+    steps = offsets[bounds].tolist()
+    views = [
+        replace(data, **{name: _cut(whole[name], first, end) for name in STEP_FIELDS})
+        for data, first, end in zip(datasets, steps, steps[1:], strict=False)
+    ]
+    told = {each.name: getattr(one, each.name) for each in fields(TrajectoryDataset)}
+    given = {
+        "name": BETWEEN.join(data.name for data in datasets),
+        "offsets": offsets,
+        "terminated": np.concatenate([data.terminated for data in datasets]),
+        "truncated": np.concatenate([data.truncated for data in datasets]),
+        "env_spec": None,
+        "reference_scores": None,
+    }
+    weights = tuple(float(weight) for _, weight in parts)
+    return MixedDataset(
+        **{**told, **whole, **given}, parts=tuple(views), weights=weights, bounds=bounds
+    )
+
+
+def _cut(array: Any, first: int, end: int) -> Any:
+    """Rows from `first` to `end`, not copied."""
+    return map_runs(lambda run: run[first:end], array)
+
+
+def _joined(arrays: Sequence[Any]) -> Any:
+    """Arrays `[steps, ...]` one after the other; columns of several dtypes stay so."""
+    runs = [runs_of(array) for array in arrays]
+    if len({len(run) for run in runs}) > 1:
+        return np.concatenate([np.asarray(array[:]) for array in arrays])
+    return side_by_side([np.concatenate(each) for each in zip(*runs, strict=True)])
+
+
+def _check_spaces(first: TrajectoryDataset, other: TrajectoryDataset) -> None:
+    """Raise `UserError` unless one agent can learn from both."""
+    for kind in ("observation_space", "action_space"):
+        one, two = getattr(first, kind), getattr(other, kind)
+        same = Layout.of(one).form == Layout.of(two).form
+        if same and kind == "action_space" and isinstance(one, spaces.Box):
+            same = np.array_equal(one.low, two.low) and np.array_equal(one.high, two.high)
+        if not same:
+            raise UserError(f"{kind}: {first.name} has {one}, {other.name} has {two}")
+    offsets = [data.observation_offset for data in (first, other)]
+    if not (all(each is None for each in offsets) or np.array_equal(*offsets)):
+        raise UserError(
+            f"{first.name} and {other.name}: observations with other offsets cannot be mixed"
+        )
+
+
+def episode_order(rng: np.random.Generator, data: TrajectoryDataset) -> NDArray[np.int64]:
+    """The episodes of an epoch, in the order in which they are read.
+
+    Each once; of a mixture as many, from each dataset by its weight, each episode of a dataset
+    once before any of it comes again.
+    """
+    if not isinstance(data, MixedDataset):
+        return rng.permutation(data.num_episodes)
+    which = rng.choice(len(data.parts), size=data.num_episodes, p=data.shares)
+    order = np.empty(data.num_episodes, dtype=np.int64)
+    for i, part in enumerate(data.parts):
+        places = np.flatnonzero(which == i)
+        rounds = [
+            rng.permutation(part.num_episodes) for _ in range(-(-len(places) // part.num_episodes))
+        ]
+        if rounds:
+            order[places] = data.bounds[i] + np.concatenate(rounds)[: len(places)]
+    return order
+
+
+def drawn_places(
+    rng: np.random.Generator, data: TrajectoryDataset, places: NDArray[np.int64], size: int
+) -> NDArray[np.int64]:
+    """Uniform places in all episodes; of a mixture in a dataset that is chosen by weight.
+
+    Args:
+        rng: the generator.
+        data: what is drawn from.
+        places: int64 `[episodes + 1]`, the first place of each episode.
+        size: how many.
+    """
+    if not isinstance(data, MixedDataset):
+        return rng.integers(places[-1], size=size)
+    ends = places[data.bounds]
+    which = rng.choice(len(data.parts), size=size, p=data.shares)
+    return ends[which] + (rng.random(size) * (ends[which + 1] - ends[which])).astype(np.int64)
+
+
+def weighted_names(text: str) -> list[tuple[str, float]]:
+    """`a:2 + b` as names and weights; a weight is a number behind the last colon, else 1.
+
+    A name that is a path which exists is taken whole, whatever it ends in. One name alone has no
+    weight.
+
+    Raises:
+        UserError: a weight that is not positive and finite.
+    """
+    names = text.split(BETWEEN)
+    if len(names) == 1 or Path(text).exists():
+        return [(text, 1.0)]
+    found = []
+    for each in names:
+        before, colon, behind = each.rpartition(":")
+        try:
+            weight = float(behind) if colon and before and not Path(each).exists() else None
+        except ValueError:
+            weight = None
+        if weight is not None and not (weight > 0 and math.isfinite(weight)):
+            raise UserError(f"--dataset {each}: weight {behind}; a positive number expected")
+        found.append((each, 1.0) if weight is None else (before, weight))
+    return found
