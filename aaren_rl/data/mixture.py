@@ -148,7 +148,7 @@ def _check_spaces(first: TrajectoryDataset, other: TrajectoryDataset) -> None:
             same = np.array_equal(one.low, two.low) and np.array_equal(one.high, two.high)
         if not same:
             raise UserError(f"{kind}: {first.name} has {one}, {other.name} has {two}")
-    offsets = [data.observation_offset for data in (first, other)]
+    offsets: list[Any] = [data.observation_offset for data in (first, other)]
     if not (all(each is None for each in offsets) or np.array_equal(*offsets)):
         raise UserError(
             f"{first.name} and {other.name}: observations with other offsets cannot be mixed"

@@ -128,7 +128,9 @@ def best_score(scores: Sequence[Score]) -> Score:
     if len(best) == 1:
         return best[0]
     names = ("score_mean", "score_std", "return_mean", "return_std", "length_mean")
-    means = {name: float(np.mean([getattr(each, name) for each in best])) for name in names}
+    means: dict[str, Any] = {
+        name: float(np.mean([getattr(each, name) for each in best])) for name in names
+    }
     counted = [each.success for each in best if each.success is not None]
     return Score(
         target_return=None,

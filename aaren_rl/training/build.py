@@ -237,7 +237,7 @@ def _spec_of_tasks(config: TrainConfig, data: MixedDataset, environments: Any) -
     specs = [_spec_of(config, part, env) for part, env in zip(data.parts, where, strict=True)]
     names = [each.name for each in dataclasses.fields(TaskSpec)]
     tasks = tuple(TaskSpec(**{name: getattr(spec, name) for name in names}) for spec in specs)
-    alone = {"returns_scale": 1.0, "returns_shift": 0.0, "largest_return": None}
+    alone: dict[str, Any] = {"returns_scale": 1.0, "returns_shift": 0.0, "largest_return": None}
     alone |= {"target_returns": (), "reference_scores": None, "environment": None}
     return dataclasses.replace(specs[0], **alone, dataset=data.name, tasks=tasks)
 

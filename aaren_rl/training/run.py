@@ -85,14 +85,14 @@ class _Job:
     varying: frozenset[str] | None = None
 
 
-@overload
-def train(data: TrainConfig) -> dict[str, Any]: ...
-
-
 Data = TrajectoryDataset | str | Path
 """One dataset, or what `load_dataset` finds one by."""
 Several = Sequence[Data | tuple[Data, float]]
 """Datasets to mix, each with a weight or of weight 1."""
+
+
+@overload
+def train(data: TrainConfig) -> dict[str, Any]: ...
 
 
 @overload
