@@ -28,7 +28,7 @@ class ImageOptions:
 
 
 class ImageEncoder(nn.Module):
-    """Images to tokens: pixels divided by 255, convolutions, and one linear layer.
+    """Images to tokens: standardised pixels, convolutions, and one linear layer.
 
     A frame is encoded by itself, once for each step. The channels are the shorter one of the first
     and the last axis, so that both `[height, width, channels]` and stacked frames
@@ -44,6 +44,9 @@ class ImageEncoder(nn.Module):
     """
 
     images = True
+    middle: Tensor
+    reach: Tensor
+    begun: Tensor
     smallest = 8
     """Pixels a side that the convolutions need."""
 
@@ -73,6 +76,9 @@ class ImageEncoder(nn.Module):
         if shift < 0:
             raise UserError(f"shift must be at least 0 pixels, got {shift}")
         self.shift = shift
+        self.register_buffer("middle", torch.zeros(channels, *size))
+        self.register_buffer("reach", torch.tensor(255.0))
+        self.register_buffer("begun", torch.tensor(False))
         self.body = self.convolutions(channels)
         with torch.no_grad():
             features = self.body(torch.zeros(1, channels, *size)).numel()
@@ -89,6 +95,8 @@ class ImageEncoder(nn.Module):
             rows = rows[:, None]
         elif not self.channels_first:
             rows = rows.movedim(-1, 1)
+        if self.training and not self.begun:
+            self.standardise(rows)
         if self.training and self.shift:
             sequences = observations.shape[0] if observations.dim() > 2 else len(rows)
             rows = moved(rows, sequences, self.shift)
@@ -99,14 +107,30 @@ class ImageEncoder(nn.Module):
         out: Tensor = self.head(features)
         return out.reshape(*observations.shape[:-1], -1)
 
+    def standardise(self, rows: Tensor) -> None:
+        """Take the mean frame, and the deviation of all pixels from it, of the first batch.
+
+        Most of a rendered frame is the same in all of them: what moves is small beside it. (A start
+        that depends on the data, as in Kingma and Dhariwal 2018, arXiv 1807.03039.)
+
+        Args:
+            rows: images `[rows, channels, height, width]`; padding, all of it zero, counts not.
+        """
+        shown = rows[(rows != 0).flatten(1).any(1)].float()
+        if len(shown):
+            # Whole numbers are the same in bfloat16.
+            self.middle.copy_(shown.mean(0).round())
+            self.reach.copy_((shown - self.middle).square().mean().sqrt().clamp(min=1.0))
+        self.begun.fill_(True)
+
     def _features(self, rows: Tensor) -> Tensor:
         """Images `[rows, channels, height, width]` to features `[rows, size]`."""
         device = rows.device.type
         low = torch.is_autocast_enabled(device)  # 0 to 255 are exact in bfloat16 too
         dtype = torch.get_autocast_dtype(device) if low else torch.float32
         # One copy, and not three: a batch of frames is large.
-        pixels = rows.to(dtype, copy=True, memory_format=torch.contiguous_format).div_(255)
-        features: Tensor = self.body(pixels)
+        pixels = rows.to(dtype, copy=True, memory_format=torch.contiguous_format)
+        features: Tensor = self.body(pixels.sub_(self.middle.to(dtype)).div_(self.reach))
         return features.flatten(1)
 
 
