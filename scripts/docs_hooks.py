@@ -59,6 +59,7 @@ def add_notebook(files: Files, config: Any, name: str) -> None:
     for number, cell in enumerate(json.loads((ROOT / f"{name}.ipynb").read_text())["cells"]):
         source = "".join(cell["source"])
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        printed: list[str] = []
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "image/png" in data:
@@ -69,8 +70,9 @@ def add_notebook(files: Files, config: Any, name: str) -> None:
             elif "<video" in "".join(data.get("text/html", "")):
                 parts.append("".join(data["text/html"]))
             else:
-                text = "".join(output.get("text", data.get("text/plain", ""))).strip()
-                parts.append(f"```text\n{text}\n```")
+                printed.append("".join(output.get("text", data.get("text/plain", ""))).strip("\n"))
+        if printed:
+            parts.append("```text\n" + "\n".join(printed) + "\n```")
     files.append(File.generated(config, f"{name}.md", content="\n\n".join([*parts, ""])))
 
 

@@ -192,7 +192,7 @@ MAKE = re.compile(r"^(?:\$ )?make ([a-z-]+)", re.MULTILINE)
 
 def test_scripts_and_targets_are_there() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for name in NOT_RUN:
+    for name in NOT_RUN.keys() - {"docs/coming-from.md"}:  # it has other libraries' scripts
         file = ROOT / name
         text = "\n".join(block[2] for block in (blocks(file) if file.exists() else []))
         assert set(MAKE.findall(text)) <= targets, name
