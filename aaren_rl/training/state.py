@@ -90,7 +90,12 @@ class RunState:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         best = None if self.best is None else self.best.to_json()
-        return {**asdict(self), "best": best, "history": [row.to_json() for row in self.history]}
+        return {
+            **asdict(self),
+            "best": best,
+            "history": [row.to_json() for row in self.history],
+            "scores": [score.to_json() for score in self.scores],
+        }
 
     def results(self) -> dict[str, Any]:
         """What `summary.json` holds of it."""

@@ -249,7 +249,7 @@ def test_folders_that_hold_no_run(
 
 
 def test_commands_that_there_are_not(capfd: Capture) -> None:
-    assert "one of train, evaluate, compare, quickstart" in error_of(capfd)
+    assert "one of train, finetune, evaluate, compare, quickstart" in error_of(capfd)
     assert "bogus" in error_of(capfd, "bogus")
     assert "--updates" in error_of(capfd, "--updates", "3")
 

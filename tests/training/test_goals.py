@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from line_task import SMALL, line_data
 
 import aaren_rl as arl
 from aaren_rl.agents import AGENTS, AgentConfig
@@ -19,7 +20,6 @@ from aaren_rl.errors import UserError
 from aaren_rl.export.command import write_step
 from aaren_rl.training.build import build_agent
 from aaren_rl.training.config import TrainConfig
-from tests.training.line_task import SMALL, line_data
 
 BOX = spaces.Box(-np.inf, np.inf, (1,), np.float64)
 SEEN = spaces.Dict(observation=BOX, achieved_goal=BOX, desired_goal=BOX)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from line_task import LINE, SMALL, line_data, line_file
 
 import aaren_rl as arl
 from aaren_rl.agents.policy import SteppingPolicy
@@ -17,7 +18,6 @@ from aaren_rl.errors import UserError
 from aaren_rl.export.command import write_step
 from aaren_rl.options import parse
 from aaren_rl.training.config import TrainConfig
-from tests.training.line_task import LINE, SMALL, line_data, line_file
 
 
 def small_and_large() -> tuple[TrajectoryDataset, TrajectoryDataset]:
