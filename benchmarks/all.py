@@ -43,6 +43,10 @@ COMMANDS = {
         "benchmarks.data_on_disk --folder {work} --out {out}/data_on_disk.json",
         "--short-steps 60000 --long-steps 0 --updates 3 --turns 1",
     ),
+    "image_memory": (
+        "benchmarks.image_memory --folder {work} --out {out}/image_memory.json",
+        "--steps 600 --updates 3",
+    ),
     "memory": (
         "benchmarks.memory --json {out}/memory.json",
         "--agents decision-aaren --updates 5 --episodes 20 --mazes 2 --longest 100",

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import csv
 import importlib
+import os
+import socket
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +107,7 @@ class TensorBoardLogger(Logger):
         self._settings = {name: v for name, v in run.settings.items() if name in shown}
         self._hook = threading.excepthook
         threading.excepthook = self._without_writers
+        _wait_for_a_later_name(Path(folder))
         self._writer = SummaryWriter(str(folder), purge_step=run.done + 1)
         self._writer.add_custom_scalars(custom_layout(run.groups))
 
@@ -137,6 +141,21 @@ class TensorBoardLogger(Logger):
         """Leave out the writer's thread: what it met, it raises again at the next event."""
         if type(args.thread).__module__ != "tensorboard.summary.writer.event_file_writer":
             self._hook(args)
+
+
+def _wait_for_a_later_name(folder: Path) -> None:
+    """Wait until a new event file's name sorts behind those in the folder, at most a second.
+
+    TensorBoard reads files by name: second, host, process. What a run writes that goes on within the
+    same second, in a process of a lower number, would be read before what it goes on from.
+    """
+    last = max((file.name for file in folder.glob("events.out.tfevents.*")), default="")
+    while True:
+        now = f"events.out.tfevents.{int(time.time()):010d}."
+        own = f"{now}{socket.gethostname()}.{os.getpid()}."
+        if not last.startswith(now) or last.startswith(own) or last < own:
+            return
+        time.sleep(0.02)
 
 
 class CSVLogger(Logger):

@@ -18,6 +18,7 @@ CONFIGS = {
     "training_step": "StepConfig",
     "acting": "ActingConfig",
     "data_on_disk": "Config",
+    "image_memory": "Config",
     "memory": "MemoryConfig",
     "recall": "RecallConfig",
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from aaren_rl.training import Interrupted, train
+from aaren_rl.training.loggers import _wait_for_a_later_name
 
 TRAINING = {
     f"training/{name}" for name in ("loss", "learning_rate", "gradient_norm", "tokens_per_second")
@@ -158,3 +161,22 @@ def test_errors_on_held_out_episodes(tiny: Callable[..., Any], tmp_path: Path) -
         events.Reload()
         pictures = events.Tags()["images"]
         assert pictures == (["memory/held_at_the_end"] if name == "decision-aaren" else [])
+
+
+def test_a_run_that_goes_on_at_once_is_read_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files are read by name, in which the second comes before the number of the process."""
+    now = [1_700_000_000.0]
+    monkeypatch.setattr("aaren_rl.training.loggers.time.time", lambda: now[0])
+    monkeypatch.setattr(
+        "aaren_rl.training.loggers.time.sleep", lambda some: now.__setitem__(0, now[0] + some)
+    )
+    stem = f"events.out.tfevents.{int(now[0]):010d}.{socket.gethostname()}"
+    for process, waits in ((os.getpid(), False), (1, False), ("~", True)):
+        now[0] = 1_700_000_000.0
+        file = tmp_path / f"{stem}.{process}.0"
+        file.touch()
+        _wait_for_a_later_name(tmp_path)
+        assert (now[0] >= 1_700_000_001) == waits
+        file.unlink()
