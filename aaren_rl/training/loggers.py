@@ -146,8 +146,8 @@ class TensorBoardLogger(Logger):
 def _wait_for_a_later_name(folder: Path) -> None:
     """Wait until a new event file's name sorts behind those in the folder, at most a second.
 
-    TensorBoard reads files by name: second, host, process. What a run writes that goes on within the
-    same second, in a process of a lower number, would be read before what it goes on from.
+    TensorBoard reads files by name: second, host, process. What a run writes that goes on within
+    the same second, in a process of a lower number, would be read before what it goes on from.
     """
     last = max((file.name for file in folder.glob("events.out.tfevents.*")), default="")
     while True:
