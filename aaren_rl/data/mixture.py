@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class MixedDataset(TrajectoryDataset):
 
     parts: tuple[TrajectoryDataset, ...] = ()
     weights: tuple[float, ...] = ()
-    bounds: NDArray[np.int64] = None  # type: ignore[assignment]
+    bounds: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
 
     @property
     def shares(self) -> NDArray[np.float64]:

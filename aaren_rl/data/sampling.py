@@ -147,17 +147,14 @@ class WindowSampler:
         before, offsets = self._before, self.dataset.offsets
         places = offsets + before * np.arange(len(offsets))  # of each episode's first place
         drawn = drawn_places(self._generator, self.dataset, places, self.batch_size)
-        share = slice(None) if self.goals is not None else self._rows
-        drawn = drawn[share]
         episodes = np.searchsorted(places, drawn, side="right") - 1
         starts = offsets[episodes] + drawn - places[episodes] - before
         ends = np.minimum(starts + self.context_length, offsets[episodes + 1])
-        starts = np.maximum(starts, offsets[episodes])
-        if self.goals is None:
-            return gather(self.dataset, starts, ends, self.context_length)
-        own = self._rows  # goals are drawn for all processes
-        goals = self.goals.choose(ends, offsets[episodes + 1] - 1)[own, None]
+        starts, own = np.maximum(starts, offsets[episodes]), self._rows
         batch = gather(self.dataset, starts[own], ends[own], self.context_length)
+        if self.goals is None:
+            return batch
+        goals = self.goals.choose(ends, offsets[episodes + 1] - 1)[own, None]
         return self.goals.put(batch, goals)
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ class ImageOptions:
     et al. 2021, arXiv 2004.13649, use 4 for 84 x 84). 0 for none."""
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(nn.Module, ABC):
     """Images to tokens: standardised pixels, convolutions, and one linear layer.
 
     A frame is encoded by itself, once for each step. The channels are the shorter one of the first
@@ -84,9 +85,9 @@ class ImageEncoder(nn.Module):
             features = self.body(torch.zeros(1, channels, *size)).numel()
         self.head = nn.Linear(features, width)
 
+    @abstractmethod
     def convolutions(self, channels: int) -> nn.Module:
         """The network from images `[rows, channels, height, width]` to features."""
-        raise NotImplementedError
 
     def forward(self, observations: Tensor) -> Tensor:
         """Images `[..., size]`, numbers from 0 to 255 of any dtype, to tokens `[..., width]`."""
