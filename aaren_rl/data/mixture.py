@@ -102,27 +102,33 @@ def mix(parts: Sequence[tuple[TrajectoryDataset, float]]) -> MixedDataset:
             raise UserError(f"dataset {data.name}: given twice; give it a larger weight instead")
         _check_spaces(one, data)
     datasets = [data for data, _ in parts]
-    whole = {name: _joined([getattr(d, name) for d in datasets]) for name in STEP_FIELDS}
-    lengths = np.concatenate([data.lengths for data in datasets])
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    whole = concatenated(datasets)
     bounds = np.cumsum([0, *(data.num_episodes for data in datasets)])
-    steps = offsets[bounds].tolist()
+    steps = whole.offsets[bounds].tolist()
     views = [
-        replace(data, **{name: _cut(whole[name], first, end) for name in STEP_FIELDS})
+        replace(data, **{n: _cut(getattr(whole, n), first, end) for n in STEP_FIELDS})
         for data, first, end in zip(datasets, steps, steps[1:], strict=False)
     ]
-    told = {each.name: getattr(one, each.name) for each in fields(TrajectoryDataset)}
+    told = {each.name: getattr(whole, each.name) for each in fields(TrajectoryDataset)}
     given = {
         "name": BETWEEN.join(data.name for data in datasets),
-        "offsets": offsets,
-        "terminated": np.concatenate([data.terminated for data in datasets]),
-        "truncated": np.concatenate([data.truncated for data in datasets]),
         "env_spec": None,
         "reference_scores": None,
     }
     weights = tuple(float(weight) for _, weight in parts)
-    return MixedDataset(
-        **{**told, **whole, **given}, parts=tuple(views), weights=weights, bounds=bounds
+    return MixedDataset(**{**told, **given}, parts=tuple(views), weights=weights, bounds=bounds)
+
+
+def concatenated(parts: Sequence[TrajectoryDataset]) -> TrajectoryDataset:
+    """The episodes of several datasets of the same columns, in memory; all else is the first's."""
+    steps = {name: _joined([getattr(part, name) for part in parts]) for name in STEP_FIELDS}
+    lengths = np.concatenate([part.lengths for part in parts])
+    return replace(
+        parts[0],
+        **steps,
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        terminated=np.concatenate([part.terminated for part in parts]),
+        truncated=np.concatenate([part.truncated for part in parts]),
     )
 
 
@@ -136,7 +142,9 @@ def _joined(arrays: Sequence[Any]) -> Any:
     runs = [runs_of(array) for array in arrays]
     if len({len(run) for run in runs}) > 1:
         return np.concatenate([np.asarray(array[:]) for array in arrays])
-    return side_by_side([np.concatenate(each) for each in zip(*runs, strict=True)])
+    return side_by_side(
+        [np.concatenate([np.asarray(run) for run in each]) for each in zip(*runs, strict=True)]
+    )
 
 
 def _check_spaces(first: TrajectoryDataset, other: TrajectoryDataset) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.data.columns import runs_of, side_by_side
 from aaren_rl.data.episode import Trajectory
+from aaren_rl.data.mixture import concatenated
 from aaren_rl.data.statistics import returns_to_go, timesteps
-from aaren_rl.data.trajectory import STEP_FIELDS
 from aaren_rl.errors import UserError
 
 
@@ -99,19 +99,3 @@ class ReplayBuffer:
             terminated=arrays["terminated"],
             truncated=arrays["truncated"],
         )
-
-
-def concatenated(parts: Sequence[TrajectoryDataset]) -> TrajectoryDataset:
-    """The episodes of several datasets of the same columns, in memory; all else is the first's."""
-    steps = {}
-    for field in STEP_FIELDS:
-        runs = zip(*(runs_of(getattr(part, field)) for part in parts), strict=True)
-        steps[field] = side_by_side([np.concatenate([np.asarray(a) for a in run]) for run in runs])
-    lengths = np.concatenate([part.lengths for part in parts])
-    return replace(
-        parts[0],
-        **steps,
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        terminated=np.concatenate([part.terminated for part in parts]),
-        truncated=np.concatenate([part.truncated for part in parts]),
-    )
