@@ -90,6 +90,8 @@ def describe(env: EnvLike) -> str:
         if isinstance(inner, SyncVectorEnv):
             inner = inner.envs[0].unwrapped
         return inner.spec.id if inner.spec is not None else type(inner).__name__
+    if isinstance(env, functools.partial):
+        return describe(env.args[0] if env.func is _with_limit else env.func)
     return getattr(env, "__name__", type(env).__name__)
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
+from gymnasium.vector import VectorEnv
 from lightning_fabric import Fabric
 
 from aaren_rl.agents import Agent, AgentConfig, load_agent
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.data.mixture import BETWEEN, MixedDataset, mix
 from aaren_rl.data.prefetch import prefetched
-from aaren_rl.envs import environment_of, limit_episodes
+from aaren_rl.envs import environment_of, limit_episodes, make_env
 from aaren_rl.errors import UserError, system_error
 from aaren_rl.evaluation import try_environment
 from aaren_rl.evaluation.evaluating import agents_by_task
@@ -164,6 +165,8 @@ def train(
         return train_config(data).summary
     if not isinstance(data, (TrajectoryDataset, str, Path)):
         data = _mixture(data)
+    elif isinstance(data, TrajectoryDataset) and env is not None and env != "none":
+        data = data.for_environment(env if isinstance(env, VectorEnv) else lambda: make_env(env))
     if isinstance(schedule, str):
         settings, schedule = {**settings, "schedule": schedule}, None
     if out is not None:

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from aaren_rl.agents import load_agent
+from aaren_rl.data import TrajectoryDataset
 from aaren_rl.data.to_minari import write_minari
 from aaren_rl.data.trajectory import Trajectory
 from aaren_rl.envs import make_vector_env, time_limit
@@ -130,3 +131,52 @@ def test_an_old_signature_is_refused_before_anything_is_written(
     with pytest.raises(UserError, match=r"environment OldGym-v0: step.*0\.26"):
         train(tiny(tmp_path / "run", dataset=write("own/old-v0", spec)))
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def _episodes(actions: Callable[[int], Any]) -> list[dict[str, Any]]:
+    seen = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    return [{"observations": seen, "actions": actions(12), "rewards": np.ones(12)}] * 4
+
+
+@pytest.mark.parametrize(
+    ("space", "actions"),
+    [
+        (spaces.Discrete(4), lambda steps: np.arange(steps) % 2),  # 2 and 3 were never chosen
+        (spaces.Discrete(3, start=1), lambda steps: 1 + np.arange(steps) % 3),
+        (spaces.Box(-2, 2, (1,), np.float32), lambda steps: np.linspace(-1, 1, steps)),
+    ],
+)
+def test_the_action_space_is_the_environments_where_arrays_do_not_tell_it(
+    space: spaces.Space[Any], actions: Callable[[int], Any]
+) -> None:
+    class Own(gymnasium.Env[Any, Any]):
+        observation_space = SEEN
+        action_space = space
+
+        def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
+            self.steps = 0
+            return np.zeros(3, np.float32), {}
+
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+            assert space.contains(action), action
+            self.steps += 1
+            return np.zeros(3, np.float32), 1.0, self.steps == 5, False, {}
+
+    data = TrajectoryDataset.from_episodes(_episodes(actions))
+    small: dict[str, Any] = {"updates": 2, "episodes": 2, "width": 8, "layers": 1}
+    run = train(data, env=Own, **small)
+    assert run.agent.spec.action_space == space
+    assert run.scores[0].score_mean == 5
+    agent = run.agent  # made for what the environment takes
+    assert train(data, agent, env=Own(), updates=2, episodes=2).agent is agent
+
+
+def test_actions_that_the_environment_does_not_take_are_refused() -> None:
+    data = TrajectoryDataset.from_episodes(_episodes(lambda steps: np.arange(steps) % 5))
+
+    class Own(gymnasium.Env[Any, Any]):
+        observation_space = SEEN
+        action_space = spaces.Discrete(3)
+
+    with pytest.raises(UserError, match=r"data: actions: integers from 0 to 2 expected"):
+        train(data, env=Own, updates=2)
