@@ -227,6 +227,9 @@ class StepInputs:
             nothing.
         reward_dtype: of `reward`.
 
+    Raises:
+        UserError: no environments.
+
     Attributes:
         observation: float32 `[num_envs, observation_size]`.
         reward: `[num_envs, 1]`, 0 where an episode begins.
@@ -242,6 +245,8 @@ class StepInputs:
         reward_dtype: str = "float64",
     ) -> None:
         size = len(targets)
+        if size < 1:
+            raise UserError(f"num_envs must be at least 1, got {size}")
         self._layout: Layout | None = None  # of what is not a Box
         if isinstance(observation, Layout):
             self._layout = None if observation.is_box else observation

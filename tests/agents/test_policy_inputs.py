@@ -123,6 +123,12 @@ def test_targets_are_finite(name: str, target: float | list[float]) -> None:
         make_agent(name).policy(2, target)
 
 
+@pytest.mark.parametrize("name", [*SEQUENCE_AGENTS, "behavior-cloning"])
+def test_a_policy_acts_somewhere(name: str) -> None:
+    with pytest.raises(UserError, match="num_envs must be at least 1, got 0"):
+        make_agent(name).policy(0)
+
+
 @pytest.mark.parametrize("mode", ["carry", "reset", "window", "sliding"])
 def test_behavior_cloning_has_no_modes(mode: Mode) -> None:
     """A known one means nothing to it, and is not ignored; an unknown one is unknown."""
