@@ -36,10 +36,11 @@ def write_bytes(path: Path, content: bytes) -> None:
         if isinstance(error, OSError):
             error.filename, error.filename2 = str(path), None  # not the name aside
         raise
-    sync_folder(path.parent)
+    flush_to_disk(path.parent)
 
 
 def _probe_folder(folder: Path, what: str) -> None:
+    """Raise `UserError`, which begins with `what`, when no file can be made in the folder."""
     probe = folder / f".probe.{os.getpid()}"
     try:
         probe.touch()
@@ -68,9 +69,10 @@ def check_file(file: Path, flag: str) -> None:
 
 @contextlib.contextmanager
 def locked(file: Path, busy: str, seconds: float = 0.0) -> Iterator[None]:
-    """Inside this context no other process holds the same lock; one that dies lets go of it.
+    """Hold a lock between processes; it is released when the process dies, the file stays.
 
-    The file is left behind. After so many seconds of waiting, `UserError` with the text `busy`.
+    Raises:
+        UserError: with the text `busy`, when another process holds it after `seconds` of waiting.
     """
     from filelock import FileLock, Timeout
 
@@ -85,16 +87,13 @@ def locked(file: Path, busy: str, seconds: float = 0.0) -> Iterator[None]:
         lock.release()
 
 
-def sync_file(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
     """Flush a file that another library has written, or a folder's entries after a rename."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-sync_folder = sync_file
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -188,20 +187,20 @@ def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
 def replace_folder(new: Path, target: Path) -> None:
     """Put the finished folder `new` in `target`'s place.
 
-    A folder that is not empty cannot be renamed over, so the old one steps aside first. Killed
-    between the two renames, both are still there, whole, and `recover_folder` puts one in place.
+    A rename cannot replace a folder that is not empty, so the old one is renamed first. After a
+    kill between the two renames both still exist, whole, and `recover_folder` finds the old one.
     """
     aside = target.with_name(target.name + ".old")
     if target.exists():  # else the one aside is all that an earlier crash has left
         shutil.rmtree(aside, ignore_errors=True)
         os.rename(target, aside)
     os.rename(new, target)
-    sync_folder(target.parent)
+    flush_to_disk(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process had written aside in a folder and not yet put in place."""
+    """Remove the temporary files and folders that killed processes have left in a folder."""
     for path in folder.glob(".*.[0-9]*.tmp"):
         if path.is_dir():
             shutil.rmtree(path)

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values; the same key twice is an error; 1e-3 is a number, as in YAML 1.2."""
+    """Plain values; a duplicate key is an error; 1e-3 is a number, as in YAML 1.2."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:

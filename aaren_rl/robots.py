@@ -1,6 +1,6 @@
 """The paper's robots in one table: environment, usual target return, D4RL's reference scores.
 
-The table counts for data whose name *and* environment are a robot's. A name alone is not enough:
+The table applies to data whose name *and* environment are a robot's. A name alone is not enough:
 `hopper` is also a task of DeepMind Control and of Bullet, with other physics and other returns.
 """
 
@@ -62,7 +62,7 @@ QUALITIES = re.compile(r"random|medium|expert|replay|full|simple|small|human|mix
 """What may stand behind a robot's name in one component of a dataset's name."""
 ENTRY_POINTS = ("gymnasium.envs.mujoco.", "aaren_rl.envs.")
 OTHER_REWARDS = ("reward", "cost", "xml_file")
-"""Parts of the names of options and wrappers with which an environment pays otherwise."""
+"""Parts of the names of options and wrappers that change the rewards or the robot."""
 
 
 def words(name: str) -> list[str]:

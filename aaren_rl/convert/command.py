@@ -11,13 +11,12 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from aaren_rl.convert.config import ConvertConfig
-from aaren_rl.data.checking import Known, known_environment
+from aaren_rl.data.checking import Checker, Known, known_environment
 from aaren_rl.data.episode import Recording, Trajectory
 from aaren_rl.data.sources.load import open_recording
 from aaren_rl.data.sources.minari import is_minari_id, local_root
 from aaren_rl.data.spaces import join_rows, map_arrays, row_count
 from aaren_rl.data.to_minari import check_new_dataset, write_minari
-from aaren_rl.data.trajectory import recording_checker
 from aaren_rl.envs.make import environment_spec
 from aaren_rl.errors import UserError
 
@@ -58,7 +57,7 @@ def convert_recording(
     It is read twice: spaces are known, and all episodes checked, only at its end.
     """
     known: Known | None = None if spec is None else known_environment(spec)
-    checker = recording_checker(recording, known)
+    checker = Checker(recording, known)
     try:
         for _ in checker.blocks(recording.episodes()):
             pass

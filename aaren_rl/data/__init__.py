@@ -6,12 +6,10 @@ from aaren_rl.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from aaren_rl.data.episode import Recording, Trajectory
-    from aaren_rl.data.episodes import EpisodeSampler
-    from aaren_rl.data.sampling import Batch, Sampler, WindowSampler
+    from aaren_rl.data.sampling import Batch, EpisodeSampler, Sampler, StreamSampler, WindowSampler
     from aaren_rl.data.sources.load import load_dataset, load_trajectories
     from aaren_rl.data.sources.registry import SOURCES, register_source
     from aaren_rl.data.spaces import flat_size, flatten_batch
-    from aaren_rl.data.streams import StreamSampler
     from aaren_rl.data.trajectory import TrajectoryDataset
 
 __all__ = [

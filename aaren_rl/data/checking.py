@@ -17,7 +17,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from aaren_rl.data.actions import ActionParts, Actions, actions_of
-from aaren_rl.data.episode import Trajectory, warn_once
+from aaren_rl.data.episode import Recording, Trajectory, warn_once
 from aaren_rl.data.spaces import (
     check_finite,
     flat_size,
@@ -105,32 +105,19 @@ class Block(NamedTuple):
 
 
 class Checker:
-    """Checks and flattens episodes as they come, and then knows their spaces.
+    """Checks and flattens a recording's episodes block by block, and gives their spaces at the end.
 
     Args:
-        where: the file or dataset, which errors and warnings name.
-        observation_space: declared by the recording, or None.
-        action_space: declared by the recording, or None.
-        known: the environment's own; these win.
-        trusted: the declared spaces are the environment's.
+        recording: its spaces are trusted to be the environment's where it says the environment.
+        known: what the environment itself says, where it was asked; its spaces win.
     """
 
-    def __init__(
-        self,
-        where: str,
-        observation_space: Space | None = None,
-        action_space: Space | None = None,
-        *,
-        known: Known | None = None,
-        trusted: bool = False,
-    ) -> None:
-        self._where, self._known = where, known
-        self._observations = _Observations(where, observation_space, known)
-        self._declared_actions, self._trusted = action_space, trusted
+    def __init__(self, recording: Recording, known: Known | None = None) -> None:
+        self._where, self._recording, self._known = recording.where, recording, known
+        self._observations = _Observations(recording.where, recording.observation_space, known)
         self._actions: Actions | ActionParts | None = None
-        theirs = None if known is None else known.action_space
-        with named(f"{where}: actions"):
-            for space in (action_space, theirs):
+        with named(f"{self._where}: actions"):
+            for space in (recording.action_space, known and known.action_space):
                 if space is not None:
                     Layout.of(space)
 
@@ -158,13 +145,14 @@ class Checker:
     def spaces(self) -> tuple[Space, Space]:
         """The spaces of observations and actions, after the last block; warns if need be."""
         assert self._actions is not None
+        assert self._observations.space is not None
         return self._observations.space, self._actions.final_space()
 
     def observation_offset(self) -> NDArray[np.float64] | None:
-        """What to take from observations before they are stored as float32; None for nothing.
+        """What to subtract from observations before they are stored as float32; None for nothing.
 
-        Float32 holds 7 digits: Unix seconds, 1.7e9, are all the same number in it. Where a column
-        loses its differences so, the middle of its range is taken from it.
+        Float32 holds 7 digits: Unix seconds near 1.7e9 all round to the same number. From a column
+        that loses its differences so, the middle of its range is subtracted.
         """
         return self._observations.offset()
 
@@ -199,8 +187,9 @@ class Checker:
             joined = join_rows(given)
             if self._actions is None:
                 theirs = None if self._known is None else self._known.action_space
+                recording, trusted = self._recording, self._recording.env_spec is not None
                 self._actions = actions_of(
-                    self._where, self._declared_actions, theirs, self._trusted, joined
+                    self._where, recording.action_space, theirs, trusted, joined
                 )
             actions = self._actions.flat(joined)
         terminated = np.array([bool(episode.terminated) for episode in episodes])
@@ -212,32 +201,24 @@ class Checker:
 
 
 class _Observations:
-    """Observations as columns, in their own dtypes; watches what float32 would round away."""
+    """Observations as columns, in their own dtypes; measures what float32 would round away."""
 
     def __init__(self, where: str, declared: Space | None, known: Known | None) -> None:
-        self._where, self._known = where, known
+        self._where, self._declared, self._known = where, declared, known
+        self.space: Space | None = None  # chosen at the first block
+        self._dtypes: list[np.dtype[Any]] = []  # of each leaf, as it is stored
+        self._ranges: dict[int, tuple[NDArray[Any], ...]] = {}  # by run: loss, lowest, highest
+        self._widths: list[int] = []  # of the runs
         if declared is not None:
             with named(f"{where}: observations"):
                 Layout.of(declared)
-        self._declared = declared
-        self._space: Space | None = None if known is not None else declared
-        self._layout: Layout | None = None
-        self._dtypes: list[np.dtype[Any]] = []  # of each leaf, as it is stored
-        self._seen: dict[int, tuple[NDArray[Any], ...]] = {}  # by run: lost, lowest, highest
-        self._widths: list[int] = []  # of the runs
-
-    @property
-    def space(self) -> Space:
-        assert self._space is not None
-        return self._space
 
     def columns(self, values: Any) -> list[NDArray[Any]]:
         """See `Block.observations`."""
-        if self._space is None:
-            self._space = self._choose(values)
-        if self._layout is None:
-            self._layout = Layout.of(self._space)
-        parts = self._layout.parts(shaped(self._space, values))
+        if self.space is None:
+            self.space = self._choose(values)
+            self._layout = Layout.of(self.space)
+        parts = self._layout.parts(shaped(self.space, values))
         if not self._dtypes:
             leaves = self._layout.leaves
             self._dtypes = [_kept_dtype(*each) for each in zip(leaves, parts, strict=True)]
@@ -268,15 +249,12 @@ class _Observations:
             rounded = flat.astype(np.float32)
         check_finite(rounded)
         lost = np.abs(flat - rounded).max(axis=0)
-        seen = lost, flat.min(axis=0), flat.max(axis=0)
-        if index in self._seen:
-            before = self._seen[index]
-            seen = (
-                np.maximum(before[0], seen[0]),
-                np.minimum(before[1], seen[1]),
-                np.maximum(before[2], seen[2]),
-            )
-        self._seen[index] = seen
+        found = lost, flat.min(axis=0), flat.max(axis=0)
+        if index in self._ranges:
+            pairs = zip(self._ranges[index], found, strict=True)
+            largest = (np.maximum, np.minimum, np.maximum)
+            found = tuple(f(*pair) for f, pair in zip(largest, pairs, strict=True))
+        self._ranges[index] = found
         return flat if lost.any() else rounded
 
     def _choose(self, values: Any) -> Space:
@@ -285,18 +263,18 @@ class _Observations:
         if self._known is None:
             return own
         theirs = self._known.observation_space
-        different = flat_size(theirs) != flat_size(own)
+        sizes = flat_size(theirs), flat_size(own)
         problem: UserError | None = None
-        if not different or self._declared is None:
+        if sizes[0] == sizes[1] or self._declared is None:
             try:
                 Layout.of(theirs).parts(shaped(theirs, values))
                 return theirs
             except UserError as error:
                 problem = error
-        if different:
+        if sizes[0] != sizes[1]:
             raise UserError(
-                f"the environment's {theirs} has {flat_size(theirs)} values, the data's {own} has "
-                f"{flat_size(own)}; equal numbers expected"
+                f"the environment's {theirs} has {sizes[0]} values, the data's {own} has "
+                f"{sizes[1]}; equal numbers expected"
             )
         warn_once(
             f"{self._where}: observations do not have the form of the environment's {theirs} "
@@ -305,12 +283,12 @@ class _Observations:
         return own
 
     def offset(self) -> NDArray[np.float64] | None:
-        if not self._seen:
+        if not self._ranges:
             return None
-        # nothing is lost in the runs of other dtypes
-        nothing = {i: (np.zeros(width),) * 3 for i, width in enumerate(self._widths)}
-        seen = nothing | self._seen
-        lost, low, high = (np.concatenate([seen[i][part] for i in nothing]) for part in range(3))
+        # Nothing is lost in the runs of other dtypes.
+        nothing = [(np.zeros(width),) * 3 for width in self._widths]
+        ranges = [self._ranges.get(i, zeros) for i, zeros in enumerate(nothing)]
+        lost, low, high = (np.concatenate(each) for each in zip(*ranges, strict=True))
         columns = (lost > LOST_SHARE * (high - low)) & (high - low > LEAST_RANGE)
         if not columns.any():
             return None
@@ -325,7 +303,7 @@ class _Observations:
 
 
 def shifted(block: Block, offset: NDArray[np.float64] | None) -> list[NDArray[Any]]:
-    """Observations of a block as they are stored: less the offset, floats as float32."""
+    """Observations of a block as they are stored: minus the offset, floats as float32."""
     found, first = [], 0
     for run in block.observations:
         moved, width = run, run.shape[1]

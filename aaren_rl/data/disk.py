@@ -20,18 +20,13 @@ from gymnasium.envs.registration import EnvSpec
 from minari.serialization import deserialize_space, serialize_space
 from numpy.typing import NDArray
 
-from aaren_rl.data.checking import Block, Known, shifted
-from aaren_rl.data.columns import side_by_side
+from aaren_rl.data.checking import Block, Checker, Known, shifted
 from aaren_rl.data.episode import Recording
-from aaren_rl.data.rows import MappedFile, Rows
+from aaren_rl.data.rows import MappedFile, Rows, side_by_side
 from aaren_rl.data.statistics import returns_to_go, timesteps
-from aaren_rl.data.trajectory import (
-    STEP_FIELDS,
-    TrajectoryDataset,
-    recording_checker,
-)
+from aaren_rl.data.trajectory import STEP_FIELDS, TrajectoryDataset
 from aaren_rl.errors import UserError
-from aaren_rl.files import read_json, sync_folder, write_json
+from aaren_rl.files import flush_to_disk, read_json, write_json
 
 FORMAT = 3
 STEPS_FILE, CARD_FILE = "steps.bin", "card.json"
@@ -55,7 +50,7 @@ def cached(
     Args:
         recording: what to read.
         known: what its environment says, if that was asked.
-        settings: what else changes the dataset, as JSON.
+        settings: what else changes the dataset, as JSON values.
         cache: the folder of all entries.
 
     Raises:
@@ -68,9 +63,7 @@ def cached(
         )
     files = [(str(file.resolve()), file.stat()) for file in recording.files]
     stats = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]
-    declared: list[Any] = []
-    if known is not None:
-        declared = [*(serialize_space(space) for space in known[:2]), _spec_json(known.spec)]
+    declared = [] if known is None else [*map(serialize_space, known[:2]), _spec_json(known.spec)]
     text = json.dumps(
         [FORMAT, recording.name, recording.reference_scores, stats, declared, settings]
     )
@@ -80,7 +73,16 @@ def cached(
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(cache / f"{folder.name}.lock"):
                 if not folder.is_dir():
-                    _write_aside(recording, known, folder)
+                    for left in cache.glob(f".{folder.name}.*.tmp"):
+                        shutil.rmtree(left)  # of a process that was killed: we hold the lock
+                    aside = cache / f".{folder.name}.{os.getpid()}.tmp"
+                    aside.mkdir()
+                    try:
+                        write_dataset(aside, recording, known)
+                        os.rename(aside, folder)
+                    finally:
+                        shutil.rmtree(aside, ignore_errors=True)
+                    flush_to_disk(cache)
         except OSError as error:
             raise UserError(
                 f"cache {cache}: cannot be written ({error.strerror or error}); another folder is "
@@ -89,32 +91,18 @@ def cached(
     return open_dataset(folder)
 
 
-def _write_aside(recording: Recording, known: Known | None, folder: Path) -> None:
-    """Write an entry under another name, and rename it when it is whole."""
-    for left in folder.parent.glob(f".{folder.name}.*.tmp"):
-        shutil.rmtree(left)  # of a process that was killed: we hold the lock
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    aside.mkdir()
-    try:
-        write_dataset(aside, recording, known)
-        os.rename(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    sync_folder(folder.parent)
-
-
 def write_dataset(folder: Path, recording: Recording, known: Known | None = None) -> None:
     """Write a recording, block by block, into a folder that is there.
 
     Raises:
         UserError: see `TrajectoryDataset.from_episodes`.
     """
-    checker = recording_checker(recording, known)
+    checker = Checker(recording, known)
     ends = _write_steps(folder, checker.blocks(recording.episodes()), None)
     observation_space, action_space = checker.spaces()
     offset = checker.observation_offset()
     if offset is not None:  # known only after all steps: write them again
-        again = recording_checker(recording, known)
+        again = Checker(recording, known)
         ends = _write_steps(folder, again.blocks(recording.episodes()), offset)
     lengths = np.concatenate([block.lengths for block in ends])
     np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
@@ -152,14 +140,9 @@ def _write_steps(
             rows["returns_to_go"] = returns_to_go(block.rewards, offsets)
             rows["timesteps"] = timesteps(block.lengths)
             file.write(rows.view(np.uint8).data)
-            none = slice(0, 0)
-            ends.append(
-                block._replace(
-                    observations=[run[none].copy() for run in block.observations],
-                    actions=block.actions[none].copy(),
-                    rewards=block.rewards[none].copy(),
-                )
-            )
+            empty = [run[:0].copy() for run in block.observations]
+            steps = {"actions": block.actions[:0].copy(), "rewards": block.rewards[:0].copy()}
+            ends.append(block._replace(observations=empty, **steps))
         file.flush()
         os.fsync(file.fileno())
     return ends

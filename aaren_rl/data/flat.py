@@ -54,17 +54,23 @@ def flat_arrays(where: str, what: str, given: Mapping[str, Any]) -> dict[str, An
         UserError: a missing array, arrays of different lengths, or several values a step where
             one is expected.
     """
-    found = {
-        name: next((given[each] for each in names if given.get(each) is not None), None)
-        for name, names in NAMES.items()
-    }
-    arrays = {name: values for name, values in found.items() if values is not None}
+    arrays: dict[str, Any] = {}
+    for name, names in NAMES.items():
+        for each in names:
+            if name not in arrays and given.get(each) is not None:
+                arrays[name] = given[each]
     for name in NEEDED:
         if name not in arrays:
             raise UserError(f"{where}: array {name!r} missing; {what} has {', '.join(NEEDED)}")
     for name, values in arrays.items():
         for part in _leaves(values):
-            _check_array(f"{where}: {name}", part)
+            if not isinstance(part, (np.ndarray, h5py.Dataset)):
+                found = type(part).__name__.lower()
+                raise UserError(f"{where}: {name}: a {found}; an array expected")
+            if not part.shape:
+                raise UserError(f"{where}: {name}: a single value; an array expected")
+            if part.dtype.kind not in "biuf":
+                raise UserError(f"{where}: {name}: values of type {part.dtype}: numbers expected")
     steps = row_count(arrays["actions"])
     after = arrays.get("next_observations")
     if after is not None and any(len(part) != steps for part in _leaves(after)):
@@ -80,15 +86,6 @@ def flat_arrays(where: str, what: str, given: Mapping[str, Any]) -> dict[str, An
             shape = list(arrays[name].shape)
             raise UserError(f"{where}: {name} of shape {shape}; one value a step expected")
     return arrays
-
-
-def _check_array(where: str, values: Any) -> None:
-    if not isinstance(values, (np.ndarray, h5py.Dataset)):
-        raise UserError(f"{where}: a {type(values).__name__.lower()}; an array expected")
-    if not values.shape:
-        raise UserError(f"{where}: a single value; an array expected")
-    if values.dtype.kind not in "biuf":
-        raise UserError(f"{where}: values of type {values.dtype}: numbers expected")
 
 
 def _leaves(values: Any) -> list[Any]:
@@ -164,19 +161,18 @@ def _read(where: str, values: Any, rows: slice) -> Any:
 
 
 def _episode(block: dict[str, Any], low: int, high: int, length: int | None) -> Trajectory:
-    """Rows `low` to `high` of a block."""
     observations = map_arrays(lambda part: part[low:high], block["observations"])
     if "next_observations" in block:
         after = map_arrays(lambda part: part[high - 1 : high], block["next_observations"])
         observations = join_rows([observations, after])
     ends = {name: bool(block[name].reshape(-1)[high - 1]) for name in ENDS if name in block}
+    terminated = ends.get("terminals", False)
     return Trajectory(
         observations=observations,
         actions=map_arrays(lambda part: part[low:high], block["actions"]),
         rewards=block["rewards"][low:high],
-        terminated=ends.get("terminals", False),
-        truncated=ends.get("timeouts", False)
-        or (high - low == length and not ends.get("terminals", False)),
+        terminated=terminated,
+        truncated=ends.get("timeouts", False) or (high - low == length and not terminated),
     )
 
 
@@ -188,13 +184,9 @@ def as_trajectory(where: str, episode: Mapping[str, Any]) -> Trajectory:
     """
     if not isinstance(episode, Mapping):
         raise UserError(f"{where}: a {type(episode).__name__}; a dictionary of arrays expected")
-    for field in ("observations", "actions", "rewards"):
+    for field in NEEDED:
         if field not in episode:
             raise UserError(f"{where}: {field!r} missing")
-    values = {}
-    for field in ("actions", "rewards"):
-        with named(f"{where}: {field}"):
-            values[field] = map_arrays(numbers, episode[field])
     ends = {}
     for field in ENDS:
         given = next((episode[each] for each in NAMES[field] if each in episode), False)
@@ -205,8 +197,8 @@ def as_trajectory(where: str, episode: Mapping[str, Any]) -> Trajectory:
         ends[field] = bool(flags.size and flags[-1])
     return Trajectory(
         observations=episode["observations"],
-        actions=values["actions"],
-        rewards=values["rewards"],
+        actions=episode["actions"],
+        rewards=episode["rewards"],
         terminated=ends["terminals"],
         truncated=ends["timeouts"],
     )

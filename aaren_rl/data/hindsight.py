@@ -1,4 +1,4 @@
-"""Goals in hindsight: what an episode reached later, in place of what it was to reach.
+"""Goals in hindsight: what an episode reached later, in place of the goal that it was given.
 
 Andrychowicz et al. 2017 (arXiv 1707.01495) for replay buffers, Ghosh et al. 2021 (arXiv 1912.06088)
 for supervised learning: whatever was reached, the actions before it are a demonstration of how to
@@ -7,13 +7,11 @@ reach it. Observations are a Dict with `achieved_goal` and `desired_goal`, as in
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aaren_rl.data.sampling import Batch, widened
+from aaren_rl.data.rows import widened
 from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.errors import UserError
 from aaren_rl.layout import Layout
@@ -33,9 +31,10 @@ def goal_columns(layout: Layout) -> tuple[slice, slice]:
             found[str(leaf.path[0])].append(i)
     forms = [[layout.leaves[i].form[1:] for i in found[name]] for name in found]
     if not forms[0] or forms[0] != forms[1]:
+        there = (f"{leaf.name or 'the observation'} {list(leaf.shape)}" for leaf in layout.leaves)
         raise UserError(
             f"--condition goal: observations must be a Dict with the parts {ACHIEVED} and {DESIRED}"
-            f" of one shape; the parts here: {', '.join(map(_described, layout.leaves))}"
+            f" of one shape; the parts here: {', '.join(there)}"
         )
     for leaf in layout.leaves:
         if leaf.path[0] == DESIRED and leaf.levels:
@@ -45,10 +44,6 @@ def goal_columns(layout: Layout) -> tuple[slice, slice]:
         for places in found.values()
     )
     return achieved, desired
-
-
-def _described(leaf: Any) -> str:
-    return f"{leaf.name or 'the observation'} {list(leaf.shape)}"
 
 
 class HindsightGoals:
@@ -105,24 +100,27 @@ class HindsightGoals:
         self.batches += 1
         return np.random.default_rng((self.seed, self.batches, 0x60A1))
 
-    def put(self, batch: Batch, rows: NDArray[np.int64]) -> Batch:
-        """The batch with these steps' achieved goals as its desired ones.
+    def relabel(
+        self, observations: torch.Tensor, mask: torch.Tensor, rows: NDArray[np.int64]
+    ) -> torch.Tensor:
+        """Observations with the goals that some steps achieve as their desired goals.
 
         Args:
-            batch: `[batch, time]`; padded steps stay zero.
-            rows: int64 `[batch, 1 or at most time]`, steps of the dataset that achieve them.
+            observations: of a batch, `[batch, time, columns]`.
+            mask: bool `[batch, time]`; padded steps stay zero.
+            rows: int64 `[batch, 1 or at most time]`, steps of the dataset that achieve the goals.
         """
-        if 1 < rows.shape[1] < batch.mask.shape[1]:
-            rows = np.pad(rows, ((0, 0), (0, batch.mask.shape[1] - rows.shape[1])))
+        if 1 < rows.shape[1] < mask.shape[1]:
+            rows = np.pad(rows, ((0, 0), (0, mask.shape[1] - rows.shape[1])))
         goals = self.dataset.observations.take(rows, axis=0)[..., self.achieved]
         if self._shift is not None:
             goals = goals + self._shift
-        observations = batch.observations.float()
+        observations = observations.float()
         given = torch.from_numpy(np.asarray(widened(goals), dtype=np.float32))
         observations[..., self.desired] = torch.where(
-            batch.mask[..., None], given, observations[..., self.desired]
+            mask[..., None], given, observations[..., self.desired]
         )
-        return batch._replace(observations=observations)
+        return observations
 
 
 def _of_episode(rng: np.random.Generator, first: int, end: int) -> NDArray[np.int64]:

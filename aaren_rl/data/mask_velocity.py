@@ -10,7 +10,7 @@ from gymnasium.envs.registration import EnvSpec, WrapperSpec
 
 from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.errors import UserError
-from aaren_rl.robots import robot_named
+from aaren_rl.robots import ROBOTS, robot_named
 
 PREFIX = "mask-velocity:"
 WRAPPER = WrapperSpec("MaskVelocity", "aaren_rl.envs.memory.mask_velocity:MaskVelocity", {})
@@ -18,13 +18,9 @@ WRAPPER = WrapperSpec("MaskVelocity", "aaren_rl.envs.memory.mask_velocity:MaskVe
 # Observations of Gymnasium's robots are positions, then velocities: qpos without the first entry
 # (the way travelled), then qvel; see `_get_obs` in gymnasium/envs/mujoco/*_v5.py. The way travelled
 # is there too with `exclude_current_positions_from_observation=False`.
-BASE_ENVIRONMENTS = {
-    "hopper": "Hopper-v5",
-    "halfcheetah": "HalfCheetah-v5",
-    "walker2d": "Walker2d-v5",
-}
-POSITIONS = {"hopper": 5, "halfcheetah": 8, "walker2d": 8}
-VELOCITIES = {"hopper": 6, "halfcheetah": 9, "walker2d": 9}
+BASE_ENVIRONMENTS = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5")
+SIZES = {"hopper": (5, 6), "halfcheetah": (8, 9), "walker2d": (8, 9)}
+"""Positions, without the way travelled, and velocities."""
 
 
 def mask_velocity(dataset: TrajectoryDataset) -> TrajectoryDataset:
@@ -37,17 +33,17 @@ def mask_velocity(dataset: TrajectoryDataset) -> TrajectoryDataset:
     """
     known = robot_named(dataset.name if dataset.env_spec is None else dataset.env_spec.name)
     robot = "" if known is None else known.name
-    if robot not in POSITIONS:
+    if robot not in SIZES:
         raise UserError(
-            f"{PREFIX}{dataset.name}: data of {', '.join(POSITIONS)} expected; other robots' "
+            f"{PREFIX}{dataset.name}: data of {', '.join(SIZES)} expected; other robots' "
             "velocities are not known"
         )
-    size = dataset.observations.shape[1]
-    positions = size - VELOCITIES[robot]
-    if positions - POSITIONS[robot] not in (0, 1):
+    size, (least, velocities) = dataset.observations.shape[1], SIZES[robot]
+    positions = size - velocities
+    if positions - least not in (0, 1):
         raise UserError(
             f"{PREFIX}{dataset.name}: {size} values an observation; {robot}'s "
-            f"{POSITIONS[robot] + VELOCITIES[robot]}, positions and velocities, expected"
+            f"{least + velocities}, positions and velocities, expected"
         )
     return replace(
         dataset,
@@ -57,7 +53,7 @@ def mask_velocity(dataset: TrajectoryDataset) -> TrajectoryDataset:
         observation_offset=(
             None if dataset.observation_offset is None else dataset.observation_offset[:positions]
         ),
-        env_spec=masked_environment(dataset.env_spec or gymnasium.spec(BASE_ENVIRONMENTS[robot])),
+        env_spec=masked_environment(dataset.env_spec or gymnasium.spec(ROBOTS[robot].environment)),
     )
 
 

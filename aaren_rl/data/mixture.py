@@ -13,8 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from aaren_rl.data.columns import map_runs, runs_of, side_by_side
-from aaren_rl.data.rows import Rows
+from aaren_rl.data.rows import Rows, map_runs, runs_of, side_by_side
 from aaren_rl.data.statistics import divisors, moments
 from aaren_rl.data.trajectory import STEP_FIELDS, TrajectoryDataset
 from aaren_rl.errors import UserError
@@ -26,7 +25,7 @@ BETWEEN = " + "
 
 @dataclass(frozen=True, eq=False)
 class MixedDataset(TrajectoryDataset):
-    """Several datasets laid end to end; `mix` makes it.
+    """Several datasets one after the other; `mix` makes it.
 
     Attributes:
         parts: the datasets; their arrays are views into this one's.
@@ -56,15 +55,11 @@ class MixedDataset(TrajectoryDataset):
         return self if percent == 100 else self.each(lambda part: part.top_percent(percent))
 
     def in_units(self, units: Sequence[tuple[float, float]]) -> MixedDataset:
-        """The same with each dataset's returns-to-go less a shift and divided by a scale.
-
-        Args:
-            units: shift and scale of each dataset.
-        """
+        """The same with each dataset's returns-to-go minus a shift and divided by a scale."""
         returns = self.returns_to_go.copy()
-        steps = self.offsets[self.bounds].tolist()
-        for i, (shift, scale) in enumerate(units):
-            returns[steps[i] : steps[i + 1]] = (returns[steps[i] : steps[i + 1]] - shift) / scale
+        steps = pairwise(self.offsets[self.bounds].tolist())
+        for (first, end), (shift, scale) in zip(steps, units, strict=True):
+            returns[first:end] = (returns[first:end] - shift) / scale
         return replace(self, returns_to_go=returns)
 
     def _columns(self, array: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -106,17 +101,14 @@ def mix(parts: Sequence[tuple[TrajectoryDataset, float]]) -> MixedDataset:
     bounds = np.cumsum([0, *(data.num_episodes for data in datasets)])
     steps = whole.offsets[bounds].tolist()
     views = [
-        replace(data, **{n: _cut(getattr(whole, n), first, end) for n in STEP_FIELDS})
-        for data, first, end in zip(datasets, steps, steps[1:], strict=False)
+        replace(data, **{name: _cut(getattr(whole, name), *pair) for name in STEP_FIELDS})
+        for data, pair in zip(datasets, pairwise(steps), strict=True)
     ]
-    told = {each.name: getattr(whole, each.name) for each in fields(TrajectoryDataset)}
-    given = {
-        "name": BETWEEN.join(data.name for data in datasets),
-        "env_spec": None,
-        "reference_scores": None,
-    }
+    content = {each.name: getattr(whole, each.name) for each in fields(TrajectoryDataset)}
+    content["name"] = BETWEEN.join(data.name for data in datasets)
+    content |= {"env_spec": None, "reference_scores": None}
     weights = tuple(float(weight) for _, weight in parts)
-    return MixedDataset(**{**told, **given}, parts=tuple(views), weights=weights, bounds=bounds)
+    return MixedDataset(**content, parts=tuple(views), weights=weights, bounds=bounds)
 
 
 def concatenated(parts: Sequence[TrajectoryDataset]) -> TrajectoryDataset:
@@ -175,9 +167,8 @@ def episode_order(rng: np.random.Generator, data: TrajectoryDataset) -> NDArray[
     order = np.empty(data.num_episodes, dtype=np.int64)
     for i, part in enumerate(data.parts):
         places = np.flatnonzero(which == i)
-        rounds = [
-            rng.permutation(part.num_episodes) for _ in range(-(-len(places) // part.num_episodes))
-        ]
+        count = -(-len(places) // part.num_episodes)
+        rounds = [rng.permutation(part.num_episodes) for _ in range(count)]
         if rounds:
             order[places] = data.bounds[i] + np.concatenate(rounds)[: len(places)]
     return order
@@ -186,13 +177,9 @@ def episode_order(rng: np.random.Generator, data: TrajectoryDataset) -> NDArray[
 def drawn_places(
     rng: np.random.Generator, data: TrajectoryDataset, places: NDArray[np.int64], size: int
 ) -> NDArray[np.int64]:
-    """Uniform places in all episodes; of a mixture in a dataset that is chosen by weight.
+    """`size` uniform places; in a mixture each in a dataset that is drawn by weight.
 
-    Args:
-        rng: the generator.
-        data: what is drawn from.
-        places: int64 `[episodes + 1]`, the first place of each episode.
-        size: how many.
+    `places`, int64 `[episodes + 1]`, holds the first place of each episode.
     """
     if not isinstance(data, MixedDataset):
         return rng.integers(places[-1], size=size)

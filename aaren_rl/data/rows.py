@@ -1,8 +1,9 @@
-"""Chosen rows of an array that stays on the disk."""
+"""Arrays that read as numpy's: chosen rows of a file, and columns of several dtypes."""
 
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class MappedFile:
         self._read = 0
 
     def array(self, record: np.dtype[Any]) -> NDArray[Any]:
-        """All of it as `record`s, read-only."""
+        """The whole file as `record`s, read-only."""
         return np.frombuffer(self._map, record)
 
     def has_read(self, rows: int, row_bytes: int) -> None:
@@ -120,3 +121,55 @@ class Rows:
     def copy(self) -> Rows:
         """Itself, since it cannot be written to."""
         return self
+
+
+class Columns:
+    """Several arrays or `Rows` as one float32 array `[rows, columns]`; what is read is a copy.
+
+    Args:
+        arrays: `[rows, columns]` each, in order; their numbers must be exact in float32.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        self.arrays = tuple(arrays)
+        self.shape = (len(self.arrays[0]), sum(each.shape[1] for each in self.arrays))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Rows by number, slice or array of numbers; then columns: `[rows, columns]`."""
+        rows, *columns = key if isinstance(key, tuple) else (key,)
+        beside = np.concatenate([each[rows] for each in self.arrays], axis=-1, dtype=np.float32)
+        return beside[(..., *columns)]
+
+    def take(self, indices: NDArray[np.integer], axis: int = 0) -> NDArray[np.float32]:
+        """Rows by number, `[*indices.shape, columns]`, as numpy's `take` along axis 0."""
+        parts = [each.take(indices, axis=axis) for each in self.arrays]
+        return np.concatenate(parts, axis=-1, dtype=np.float32)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype)
+
+
+def runs_of(array: Any) -> tuple[Any, ...]:
+    """The arrays that `side_by_side` was given."""
+    return array.arrays if isinstance(array, Columns) else (array,)
+
+
+def side_by_side(arrays: Sequence[Any]) -> Any:
+    """The array itself if there is one, else `Columns` of them."""
+    return arrays[0] if len(arrays) == 1 else Columns(arrays)
+
+
+def map_runs(function: Callable[[Any], Any], array: Any) -> Any:
+    """The function of an array, or of each array in `Columns`."""
+    return side_by_side([function(each) for each in runs_of(array)])
+
+
+def widened(rows: NDArray[Any]) -> NDArray[Any]:
+    """Numbers of narrow dtypes as float32; images stay uint8."""
+    narrow = rows.dtype.itemsize < 4 and rows.dtype != np.uint8
+    return rows.astype(np.float32) if narrow else rows

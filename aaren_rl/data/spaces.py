@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from aaren_rl.data.episode import READ_BYTES, READ_STEPS
 from aaren_rl.errors import UserError
+from aaren_rl.layout import Layout
 
 
 def flat_size(space: spaces.Space[Any]) -> int:
@@ -26,14 +27,7 @@ def flat_size(space: spaces.Space[Any]) -> int:
     Raises:
         UserError: the space has no flat form (text, sequences, graphs).
     """
-    if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        return sum(flat_size(part) for part in parts_of(space).values())
-    if isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
-        return int(spaces.flatdim(space))
-    raise UserError(
-        f"space {space}: only Box, Discrete, MultiDiscrete, MultiBinary, and Dict or Tuple of "
-        "these can be flattened"
-    )
+    return sum(int(spaces.flatdim(leaf.space)) for leaf in Layout.of(space).leaves)
 
 
 def flatten_batch(
@@ -62,22 +56,14 @@ def flatten_batch(
         if len(rows) > 1:
             raise UserError(f"parts of {rows[0]} and of {rows[-1]} rows; equal numbers expected")
         return np.concatenate(columns, axis=1)
-    size = flat_size(space)
-    array = numbers(batch)
-    if array.shape[1:] != space.shape:
-        raise UserError(
-            f"shape {list(array.shape)}: rows of shape {list(space.shape or ())} expected"
-        )
-    if isinstance(space, spaces.Discrete):
-        return _one_hot(array - space.start, int(space.n)).astype(dtype, copy=False)
-    if isinstance(space, spaces.MultiDiscrete):
-        levels = space.nvec.reshape(-1)
-        values = (array - space.start).reshape(len(array), -1)
-        return np.concatenate(
-            [_one_hot(values[:, i], int(n)) for i, n in enumerate(levels)], axis=1, dtype=dtype
-        )
+    leaf = Layout.of(space).leaves[0]
+    values = leaf.rows(batch)
+    if leaf.levels and not isinstance(space, spaces.MultiBinary):
+        pairs = zip(leaf.levels, values.T, strict=True)
+        one_hot = [np.eye(n, dtype=dtype)[column] for n, column in pairs]
+        return np.concatenate(one_hot, axis=1)
     with np.errstate(over="ignore"):  # what does not fit becomes infinite; datasets refuse that
-        return array.reshape(len(array), size).astype(dtype, copy=False)
+        return values.astype(dtype, copy=False)
 
 
 def numbers(values: Any) -> NDArray[Any]:
@@ -178,10 +164,3 @@ def named(where: str) -> Iterator[None]:
 def parts_of(space: Any) -> dict[Any, spaces.Space[Any]]:
     """The parts of a composite space under the keys that index a batch, in flattening order."""
     return dict(space.spaces) if isinstance(space, spaces.Dict) else dict(enumerate(space.spaces))
-
-
-def _one_hot(values: NDArray[Any], levels: int) -> NDArray[np.float32]:
-    """One-hot rows, float32 `[rows, levels]`, of integers `[rows]` in `0..levels-1`."""
-    if not np.isin(values, np.arange(levels)).all():
-        raise UserError(f"a value out of range: integers from 0 to {levels - 1} expected")
-    return np.eye(levels, dtype=np.float32)[values.astype(np.int64)]

@@ -21,7 +21,7 @@ from minari.dataset.minari_storage import MinariStorage
 from aaren_rl.data.episode import Trajectory
 from aaren_rl.data.sources.minari import HDF5_FILE, is_minari_id, local_root
 from aaren_rl.errors import UserError
-from aaren_rl.files import locked, sync_file, sync_folder
+from aaren_rl.files import flush_to_disk, locked
 
 _SCRATCH = ".writing-"  # begins the names of folders that are not yet datasets
 
@@ -74,7 +74,7 @@ def write_minari(
             )
             file = folder / "data" / HDF5_FILE
             counts = _write_episodes(dataset_id, file, episodes, compression)
-            sync_file(file)
+            flush_to_disk(file)
             if beside is not None:
                 beside(folder)
             own = {
@@ -83,9 +83,12 @@ def write_minari(
                 "dataset_size": storage.get_size(),
             }
             storage.update_metadata({**own, **counts, **(metadata or {})})
-            mark_namespaces(root, target)
+            for namespace in target.relative_to(root).parents[:-1]:
+                marker = root / namespace / "namespace_metadata.json"
+                if not marker.exists():  # the file by which Minari knows a namespace
+                    marker.write_text(json.dumps({}))
             os.rename(folder, target)
-        sync_folder(target.parent)
+        flush_to_disk(target.parent)
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
     return target
@@ -115,24 +118,16 @@ def check_new_dataset(dataset_id: str, root: Path) -> None:
         raise UserError(f"{root / dataset_id}: there already; remove it to make it anew")
 
 
-def mark_namespaces(root: Path, dataset: Path) -> None:
-    """Give each folder between root and dataset the file by which Minari knows a namespace."""
-    for folder in dataset.relative_to(root).parents:
-        marker = root / folder / "namespace_metadata.json"
-        if folder != Path(".") and not marker.exists():
-            marker.write_text(json.dumps({}))
+class _ErrorKeepingFile(io.FileIO):
+    """A file that keeps the first error of writing, as on a full disk, and raises it in `check`.
 
-
-class _Patient(io.FileIO):
-    """A file that swallows what a full disk refuses, and remembers the error.
-
-    HDF5 cannot close a file that it could not write: it crashes with the process.
+    HDF5 cannot close a file that it could not write: it crashes the process.
     """
 
     error: OSError | None = None
 
     def write(self, content: Any) -> int:
-        """All of it, or nothing, after an error."""
+        """Write all of it, or nothing after an error."""
         left = memoryview(content).cast("B")
         size = len(left)
         try:
@@ -151,7 +146,7 @@ class _Patient(io.FileIO):
             return size or 0
 
     def check(self) -> None:
-        """Raise the remembered error."""
+        """Raise the error that was kept."""
         if self.error is not None:
             raise self.error
 
@@ -159,12 +154,12 @@ class _Patient(io.FileIO):
 @contextlib.contextmanager
 def _new_hdf5(path: Path, **settings: Any) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
     """A new HDF5 file, and a function that raises OSError once something could not be written."""
-    with _Patient(path, "w+") as content:
+    with _ErrorKeepingFile(path, "w+") as content:
         try:
             with h5py.File(content, "w", **settings) as file:
                 yield file, content.check
         except (OSError, RuntimeError, ValueError):
-            content.check()  # HDF5 stumbles over what is not in the file
+            content.check()  # HDF5's own error is only the consequence
             raise
         content.check()
 

@@ -15,10 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from aaren_rl.data.actions import actions_of
 from aaren_rl.data.checking import Checker, Known, known_environment, shifted
-from aaren_rl.data.columns import map_runs, runs_of, side_by_side
 from aaren_rl.data.episode import BLOCK, Recording, Trajectory
 from aaren_rl.data.flat import FlatOptions, as_trajectory, flat_arrays, flat_episodes
-from aaren_rl.data.rows import Rows
+from aaren_rl.data.rows import Rows, map_runs, runs_of, side_by_side
 from aaren_rl.data.spaces import map_arrays, named, numbers
 from aaren_rl.data.statistics import column_statistics, returns_to_go, timesteps
 from aaren_rl.errors import UserError
@@ -219,7 +218,7 @@ class TrajectoryDataset:
         Raises:
             UserError: see `from_episodes`.
         """
-        checker = recording_checker(recording, known)
+        checker = Checker(recording, known)
         blocks = list(checker.blocks(recording.episodes()))
         observation_space, action_space = checker.spaces()
         offset = checker.observation_offset()
@@ -439,14 +438,3 @@ def _blocks_of_episodes(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int, 
         last = min(max(last, first + 1), count)
         yield first, last, int(offsets[first]), int(offsets[last])
         first = last
-
-
-def recording_checker(recording: Recording, known: Known | None) -> Checker:
-    """The checks for a recording, with the environment's spaces where they are known."""
-    return Checker(
-        recording.where,
-        recording.observation_space,
-        recording.action_space,
-        known=known,
-        trusted=recording.env_spec is not None,
-    )

@@ -37,7 +37,7 @@ def environment_of(dataset: TrajectoryDataset) -> EnvSpec | str:
 
 
 def robot_of_dataset(dataset: TrajectoryDataset, env: EnvLike | None = None) -> Robot | None:
-    """The robot whose target return and reference scores count for a dataset, or None.
+    """The robot whose target return and reference scores apply to a dataset, or None.
 
     Args:
         dataset: its name, and its environment or its sizes, must be the robot's.
@@ -59,11 +59,8 @@ def reference_scores_of(
 ) -> tuple[float, float] | None:
     """Returns that count as 0 and 100: the dataset's own, else those of its robot.
 
-    D4RL's, which a dataset was given by its name alone, do not count in another environment.
-
-    Args:
-        dataset: the data.
-        env: as for `robot_of_dataset`.
+    D4RL's, which a dataset was given by its name alone, do not apply in another environment; `env`
+    is as for `robot_of_dataset`.
     """
     named, robot = robot_named(dataset.name), robot_of_dataset(dataset, env)
     own = usable_reference(dataset.reference_scores)
@@ -75,14 +72,14 @@ def reference_scores_of(
 def reference_scores_in(
     env: EnvLike | None, dataset: str, own: tuple[float, float] | None
 ) -> tuple[float, float] | None:
-    """Returns that count as 0 and 100 where an agent acts elsewhere than in its own environment.
+    """Returns that count as 0 and 100 where an agent acts in `env`; `None` for its own environment.
 
-    `None` for a robot's that count by the dataset's name, in an environment that is known to be
-    another one: with other rewards, for example. A function is called once to see what it makes.
+    A robot's, which the agent has by the dataset's name alone, do not apply in an environment that
+    is known to be another one, for example with other rewards: `None`.
 
     Args:
-        env: where the agent acts; `None` for its own environment.
-        dataset: name of the data that it learned from.
+        env: where the agent acts. A function is called once.
+        dataset: name of the training data.
         own: the agent's reference scores.
 
     Raises:
@@ -100,13 +97,7 @@ def check_environment(
     observation_space: spaces.Space[Any],
     action_space: spaces.Space[Any],
 ) -> None:
-    """Raise UserError unless an agent for these spaces can act in the environment.
-
-    Args:
-        env: one environment or several.
-        observation_space: of the data that the agent learned from, for one environment.
-        action_space: likewise.
-    """
+    """Raise UserError unless an agent for these spaces, of one environment, can act in `env`."""
     seen, taken = single_spaces(env)
     if not isinstance(observation_space, spaces.Box):
         if Layout.of(seen).form != Layout.of(observation_space).form:

@@ -1,4 +1,4 @@
-"""The one loop over vector environments: whoever acts, evaluates or records goes through it."""
+"""The one loop over vector environments: acting, evaluation and recording all use it."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ def play(
         actions = actor.act(observations, rewards, starts)
         between = time.perf_counter()
         after, rewards, terminated, truncated, infos = _step(vector, actions, queue.running)
-        restarting = ended if next_step else None  # used this step to restart
-        episode = queue.played(restarting)
+        restarting = ended if next_step else None  # these used this step to restart
+        episode = queue.running if restarting is None else np.where(restarting, -1, queue.running)
         if not np.isfinite(rewards).all():
             _check_rewards(vector, rewards, episode, seed)
         if limit is not None:
@@ -148,15 +148,10 @@ class _Queue:
             self.running[self.running >= episodes] = -1
         self.busy = bool((self.running >= 0).any())
 
-    def played(self, restarting: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-        """The running episodes, but none where `restarting` is true."""
-        return self.running if restarting is None else np.where(restarting, -1, self.running)
-
     def hand_out(self, ended: NDArray[np.bool_]) -> None:
         """Give the next episodes to the environments where `ended` is true."""
-        self.running = self.running.copy()
+        self.running, size = self.running.copy(), len(self.running)
         for index in np.flatnonzero(ended & (self.running >= 0)).tolist():
-            size = len(self.running)
             upcoming = self.following if self.by_hand else int(self.running[index]) + size
             more = self.episodes is None or upcoming < self.episodes
             self.running[index] = upcoming if more else -1
@@ -175,8 +170,7 @@ def recorded_episodes(
 ) -> Iterator[Trajectory]:
     """Whole episodes in the order of their seeds; see `play`.
 
-    An episode waits until all before it are through: in the order in which they end, the short ones
-    would come first.
+    An episode is held back until all before it have ended; else short ones would come first.
     """
     rows: list[list[Step]] = [[] for _ in range(vector.num_envs)]
     waiting: dict[int, Trajectory] = {}
@@ -193,7 +187,7 @@ def recorded_episodes(
 
 
 def _trajectory(steps: list[Step], index: int) -> Trajectory:
-    """What environment `index` did in these steps, which are one whole episode."""
+    """The whole episode that environment `index` played in these steps."""
     last = steps[-1]
     return Trajectory(
         observations=_rows([*(step.observations for step in steps), last.next_observations], index),
@@ -261,8 +255,7 @@ def _warn_of_cut(name: str, limit: int, by_hand: bool) -> None:
 
 
 def _failed(vector: VectorEnv[Any, Any, Any], what: str, error: Exception) -> UserError:
-    said = one_line(error)
-    kind = type(error).__name__
+    said, kind = one_line(error), type(error).__name__
     reason = said if said == kind or isinstance(error, UserError) else f"{kind}: {said}"
     return UserError(f"environment {describe(vector)}: {what} failed: {reason}")
 
@@ -295,7 +288,7 @@ def _successes(infos: dict[str, Any]) -> NDArray[np.bool_] | None:
 
 
 def _told_success(infos: dict[str, Any]) -> NDArray[np.bool_] | None:
-    """What `success` or `is_success` say in infos of vector environments; `None` for nothing."""
+    """`success` or `is_success` from a vector environment's infos; `None` for neither."""
     found = None
     for name in ("success", "is_success"):
         values = np.asarray(infos.get(name))
@@ -308,7 +301,7 @@ def _told_success(infos: dict[str, Any]) -> NDArray[np.bool_] | None:
 def _final(
     vector: VectorEnv[Any, Any, Any], after: Any, infos: dict[str, Any], ended: NDArray[np.bool_]
 ) -> Any:
-    """What SAME_STEP environments showed at the end of their episodes, from `final_obs`."""
+    """The last observations of ended episodes in SAME_STEP mode, from `final_obs`."""
     if "final_obs" not in infos:
         return after
     rows = list(iterate(vector.observation_space, after))

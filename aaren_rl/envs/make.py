@@ -34,13 +34,6 @@ STATISTICS = ("obs_rms", "return_rms")
 """Attributes of Gymnasium's wrappers that normalise by running statistics."""
 LIMITS = ("_max_episode_steps", "max_episode_steps", "max_steps")
 """Attributes in which environments and `TimeLimit` keep their time limit, in steps."""
-MOVED = {
-    "aaren_rl.envs.passive_tmaze:": "aaren_rl.envs.memory.tmaze:",
-    "aaren_rl.envs.recall:": "aaren_rl.envs.memory.recall:",
-    "aaren_rl.envs.minigrid_memory:": "aaren_rl.envs.memory.minigrid:",
-    "aaren_rl.envs.mask_velocity:": "aaren_rl.envs.memory.mask_velocity:",
-}
-"""Modules named in the specifications of older runs and datasets, and where they are now."""
 
 
 def environment_spec(name: str) -> EnvSpec:
@@ -98,7 +91,7 @@ def describe(env: EnvLike) -> str:
 def spec_of(env: EnvLike) -> EnvSpec | None:
     """The environment's specification, where it has one; a function is called once."""
     if isinstance(env, (str, EnvSpec)):
-        return _spec_of(env)
+        return _checked_spec(env)
     if isinstance(env, (gymnasium.Env, VectorEnv)):
         return env.spec
     made = make_env(env)
@@ -138,7 +131,7 @@ def make_env(env: EnvLike, *, render_mode: str | None = None) -> Env:
     try:
         with _without_deprecations():
             if isinstance(env, (str, EnvSpec)):
-                made = gymnasium.make(_spec_of(env), disable_env_checker=True, **options)
+                made = gymnasium.make(_checked_spec(env), disable_env_checker=True, **options)
             else:
                 made = env()
     except UserError:
@@ -151,7 +144,14 @@ def make_env(env: EnvLike, *, render_mode: str | None = None) -> Env:
         raise UserError(
             f"environment {describe(env)!r}: a gymnasium.Env expected, got {type(made)}"
         )
-    _warn_of_statistics(made, describe(env))
+    for layer in _layers(made):
+        if any(attribute in vars(layer) for attribute in STATISTICS):
+            warnings.warn(
+                f"environment {describe(env)}: its wrapper {type(layer).__name__} normalises by "
+                "running statistics, which start anew wherever the environment is made: what "
+                "agents see or earn here is not on the scale of the data",
+                stacklevel=2,
+            )
     return made
 
 
@@ -185,7 +185,7 @@ def make_vector_env(
         return _BorrowedVector(env)
     if num_envs < 1:
         raise UserError(f"{num_envs} environments: at least 1 expected")
-    spec = _spec_of(env) if isinstance(env, (str, EnvSpec)) else None
+    spec = _checked_spec(env) if isinstance(env, (str, EnvSpec)) else None
     count = 1 if isinstance(env, gymnasium.Env) else num_envs
     made: list[Env] = []
 
@@ -196,8 +196,8 @@ def make_vector_env(
     try:
         if spec is not None and _has_vector_form(spec) and not asynchronous:
             mode: Any = {"autoreset_mode": AutoresetMode.DISABLED.value}
-            kind = "vector_entry_point"
-            return gymnasium.make_vec(spec, num_envs=count, vectorization_mode=kind, **mode)
+            mode["vectorization_mode"] = "vector_entry_point"
+            return gymnasium.make_vec(spec, num_envs=count, **mode)
         how = AsyncVectorEnv if asynchronous else SyncVectorEnv
         vector: Any = how([make] * count, autoreset_mode=AutoresetMode.DISABLED)
         if asynchronous:  # the only one that this process has: Gymnasium asks it for its spaces
@@ -239,7 +239,7 @@ def limit_episodes(env: EnvLike, steps: int) -> EnvLike:
     Raises:
         UserError: it cannot be made.
     """
-    spec = _spec_of(env) if isinstance(env, (str, EnvSpec)) else None
+    spec = _checked_spec(env) if isinstance(env, (str, EnvSpec)) else None
     if isinstance(env, VectorEnv) or (spec is not None and spec.max_episode_steps is not None):
         return env
     made = make_env(env)
@@ -278,17 +278,6 @@ def _named_limit(env: Any) -> int | None:
     return next((value for value in values if isinstance(value, int) and value > 0), None)
 
 
-def _warn_of_statistics(env: Env, name: str) -> None:
-    for layer in _layers(env):
-        if any(attribute in vars(layer) for attribute in STATISTICS):
-            warnings.warn(
-                f"environment {name}: its wrapper {type(layer).__name__} normalises by running "
-                "statistics, which start anew wherever the environment is made: what agents see "
-                "or earn here is not on the scale of the data",
-                stacklevel=3,
-            )
-
-
 class _Borrowed(gymnasium.Wrapper[Any, Any, Any, Any]):
     """An environment of the caller's, which stays open."""
 
@@ -303,16 +292,13 @@ class _BorrowedVector(VectorWrapper[Any, Any, Any, Any, Any]):
         """Do nothing."""
 
 
-def _spec_of(env: str | EnvSpec) -> EnvSpec:
-    """The specification, with today's modules and without wrappers that cannot be made again."""
+def _checked_spec(env: str | EnvSpec) -> EnvSpec:
+    """The specification, checked, without recorders that cannot be made again."""
     spec = environment_spec(env) if isinstance(env, str) else env
-    wrappers = [replace(w, entry_point=_moved(w.entry_point)) for w in spec.additional_wrappers]
-    kept = tuple(wrapper for wrapper in wrappers if _can_be_made(wrapper, spec))
-    moved = {name: _moved(getattr(spec, name)) for name in ("entry_point", "vector_entry_point")}
-    spec = replace(spec, additional_wrappers=kept, **moved)
+    kept = tuple(wrapper for wrapper in spec.additional_wrappers if _can_be_made(wrapper, spec))
     for name, kind in (("entry_point", gymnasium.Env), ("vector_entry_point", VectorEnv)):
         _check_entry_point(spec, name, kind)
-    return spec
+    return replace(spec, additional_wrappers=kept)
 
 
 def _check_entry_point(spec: EnvSpec, name: str, kind: type) -> None:
@@ -335,14 +321,6 @@ def _check_entry_point(spec: EnvSpec, name: str, kind: type) -> None:
         )
 
 
-def _moved(entry_point: Any) -> Any:
-    if not isinstance(entry_point, str):
-        return entry_point
-    return next(
-        (entry_point.replace(a, b) for a, b in MOVED.items() if a in entry_point), entry_point
-    )
-
-
 def _can_be_made(wrapper: WrapperSpec, spec: EnvSpec) -> bool:
     """Whether Gymnasium can make a wrapper again; a recorder may be left out."""
     try:
@@ -362,9 +340,9 @@ def _can_be_made(wrapper: WrapperSpec, spec: EnvSpec) -> bool:
 
 
 def _has_vector_form(spec: EnvSpec) -> bool:
-    """Whether an environment is one of ours that steps in batches.
+    """Whether it is an environment of this package that steps in batches.
 
-    Other people's vector environments start their episodes as they like, not as we seed them.
+    Others' vector environments need not seed each episode as `reset` asks.
     """
     entry_point = spec.vector_entry_point
     ours = isinstance(entry_point, str) and entry_point.startswith("aaren_rl.")
@@ -373,9 +351,9 @@ def _has_vector_form(spec: EnvSpec) -> bool:
 
 @contextmanager
 def _without_deprecations() -> Iterator[None]:
-    """Keep quiet about deprecated words in Gymnasium's own MuJoCo models.
+    """Suppress MuJoCo's warnings about deprecated attributes in Gymnasium's own models.
 
-    MuJoCo prints such a warning for every environment, and logs it in the working directory.
+    MuJoCo prints one for every environment, and logs it in the working directory.
     """
     previous = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(

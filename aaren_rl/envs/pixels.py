@@ -63,7 +63,8 @@ class Pixels(gymnasium.Env[Any, Any]):
         self.render_mode = render_mode
         self.size, self.color, self.numbers = size, color, numbers
         self.frames: deque[NDArray[np.uint8]] = deque(maxlen=stack)
-        self.inner = make_env(_small(env, size), render_mode=_mode(env))
+        named = isinstance(env, (str, EnvSpec))  # the others have chosen their render mode
+        self.inner = make_env(_small(env, size), render_mode="rgb_array" if named else None)
         self.max_episode_steps = time_limit(self.inner)
         self.action_space = self.inner.action_space
         frames = spaces.Box(0, 255, (size, size, channels), np.uint8)
@@ -119,13 +120,8 @@ class Pixels(gymnasium.Env[Any, Any]):
         return np.asarray(image).reshape(self.size, self.size, -1)
 
 
-def _mode(env: EnvLike) -> str | None:
-    """The render mode to make it with; functions and environments have chosen theirs."""
-    return "rgb_array" if isinstance(env, (str, EnvSpec)) else None
-
-
 def _small(env: EnvLike, size: int) -> EnvLike:
-    """The same environment; MuJoCo's draw at once in the size that is asked for, far faster."""
+    """The environment; MuJoCo's render directly in the requested size, which is far faster."""
     if not isinstance(env, (str, EnvSpec)):
         return env
     spec = environment_spec(env) if isinstance(env, str) else env

@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete
 from rich.console import Console
 
 from aaren_rl.agents import AGENTS, AgentConfig, AgentSpec, DecisionAgent
-from aaren_rl.data.episodes import pack
+from aaren_rl.data.sampling import pack
 from aaren_rl.envs.memory.experts import expert_dataset
 from aaren_rl.envs.memory.tmaze import VectorPassiveTMaze
 from benchmarks import memory

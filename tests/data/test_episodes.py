@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aaren_rl.data import EpisodeSampler, Trajectory, TrajectoryDataset
-from aaren_rl.data.episodes import ROUND_TO
+from aaren_rl.data.sampling import ROUND_TO
 from aaren_rl.errors import UserError
 
 

@@ -16,8 +16,8 @@ from gymnasium.vector.utils import batch_space, iterate
 import aaren_rl as arl
 from aaren_rl.agents import AGENTS, AgentConfig, AgentSpec
 from aaren_rl.data import TrajectoryDataset
-from aaren_rl.data.columns import Columns
 from aaren_rl.data.episode import Trajectory
+from aaren_rl.data.rows import Columns
 from aaren_rl.data.to_minari import write_minari
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.rollouts import rollout

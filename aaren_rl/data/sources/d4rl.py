@@ -24,7 +24,7 @@ from aaren_rl.data.flat import FlatOptions, flat_arrays, flat_episodes
 from aaren_rl.data.sources.download import download
 from aaren_rl.data.sources.hdf5 import open_hdf5
 from aaren_rl.errors import UserError, one_line
-from aaren_rl.robots import ROBOTS, Robot, reference_scores, words
+from aaren_rl.robots import ROBOTS, reference_scores, words
 
 NAME = re.compile(
     r"(bullet-)?(ant|antmaze|carla|door|flow|halfcheetah|hammer|hopper|kitchen|maze2d|minigrid|pen"
@@ -37,14 +37,28 @@ def d4rl_source(name: str, options: FlatOptions | None = None) -> Recording | No
     """An HDF5 file in D4RL's layout, or the name of a D4RL dataset in D4RL's cache or to download.
 
     A file of any other layout is refused here: this is the last source that is asked for a file.
+
+    Raises:
+        UserError: no such dataset, or the file is neither there nor can it be downloaded; the
+            message says which file to place where.
     """
     path = Path(name).expanduser()
     if path.is_file():
         return open_d4rl(path, options=options)
-    if is_d4rl_name(name):
-        file, scores = find_d4rl(name)
-        return open_d4rl(file, name=name, scores=scores, options=options)
-    return None
+    if not is_d4rl_name(name):
+        return None
+    infos = _load_infos()
+    default = Path.home() / ".d4rl" / "datasets"
+    folder = Path(os.environ.get("D4RL_DATASET_DIR") or default).expanduser()
+    places = [folder / file for file in _file_names(name, infos)]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        found = places[0]
+        _download(name, infos, found)
+    scores = None
+    if infos is not None and name in infos.REF_MIN_SCORE and name in infos.REF_MAX_SCORE:
+        scores = float(infos.REF_MIN_SCORE[name]), float(infos.REF_MAX_SCORE[name])
+    return open_d4rl(found, name=name, scores=scores, options=options)
 
 
 def open_d4rl(
@@ -112,29 +126,6 @@ def is_d4rl_name(source: str) -> bool:
     return NAME.fullmatch(source) is not None
 
 
-def find_d4rl(name: str) -> tuple[Path, tuple[float, float] | None]:
-    """The file of a D4RL dataset, in D4RL's cache folder or else downloaded there, and its scores.
-
-    Raises:
-        UserError: no such dataset, or the file is neither there nor can it be downloaded; the
-            message says which file to place where.
-    """
-    infos = _load_infos()
-    folder = cache_folder()
-    candidates = [folder / file for file in _file_names(name, infos)]
-    path = next((file for file in candidates if file.is_file()), None)
-    if path is None:
-        path = candidates[0]
-        _download(name, infos, path)
-    return path, _infos_scores(name, infos)
-
-
-def cache_folder() -> Path:
-    """Where D4RL keeps its files: `D4RL_DATASET_DIR`, else `~/.d4rl/datasets`."""
-    default = Path.home() / ".d4rl" / "datasets"
-    return Path(os.environ.get("D4RL_DATASET_DIR") or default).expanduser()
-
-
 def _load_infos() -> ModuleType | None:
     """D4RL's `infos.py`, loaded by its location, or None where d4rl is not installed.
 
@@ -161,7 +152,10 @@ def _file_names(name: str, infos: ModuleType | None) -> list[str]:
     Raises:
         UserError: D4RL has no dataset of this name.
     """
-    known = infos.DATASET_URLS if infos else _robot_datasets(ROBOTS.get(words(name)[0]))
+    robot = words(name)[0]
+    known = infos.DATASET_URLS if infos else []
+    if infos is None and robot in ROBOTS:
+        known = [f"{robot}-{quality}-v{n}" for quality in QUALITIES for n in range(3)]
     if known and name not in known:
         near = difflib.get_close_matches(name, known, n=3)
         raise UserError(
@@ -174,20 +168,6 @@ def _file_names(name: str, infos: ModuleType | None) -> list[str]:
     # D4RL's rule for its robots since v1: hopper-medium-replay-v2 -> hopper_medium_replay-v2
     stem, version = name.rsplit("-", 1)
     return [f"{stem.replace('-', '_')}-{version}.hdf5", f"{name}.hdf5"]
-
-
-def _robot_datasets(robot: Robot | None) -> list[str]:
-    """The names of D4RL's datasets of a robot; none for other tasks."""
-    versions = ("v0", "v1", "v2")
-    names = (f"{robot.name}-{quality}" for quality in QUALITIES) if robot else ()
-    return [f"{name}-{version}" for name in names for version in versions]
-
-
-def _infos_scores(name: str, infos: ModuleType | None) -> tuple[float, float] | None:
-    """Reference scores of a dataset from D4RL's own table, if it has them."""
-    if infos is None or name not in infos.REF_MIN_SCORE or name not in infos.REF_MAX_SCORE:
-        return None
-    return float(infos.REF_MIN_SCORE[name]), float(infos.REF_MAX_SCORE[name])
 
 
 def _download(name: str, infos: ModuleType | None, path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from aaren_rl.files import sync_folder
+from aaren_rl.files import flush_to_disk
 
 CHUNK_BYTES = 1 << 16  # at most so much of what arrived is lost where a connection breaks
 TIMEOUT_SECONDS = 30.0
@@ -39,7 +39,7 @@ def download(address: str, target: Path, checksum: str | None = None) -> None:
         if not target.exists():
             downloader = functools.partial(_resume, part)
             pooch.retrieve(address, checksum, target.name, target.parent, downloader=downloader)
-            sync_folder(target.parent)
+            flush_to_disk(target.parent)
 
 
 def _resume(part: Path, address: str, output: str, _: Any) -> None:

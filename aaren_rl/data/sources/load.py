@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,14 +126,14 @@ def _open(name: str, source: str | None, options: dict[str, Any]) -> Recording |
     theirs = [each for each in SOURCES if each not in OURS]
     for each in [source] if source else [*theirs, *OURS]:
         entry = SOURCES[each]
-        fields = dataclasses.fields(entry.options) if entry.options else ()
-        unknown = options.keys() - {field.name for field in fields}
+        known = [field.name for field in dataclasses.fields(entry.options)] if entry.options else []
+        unknown = options.keys() - set(known)
         if unknown and source is None and entry.make(name) is None:
             continue  # not its own
         if unknown:
             raise UserError(
                 f"dataset {name!r}: data source {each} has no option {min(unknown)!r}; it has: "
-                f"{', '.join(field.name for field in fields) or 'none'}"
+                f"{', '.join(known) or 'none'}"
             )
         given = {"options": entry.options(**options)} if entry.options else {}
         found = entry.make(name, **given)
@@ -144,14 +144,11 @@ def _open(name: str, source: str | None, options: dict[str, Any]) -> Recording |
                     "TrajectoryDataset or None expected"
                 )
             return found
-    path = Path(name).expanduser()
-    there = (
-        "a folder without data/metadata.json or meta/info.json"
-        if path.is_dir()
-        else "no such file or folder"
-    )
     if source:
         raise UserError(f"dataset {name!r}: not one of data source {source}")
+    folder = Path(name).expanduser().is_dir()
+    what = "a folder without data/metadata.json or meta/info.json"
+    there = what if folder else "no such file or folder"
     raise UserError(
         f"dataset {name!r}: {there}; a D4RL file, a Minari folder, a Minari id or a D4RL name, a "
         "d3rlpy file, a LeRobot folder, or a .npz or .json file expected"
@@ -185,34 +182,30 @@ def _recording_of(data: TrajectoryDataset) -> Recording:
 
 
 def _without_unfinished(recording: Recording) -> Recording:
-    """The recording without its last episode, where that is unfinished and not the only one."""
+    """The recording without a last episode that no flag ends; the only one is kept in any case."""
 
     def episodes() -> Iterator[Trajectory]:
-        return without_unfinished(recording.where, recording.episodes())
+        before: Trajectory | None = None
+        several = False
+        for episode in recording.episodes():
+            if before is not None:
+                several = True
+                yield before
+            before = episode
+        if before is None:
+            return
+        if before.terminated or before.truncated:
+            yield before
+        elif not several:
+            warn_once(
+                f"{recording.where}: the only episode is unfinished, so that its returns-to-go are "
+                "too low: it is kept, since there is no other (--episode-length cuts it)"
+            )
+            yield before
+        else:
+            warn_once(
+                f"{recording.where}: the last episode is unfinished, so that its returns-to-go "
+                "would be too low: it is left out (--keep-unfinished-episode keeps it)"
+            )
 
     return dataclasses.replace(recording, episodes=episodes)
-
-
-def without_unfinished(where: str, episodes: Iterable[Trajectory]) -> Iterator[Trajectory]:
-    """All episodes but a last one that no flag ends; the only one is kept in any case."""
-    before: Trajectory | None = None
-    count = 0
-    for episode in episodes:
-        if before is not None:
-            yield before
-        before, count = episode, count + 1
-    if before is None:
-        return
-    if before.terminated or before.truncated:
-        yield before
-    elif count == 1:
-        warn_once(
-            f"{where}: the only episode is unfinished, so that its returns-to-go are too low: it "
-            "is kept, since there is no other (--episode-length cuts it)"
-        )
-        yield before
-    else:
-        warn_once(
-            f"{where}: the last episode is unfinished, so that its returns-to-go would be too "
-            "low: it is left out (--keep-unfinished-episode keeps it)"
-        )

@@ -13,14 +13,13 @@ import os
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import minari
-import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from minari.dataset.minari_dataset import DATASET_ID_RE
@@ -30,6 +29,8 @@ from aaren_rl.data.episode import Recording, Trajectory
 from aaren_rl.data.sources.hdf5 import ArrayReader, group_name, open_hdf5
 from aaren_rl.data.spaces import flat_size, named, row_count
 from aaren_rl.errors import UserError, one_line
+from aaren_rl.files import read_bytes
+from aaren_rl.layout import Layout
 from aaren_rl.robots import reference_scores
 
 METADATA = "metadata.json"
@@ -60,10 +61,24 @@ def minari_source(name: str) -> Recording | None:
 
 
 def minari_download(name: str) -> Recording | None:
-    """A Minari dataset that is not on this machine: Minari downloads it."""
+    """A Minari dataset that is not on this machine: Minari downloads it into its local root.
+
+    Raises:
+        UserError: Minari's server does not have it or cannot be reached.
+    """
     if not is_minari_id(name):
         return None
-    return open_minari(download_minari(name, known=local_ids(SHIPPED_ROOT)))
+    try:
+        _check_connection()
+        minari.download_dataset(name)
+    except Exception as error:  # Minari raises whatever its storage libraries raise
+        here = [*local_ids(local_root()), *local_ids(SHIPPED_ROOT)]
+        near = difflib.get_close_matches(name, here, n=3, cutoff=0.5)
+        raise UserError(
+            f"dataset {name!r}: not in {local_root()} (near it on this machine: "
+            f"{', '.join(near) or 'none'}), and Minari cannot download it: {one_line(error)}"
+        ) from error
+    return open_minari(local_root() / name)
 
 
 def open_minari(folder: Path) -> Recording:
@@ -84,8 +99,11 @@ def open_minari(folder: Path) -> Recording:
         env_spec = getattr(dataset, "_eval_env_spec", None) or dataset.env_spec
     except Exception as error:  # Minari raises whatever its parsers raise
         raise UserError(f"{data / METADATA}: Minari cannot read it: {one_line(error)}") from error
-    packed = bool(metadata.get("jpeg_encoding", True))
-    straight = hdf5 and not (packed and has_images(dataset.observation_space))
+    with named(str(data)):
+        leaves = Layout.of(dataset.observation_space).leaves
+    images = any(leaf.dtype == "uint8" and len(leaf.shape) > 1 for leaf in leaves)
+    packed = images and bool(metadata.get("jpeg_encoding", True))  # Minari compresses by default
+    straight = hdf5 and not packed
     where = data / HDF5_FILE if straight else data
     form = metadata.get("d4rl")  # written by `aaren-rl convert`
     unfinished = isinstance(form, dict) and bool(form.get("unfinished"))
@@ -113,21 +131,14 @@ def open_minari(folder: Path) -> Recording:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata, with the keys that Minari needs."""
+    content = read_bytes(path)
     try:
-        metadata = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; a Minari dataset has one") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+        metadata = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: JSON expected: {one_line(error)}") from error
-    missing = [
-        key
-        for key in ("dataset_id", "data_format", "total_episodes", "total_steps", "minari_version")
-        if not isinstance(metadata, dict) or key not in metadata
-    ]
-    if missing:
-        raise UserError(f"{path}: key {missing[0]!r} missing; a Minari dataset has it")
+    for key in ("dataset_id", "data_format", "total_episodes", "total_steps", "minari_version"):
+        if not isinstance(metadata, dict) or key not in metadata:
+            raise UserError(f"{path}: key {key!r} missing; a Minari dataset has it")
     return dict(metadata)
 
 
@@ -221,15 +232,6 @@ def _trajectory(values: dict[str, Any]) -> Trajectory:
     )
 
 
-def has_images(space: spaces.Space[Any]) -> bool:
-    """Whether Minari may have stored parts of this space as compressed images."""
-    if isinstance(space, spaces.Dict):
-        return any(has_images(part) for part in space.values())
-    if isinstance(space, spaces.Tuple):
-        return any(has_images(part) for part in space)
-    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) > 1
-
-
 def local_root() -> Path:
     """The folder of the local Minari datasets: `MINARI_DATASETS_PATH`, or Minari's default."""
     default = Path.home() / ".minari" / "datasets"
@@ -240,29 +242,6 @@ def is_minari_id(source: str) -> bool:
     """Whether `source` is named as Minari names its datasets: `mujoco/hopper/medium-v0`."""
     match = DATASET_ID_RE.fullmatch(source)
     return match is not None and match["version"] is not None
-
-
-def download_minari(dataset_id: str, known: Sequence[str] = ()) -> Path:
-    """Let Minari download a dataset into its local root; gives its folder there.
-
-    Args:
-        dataset_id: what Minari's server calls it.
-        known: ids of datasets elsewhere on this machine, for the suggestions in the error.
-
-    Raises:
-        UserError: Minari's server does not have it or cannot be reached.
-    """
-    try:
-        _check_connection()
-        minari.download_dataset(dataset_id)
-    except Exception as error:  # Minari raises whatever its storage libraries raise
-        here = [*local_ids(local_root()), *known]
-        near = difflib.get_close_matches(dataset_id, here, n=3, cutoff=0.5)
-        raise UserError(
-            f"dataset {dataset_id!r}: not in {local_root()} (near it on this machine: "
-            f"{', '.join(near) or 'none'}), and Minari cannot download it: {one_line(error)}"
-        ) from error
-    return local_root() / dataset_id
 
 
 def local_ids(root: Path) -> list[str]:

@@ -1,8 +1,8 @@
-"""Datasets of scripted experts in the tasks that need memory, made in memory or written for Minari.
+"""Datasets of scripted experts in the tasks that need memory, in memory or as Minari datasets.
 
     data = expert_dataset("aaren/PassiveTMaze-v0?length=[5,120]&noise=0.5", episodes=2000)
 
-The environment's options go with the data, so that training and evaluation find it again.
+The environment's options are stored with the data: training and evaluation make the same one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from aaren_rl.errors import UserError
 
 BATCH = 256  # environments that step together
 REFERENCE_SCORES = (0.0, 1.0)  # scores are then per cent of success
-
 
 EXPERTS: dict[str, Callable[[VectorEnv[Any, Any, Any]], Actor]] = {
     "PassiveTMaze": PassiveTMazeExpert,

@@ -47,7 +47,7 @@ class MaskVelocity(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructo
         return observation[: self.positions]
 
 
-for _name in BASE_ENVIRONMENTS.values():
+for _name in BASE_ENVIRONMENTS:
     _spec = masked_environment(gymnasium.spec(_name))
     gymnasium.register(
         id=_spec.id,

@@ -70,9 +70,9 @@ def make_minigrid_memory(**options: Any) -> gymnasium.Env[Any, Any]:
 
 
 class MiniGridMemoryExpert:
-    """Looks at the object in the start room, walks to the junction, turns to its like.
+    """Looks at the object in the start room, walks to the junction, turns to the same object.
 
-    It knows the rules but sees only what is observed. Where the start room's object is not in
+    It knows the rules but has only the observations. Where the start room's object is not in
     sight, it turns around and walks west until it is.
 
     Args:

@@ -122,7 +122,7 @@ class Recall(MemoryTask):
     do. Each right answer earns 1 / `pairs`, all else 0: the return is the share of right answers.
     The last question's answer ends the episode; what is observed after it is zeros.
 
-    Without memory nobody does better than 1 / values.
+    Without memory the mean return is at most 1 / values.
 
     Args:
         length: steps of an episode, at least twice the pairs; or (shortest, longest), drawn at

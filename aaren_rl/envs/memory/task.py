@@ -1,8 +1,8 @@
-"""What the memory tasks have in common: many episodes side by side, in plain array arithmetic.
+"""What the memory tasks have in common: many episodes side by side, in array arithmetic.
 
 A task is written once, for a batch (`VectorMemoryTask`). The single environment (`MemoryTask`) is
-a batch of one, so that both give the same episode for the same seed. Nothing grows with an
-episode's length: a step of 64 episodes costs some microseconds at any length.
+a batch of one, so that both give the same episode for the same seed. Neither time nor memory of a
+step grows with an episode's length.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Lengths:
 class VectorMemoryTask(VectorEnv[Any, Any, Any]):
     """Episodes of a memory task side by side.
 
-    Actions are Discrete; the episode ends, terminated, after exactly its drawn length, whatever
-    the actions. There is no time limit.
+    Actions are Discrete; an episode terminates after exactly its drawn length, whatever the
+    actions. There is no time limit.
     """
 
     def __init__(
@@ -84,14 +84,13 @@ class VectorMemoryTask(VectorEnv[Any, Any, Any]):
         self.single_action_space = spaces.Discrete(choices)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.lengths_drawn_from, self.max_episode_steps = lengths, lengths.high
+        self._episode_lengths, self.max_episode_steps = lengths, lengths.high
         self.noise = noise
-        self.rows = np.arange(num_envs)
         self.times = np.zeros(num_envs, np.int64)
         self.lengths = np.zeros(num_envs, np.int64)
         self.generators: list[np.random.Generator | None] = [None] * num_envs
         self._blocks = np.zeros((num_envs, NOISE_BLOCK, noise_channels), np.float32)
-        self._waiting = np.ones(num_envs, bool)  # for their reset
+        self._ended = np.ones(num_envs, bool)  # these need a reset
 
     @abstractmethod
     def begin(self, index: int, generator: np.random.Generator, options: dict[str, Any]) -> None:
@@ -116,8 +115,8 @@ class VectorMemoryTask(VectorEnv[Any, Any, Any]):
         Args:
             seed: one an environment; one number n stands for n, n + 1, ...; without a seed the
                 environment's generator goes on.
-            options: `reset_mask`, bool `[num_envs]`: who is restarted, by default all; and the
-                task's own. Nothing is taken out of the dictionary.
+            options: `reset_mask`, bool `[num_envs]`, the environments to restart, by default all;
+                and the task's own. The dictionary is left as it is.
 
         Returns:
             Observations of all environments `[num_envs, observation_size]`, and no infos.
@@ -137,7 +136,7 @@ class VectorMemoryTask(VectorEnv[Any, Any, Any]):
             if seeds[index] is not None or self.generators[index] is None:
                 self.generators[index], _ = seeding.np_random(seeds[index])
             self._begin(index, options)
-        self._waiting = self._waiting & ~mask
+        self._ended = self._ended & ~mask
         return self.observe(), {}
 
     def step(
@@ -153,21 +152,20 @@ class VectorMemoryTask(VectorEnv[Any, Any, Any]):
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
             raise ValueError(f"actions: integers of shape {(self.num_envs,)} expected")
-        restarting = self._waiting
-        restart = bool(restarting.any())
-        if restart and self.autoreset_mode is AutoresetMode.DISABLED:
+        restarting = self._ended
+        if restarting.any() and self.autoreset_mode is AutoresetMode.DISABLED:
             raise gymnasium.error.ResetNeeded(
                 f"environments {np.flatnonzero(restarting).tolist()} have ended: reset them first"
             )
         rewards = self.reward(actions)
         self.times += 1
         terminations = self.times == self.lengths
-        if restart:
+        if restarting.any():
             for index in np.flatnonzero(restarting).tolist():
                 self._begin(index, {})
             rewards[restarting] = 0
             terminations[restarting] = False
-        self._waiting = terminations
+        self._ended = terminations
         if self.noise:  # those that have just begun have theirs
             due = (self.times % NOISE_BLOCK == 0) & ~restarting
             self._draw_noise(np.flatnonzero(due))
@@ -176,7 +174,7 @@ class VectorMemoryTask(VectorEnv[Any, Any, Any]):
 
     def noise_now(self) -> NDArray[np.float32]:
         """The noise of this step, `[num_envs, noise_channels]`."""
-        return self._blocks[self.rows, self.times % NOISE_BLOCK]
+        return self._blocks[np.arange(self.num_envs), self.times % NOISE_BLOCK]
 
     def _begin(self, index: int, options: dict[str, Any]) -> None:
         """Begin episode `index` with the generator that it has."""
@@ -184,7 +182,7 @@ class VectorMemoryTask(VectorEnv[Any, Any, Any]):
         if generator is None:
             raise gymnasium.error.ResetNeeded("the environments have not been reset yet")
         self.times[index] = 0
-        self.lengths[index] = self.lengths_drawn_from.draw(generator)
+        self.lengths[index] = self._episode_lengths.draw(generator)
         self.begin(index, generator, options)
         if self.noise:
             self._draw_noise(np.array([index]))
@@ -192,9 +190,8 @@ class VectorMemoryTask(VectorEnv[Any, Any, Any]):
     def _draw_noise(self, indices: NDArray[np.integer]) -> None:
         """Draw the noise of the next `NOISE_BLOCK` steps of these environments."""
         for index in indices.tolist():
-            generator = self.generators[index]
+            generator, block = self.generators[index], self._blocks[index]
             assert generator is not None
-            block = self._blocks[index]
             generator.standard_normal(dtype=np.float32, out=block)
             block *= self.noise
 

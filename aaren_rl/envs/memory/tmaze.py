@@ -86,13 +86,12 @@ class PassiveTMaze(MemoryTask):
 
     Actions, Discrete(cues + 1): 0 moves on, 1 + k chooses side k. The corridor is passive: any
     action moves on. At the junction, which is the last step, any action ends the episode. Side k is
-    right if cue k was shown: reward 1. All else earns 0, so that the return is the success. An
+    right if cue k was shown: reward 1. All other rewards are 0: the return is the success. An
     episode of length n has n observations with an action: the cue's, n - 2 of the corridor and the
     junction's. What is observed after the last action is zeros.
 
-    Without the cue nobody does better than 1 / cues. An agent that acts at random in the corridor
-    could leave itself a note in its actions; who imitates the expert, which always moves on, has
-    not learned to.
+    Without memory of the cue the mean return is at most 1 / cues. Actions in the corridor could
+    store the cue, but the expert, which always moves on, does not demonstrate that.
 
     Args:
         length: steps of an episode, at least 2; or (shortest, longest), drawn at each reset.

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from aaren_rl.data import TrajectoryDataset
-from aaren_rl.data.columns import runs_of, side_by_side
 from aaren_rl.data.episode import Trajectory
 from aaren_rl.data.mixture import concatenated
+from aaren_rl.data.rows import runs_of, side_by_side
 from aaren_rl.data.statistics import returns_to_go, timesteps
 from aaren_rl.errors import UserError
 
