@@ -1,4 +1,4 @@
-"""What every policy is, and what it takes from environments, checked. Numpy only, no torch."""
+"""The interface of every policy, and the checks of what environments give it. NumPy only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from aaren_rl.errors import UserError
 from aaren_rl.layout import Layout
 
-_NEVER = int(np.iinfo(np.int64).max)
+_UNLIMITED = int(np.iinfo(np.int64).max)
 
 
 class Policy(ABC):
@@ -46,23 +46,23 @@ class Policy(ABC):
         Args:
             observations: `[num_envs, *observation shape]`, as the environments give them; for Dict
                 and Tuple spaces a dictionary or tuple of such arrays.
-            rewards: `[num_envs]`, what the last actions earned; `None` only where every
-                environment starts an episode. It counts for nothing in one that starts.
+            rewards: `[num_envs]`, of the last actions; `None` only where every environment starts
+                an episode. Not used for an environment that starts one.
             dones: bool `[num_envs]`; true where the last step ended an episode, so that this
-                observation is the first of a new one. That environment alone starts afresh.
-            executed_actions: `[num_envs, *action shape]`, what was really done since the last call;
-                the policy's past then holds it in place of its own choice. `None`: as chosen.
+                observation is the first of a new one: the past of that environment is forgotten.
+            executed_actions: `[num_envs, *action shape]`, the actions really executed since the
+                last call, where they differ from those returned; `None` where they do not.
 
         Returns:
             Actions `[num_envs, *action shape]` inside the action space.
 
         Raises:
-            UserError: for a wrong shape or a number that is not finite; nothing has changed then.
+            UserError: for a wrong shape or a number that is not finite; the state is unchanged.
         """
 
     @abstractmethod
     def reset(self, mask: np.ndarray | None = None) -> None:
-        """Start a new episode at the next `act`; the reward that it is given counts for nothing.
+        """Start a new episode at the next `act`, which ignores its reward.
 
         Args:
             mask: bool `[num_envs]`, the environments that start; all when `None`.
@@ -74,7 +74,7 @@ class Policy(ABC):
     @property
     @abstractmethod
     def state_bytes(self) -> int:
-        """Bytes of everything that goes from one step to the next, all environments together."""
+        """Bytes of the state carried from step to step, of all environments together."""
 
 
 def _check_finite(what: str, numbers: np.ndarray) -> None:
@@ -97,7 +97,7 @@ def check_actions(
         actions: `[num_envs, *action shape]`.
         shape: what their shape must be.
         choices: for Discrete actions the first one and how many there are.
-        layout: for actions of several choices or parts; their `shape` is not looked at.
+        layout: for actions of several choices or parts; only the first number of `shape` counts.
 
     Returns:
         float32 `[num_envs, action_size]`, or int64 `[num_envs, 1]` (Discrete).
@@ -107,17 +107,16 @@ def check_actions(
     """
     if layout is not None:
         try:
-            columns = layout.flatten(actions)
+            array = layout.flatten(actions)
         except UserError as error:
             raise UserError(f"executed_actions: {error}") from None
-        if len(columns) != shape[0]:
-            raise UserError(f"executed_actions must be {shape[0]}, got {len(columns)}")
-        _check_finite("executed_actions", columns)
-        return columns
-    array = np.asarray(actions)
-    if array.shape != shape:
-        raise UserError(f"executed_actions must have shape {shape}, got {array.shape}")
-    array = array.reshape(len(array), -1)
+        if len(array) != shape[0]:
+            raise UserError(f"executed_actions must be {shape[0]}, got {len(array)}")
+    else:
+        array = np.asarray(actions)
+        if array.shape != shape:
+            raise UserError(f"executed_actions must have shape {shape}, got {array.shape}")
+        array = array.reshape(len(array), -1)
     _check_finite("executed_actions", array)
     if choices is None:
         return array.astype(np.float32)
@@ -129,43 +128,10 @@ def check_actions(
 
 
 def check_starts(mask: object, num_envs: int) -> np.ndarray:
-    """The environments that `Policy.reset` is to start, bool `[num_envs]`.
-
-    Raises:
-        UserError: for a mask of another shape.
-    """
+    """The mask that `Policy.reset` takes, as bool `[num_envs]`; `UserError` for another shape."""
     if mask is None:
         return np.ones(num_envs, bool)
     return _vector("the mask", mask, num_envs).astype(bool)
-
-
-def check_outcome(
-    fresh: np.ndarray, rewards: object, dones: object
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the last step brought.
-
-    Args:
-        fresh: bool `[num_envs]`, true for environments that have not begun.
-        rewards: `[num_envs]`, or `None` where every environment starts.
-        dones: bool `[num_envs]`, or `None` for none.
-
-    Returns:
-        Rewards (which mean nothing where an environment starts), and which environments start.
-
-    Raises:
-        UserError: for a wrong shape, or a reward that is missing or not finite.
-    """
-    starts = fresh
-    if dones is not None:
-        starts = fresh | _vector("dones", dones, len(fresh)).astype(bool)
-    if rewards is None:
-        if not starts.all():
-            raise UserError("rewards are needed after the first step of an episode")
-        return np.zeros(len(fresh)), starts
-    rewards = _vector("rewards", rewards, len(fresh))
-    if not np.isfinite(rewards).all() and not np.isfinite(rewards[~starts]).all():
-        raise UserError("rewards are not finite")
-    return rewards, starts
 
 
 def _vector(name: str, values: object, size: int) -> np.ndarray:
@@ -200,7 +166,7 @@ def check_targets(
     return np.broadcast_to(targets, (num_envs,)).copy()
 
 
-def beyond_the_table(what: str, steps: int, table: int) -> UserError:
+def table_too_short(what: str, steps: int, table: int) -> UserError:
     """The error for an episode that is longer than the learned timestep table."""
     return UserError(
         f"{what} has {steps} steps, but the learned timestep embedding ends at {table}: "
@@ -217,14 +183,14 @@ def _surely_finite(vector: np.ndarray, zeros: np.ndarray) -> bool:
 
 
 class StepInputs:
-    """The arrays that a step reads from the environments, always the same ones.
+    """A step's checked inputs from the environments, in arrays that are reused at every step.
 
     Args:
         observation: of one environment: the layout of its space, or the shape of a Box.
         targets: returns to ask for, `[num_envs]`.
-        table: steps after which the timestep table ends; `None` for no end.
-        offset: taken in float64 from each flattened observation, `[observation_size]`; empty for
-            nothing.
+        table: rows of the learned timestep table; `None` without one.
+        offset: subtracted in float64 from each flattened observation, `[observation_size]`; empty
+            for none.
         reward_dtype: of `reward`.
 
     Raises:
@@ -232,7 +198,7 @@ class StepInputs:
 
     Attributes:
         observation: float32 `[num_envs, observation_size]`.
-        reward: `[num_envs, 1]`, 0 where an episode begins.
+        reward: `[num_envs, 1]`, 0 where an episode starts.
         targets: as given.
     """
 
@@ -247,7 +213,7 @@ class StepInputs:
         size = len(targets)
         if size < 1:
             raise UserError(f"num_envs must be at least 1, got {size}")
-        self._layout: Layout | None = None  # of what is not a Box
+        self._layout: Layout | None = None  # of a space that is not a Box
         if isinstance(observation, Layout):
             self._layout = None if observation.is_box else observation
             observation = observation.leaves[0].shape if observation.is_box else observation.shape
@@ -256,20 +222,20 @@ class StepInputs:
         self.observation = np.zeros((size, int(np.prod(observation))), np.float32)
         self.reward = np.zeros((size, 1), reward_dtype)
         self._shape, self._table = (size, *observation), table
-        self._fresh = np.ones(size, bool)  # environments that have not begun
-        self._all_begun = False
-        self._sure_steps = 0  # so many can be taken before a timestep could leave the table
+        self._starting = np.ones(size, bool)  # environments whose next step starts an episode
+        self._none_starting = False
+        self._steps_in_table = 0  # steps for which no timestep can leave the table
         # The same memory in other shapes, and zeros to multiply with.
         self._as_given = self.observation.reshape(self._shape)
         self._flat_observation, self._flat_reward = self.observation.ravel(), self.reward.ravel()
         self._zeros = np.zeros(self.observation.size, np.float32), np.zeros(size, reward_dtype)
 
-    def see(self, observations: object) -> None:
-        """Check observations, see `Policy.act`, and fill `observation` alone.
+    def set_observations(self, observations: object) -> None:
+        """Check observations, see `Policy.act`, and copy them to `observation`.
 
         Raises:
-            UserError: for a wrong shape (both are named), a missing part, a choice that there is
-                not, or a number that is not finite.
+            UserError: for a wrong shape (both are named), a missing part, a choice outside the
+                space, or a number that is not finite.
         """
         if self._layout is not None:
             try:
@@ -283,67 +249,82 @@ class StepInputs:
         if not _surely_finite(self._flat_observation, self._zeros[0]):
             _check_finite("observations", self.observation)
 
-    def take(
+    def update(
         self, observations: object, rewards: object, dones: object, timesteps: np.ndarray
     ) -> np.ndarray | None:
-        """Check what came from the environments and fill the arrays.
+        """Check a step's inputs, see `Policy.act`, and copy them to `observation` and `reward`.
 
         Args:
-            observations: see `see`.
-            rewards: see `check_outcome`.
-            dones: see `check_outcome`.
-            timesteps: `[num_envs, 1]`, the timestep that follows in each environment.
+            observations: `[num_envs, ...]`.
+            rewards: `[num_envs]`, or `None` where every environment starts an episode.
+            dones: bool `[num_envs]`, or `None` for none.
+            timesteps: `[num_envs, 1]`, the next timestep of each environment.
 
         Returns:
-            The environments that begin an episode (bool `[num_envs]`), `None` for none. The policy
-            has to empty their state.
+            The environments that start an episode (bool `[num_envs]`), whose state the policy has
+            to clear; `None` for none.
 
         Raises:
-            UserError: for anything that does not fit; the policy must then leave its state alone.
+            UserError: for an input that does not fit; the policy must then keep its state.
         """
-        self.see(observations)
+        self.set_observations(observations)
         starts = None
         if (
-            self._all_begun
+            self._none_starting
             and isinstance(rewards, np.ndarray)
             and isinstance(dones, np.ndarray)
-            and rewards.shape == dones.shape == self._fresh.shape
+            and rewards.shape == dones.shape == self._starting.shape
             and not np.count_nonzero(dones)
         ):  # the common case, in the fewest calls
             self._flat_reward[...] = rewards
         else:
-            rewards, starts = check_outcome(self._fresh, rewards, dones)
+            rewards, starts = self._check_outcome(rewards, dones)
             self._flat_reward[...] = np.where(starts, 0, rewards)
         if not _surely_finite(self._flat_reward, self._zeros[1]):
             raise UserError("rewards are not finite")
-        if self._sure_steps == 0:
-            self._look_ahead(timesteps[:, 0], starts)
+        if self._steps_in_table == 0:
+            self._check_table(timesteps[:, 0], starts)
         return starts if starts is not None and starts.any() else None
 
-    def _look_ahead(self, timesteps: np.ndarray, starts: np.ndarray | None) -> None:
+    def _check_outcome(self, rewards: object, dones: object) -> tuple[np.ndarray, np.ndarray]:
+        """Rewards (without a meaning where an episode starts), and the environments that start."""
+        starts, size = self._starting, len(self._starting)
+        if dones is not None:
+            starts = starts | _vector("dones", dones, size).astype(bool)
+        if rewards is None:
+            if not starts.all():
+                raise UserError("rewards are needed after the first step of an episode")
+            return np.zeros(size), starts
+        rewards = _vector("rewards", rewards, size)
+        if not np.isfinite(rewards).all() and not np.isfinite(rewards[~starts]).all():
+            raise UserError("rewards are not finite")
+        return rewards, starts
+
+    def _check_table(self, timesteps: np.ndarray, starts: np.ndarray | None) -> None:
         if self._table is None:
-            self._sure_steps = _NEVER
+            self._steps_in_table = _UNLIMITED
             return
         longest = int(timesteps.max() if starts is None else np.where(starts, 0, timesteps).max())
         if longest >= self._table:
-            raise beyond_the_table("the episode that is acted in", longest + 1, self._table)
-        self._sure_steps = self._table - longest
+            raise table_too_short("the episode that is acted in", longest + 1, self._table)
+        self._steps_in_table = self._table - longest
 
     def reset(self, mask: object) -> None:
         """As `Policy.reset`."""
-        self._fresh |= check_starts(mask, len(self._fresh))
-        self._all_begun = not self._fresh.any()
-        self._sure_steps = 0
+        self._set_starting(self._starting | check_starts(mask, len(self._starting)))
 
-    def taken(self) -> None:
-        """The step was done: all environments have begun."""
-        if not self._all_begun:
-            self._fresh[...] = False
-            self._all_begun = True
-        self._sure_steps -= 1
+    def set_timesteps(self, timesteps: np.ndarray) -> None:
+        """Continue from a loaded state; `timesteps` as in `update`."""
+        self._set_starting(timesteps[:, 0] == 0)
 
-    def jump(self, timesteps: np.ndarray) -> None:
-        """The state was set from outside; `timesteps` as in `take`."""
-        self._fresh[...] = timesteps[:, 0] == 0
-        self._all_begun = not self._fresh.any()
-        self._sure_steps = 0
+    def _set_starting(self, starting: np.ndarray) -> None:
+        self._starting = starting
+        self._none_starting = not starting.any()
+        self._steps_in_table = 0
+
+    def advance(self) -> None:
+        """Called after the step: no environment is at the start of an episode any more."""
+        if not self._none_starting:
+            self._starting = np.zeros_like(self._starting)
+            self._none_starting = True
+        self._steps_in_table -= 1

@@ -73,14 +73,14 @@ def _compiled(folder: Path) -> Contender:
     import torch
 
     from aaren_rl.agents import DecisionAaren
-    from aaren_rl.agents.aaren_policy import AarenPolicy
     from aaren_rl.agents.aaren_step import AarenStep
+    from aaren_rl.agents.policy import AarenPolicy
 
     agent = make_agent("decision-aaren")
     assert isinstance(agent, DecisionAaren)
     step = AarenStep(agent)
-    run = torch.compile(step, dynamic=False)
-    return _of(AarenPolicy(agent, step, np.array([TARGET]), run=run))
+    step.predict = torch.compile(step.predict, dynamic=False)  # type: ignore[method-assign]
+    return _of(AarenPolicy(agent, step, np.array([TARGET])))
 
 
 def exported_file(folder: Path) -> Path:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
         DecisionLSTM,
         DecisionMinGRU,
         DecisionTransformer,
-        TrajectoryAgent,
     )
     from aaren_rl.agents.loading import AGENTS, load_agent
     from aaren_rl.agents.spec import AgentSpec
@@ -34,7 +33,6 @@ __all__ = [
     "DecisionTransformer",
     "Mode",
     "Policy",
-    "TrajectoryAgent",
     "load_agent",
     "register_agent",
 ]

@@ -1,4 +1,4 @@
-"""Decision Aaren's acting step with everything constant multiplied out: the form that acts fast.
+"""Decision Aaren's fast acting step, with everything constant multiplied out.
 
 The same numbers as `DecisionAgent.predict`, to float rounding, with the fewest operations: scales
 and statistics are in the weights, each layer's attention is `aaren_rl.layers.folded`, and the last
@@ -14,18 +14,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from aaren_rl.agents.conditioning import TokenKind
 from aaren_rl.agents.step_parts import (
     AffineMap,
-    CopiedNorm,
     StepEmbedding,
     StepFeedForward,
     as_column,
+    frozen,
     head_of,
-    part,
     return_head_of,
 )
-from aaren_rl.layers import AarenAttention, Block
+from aaren_rl.agents.tokens import TokenKind
 from aaren_rl.layers.folded import (
     ABSENT,
     NO_MAXIMUM,
@@ -55,15 +53,15 @@ class AarenStep(nn.Module):
         self.width, self.heads = config.width, config.heads
         self.dim = config.width // config.heads
         self.actions = agent.actions
-        self.chunks = nn.ModuleList(StepChunk(agent, kinds) for kinds in agent.chunks)
+        chunks = [StepChunk(agent, kinds) for kinds in agent.chunks]
         if config.timestep_embedding == "learned":  # one table for all chunks
-            first, *others = (part(chunk, StepChunk).embedding for chunk in self.chunks)
+            first, *others = (chunk.embedding for chunk in chunks)
             for embedding in others:
                 embedding.timestep_table = first.timestep_table
-        blocks = [StepBlock(part(block, Block)) for block in agent.sequence_model.blocks]
-        self.blocks = nn.ModuleList(blocks)
+        blocks = [StepBlock(block) for block in agent.sequence_model.blocks]
+        self.chunks, self.blocks = nn.ModuleList(chunks), nn.ModuleList(blocks)
         self.carries_maximum = any(block.bound > NO_MAXIMUM for block in blocks)
-        self.norm = CopiedNorm(agent.sequence_model.norm)
+        self.norm = frozen(agent.sequence_model.norm)
         self.head = head_of(agent)
         self.squashes = isinstance(list(agent.head.modules())[-1], nn.Tanh)
         self.return_head = return_head_of(agent)
@@ -83,38 +81,8 @@ class AarenStep(nn.Module):
             for _, size, value in self.layer_state
         )
 
-    def forward(
-        self,
-        observation: Tensor,
-        reward: Tensor,
-        previous_action: Tensor,
-        return_to_go: Tensor,
-        timestep: Tensor,
-        *state: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """One step, from raw numbers to raw numbers.
-
-        Args:
-            observation: float32 `[batch, observation_size]`.
-            reward: float64 `[batch, 1]`, what the last action earned; 0 at an episode's start.
-            previous_action: float32 `[batch, action_size]`, or int64 `[batch, 1]`; any valid one
-                at an episode's start.
-            return_to_go: float64 `[batch, 1]`, as the last step returned it, or the target return.
-                With the condition `max-return` neither this nor `reward` is looked at.
-            timestep: int64 `[batch, 1]`, as the last step returned it, or 0.
-            state: as the last step returned it, or `empty_state`.
-
-        Returns:
-            Action, the return-to-go that it was taken on, next timestep, next state.
-        """
-        returns = return_to_go - reward
-        action, returns, new = self.decide(
-            observation, returns, previous_action, timestep, timestep == 0, state
-        )
-        return (action, returns, timestep + 1, *new)
-
     def decide(self, *given: Any) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """As `predict`, with the action in the place of what it is decided from."""
+        """As `predict`, with the action in the place of the predictions."""
         predictions, returns, state = self.predict(*given)
         return as_column(self.actions.decide(predictions)), returns, state
 
@@ -127,18 +95,23 @@ class AarenStep(nn.Module):
         first: Tensor | None,
         state: tuple[Tensor, ...],
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """What the action is decided from, the return-to-go that it is taken on, the state after.
+        """One step.
 
         Args:
-            observation: as in `forward`.
+            observation: float32 `[batch, observation_size]`, raw.
             returns_to_go: of this step, `[batch, 1]`; with `max-return` it is predicted.
-            previous_action: as in `forward`.
-            timestep: as in `forward`.
+            previous_action: float32 `[batch, action_size]`, or int64 `[batch, 1]`; any valid one
+                at an episode's start.
+            timestep: int64 `[batch, 1]`, 0 at an episode's start.
             first: bool `[batch, 1]`, true where there is no previous action; `None` for nowhere.
-            state: as in `forward`.
+            state: as the last step returned it, or `empty_state`.
+
+        Returns:
+            Predictions of the action head, the return-to-go that the action is taken on, and the
+            next state.
         """
-        for index, module in enumerate(self.chunks):
-            chunk = part(module, StepChunk)
+        chunk: Any
+        for index, chunk in enumerate(self.chunks):
             x = chunk.embedding(observation, returns_to_go, previous_action, timestep)
             features, state = self._read(chunk, x, first, state)
             if index < len(self.chunks) - 1 and self.return_head is not None:
@@ -147,7 +120,7 @@ class AarenStep(nn.Module):
         return predictions.tanh() if self.squashes else predictions, returns_to_go, state
 
     def _read(
-        self, chunk: StepChunk, x: Tensor, first: Tensor | None, state: tuple[Tensor, ...]
+        self, chunk: Any, x: Tensor, first: Tensor | None, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Features of a chunk's last token, `[batch, width]`, and the state after it."""
         added = chunk.added_to_scores(first)
@@ -162,12 +135,7 @@ class AarenStep(nn.Module):
 
 
 class StepChunk(nn.Module):
-    """What differs between the chunks of a step: the embedding, and constants by their length.
-
-    Args:
-        agent: a trained agent; the weights are copied.
-        kinds: the chunk's tokens, one of `agent.chunks`: the previous action and others, or one.
-    """
+    """A chunk (one of `agent.chunks`): its embedding, and constants that depend on its length."""
 
     causal: Tensor
     upto: Tensor
@@ -177,19 +145,19 @@ class StepChunk(nn.Module):
     passed: Tensor | None
     kept: Tensor | None
 
-    def __init__(self, agent: DecisionAgent, kinds: tuple[TokenKind, ...]) -> None:
+    def __init__(self, agent: Any, kinds: tuple[TokenKind, ...]) -> None:
         super().__init__()
         self.tokens = len(kinds)
         self.embedding = StepEmbedding(agent, kinds)
         self.register_buffer("causal", torch.from_numpy(causal(self.tokens)))
         self.register_buffer("upto", torch.ones(self.tokens, self.tokens).tril())
-        layer = part(part(agent.sequence_model.blocks[0], Block).mixer, AarenAttention)
+        layer = agent.sequence_model.blocks[0].mixer
         recency = passed = None
         if layer.recency is not None:  # the same in all layers
             parts = recency_of_step(to_numpy(layer.recency), self.tokens)
             recency, passed = (torch.from_numpy(values) for values in parts)
             recency = recency[0] if layer.heads == 1 else recency
-        # Taken from the maximum, [heads, 1], or, as a factor, from the sums.
+        # Subtracted from the maximum, [heads, 1]; as a factor of the sums.
         self.register_buffer("passed", passed)
         self.register_buffer("kept", None if passed is None else (-passed).exp())
         # Added to scores, [heads, tokens, 1], or [tokens, 1] of a single head.
@@ -202,7 +170,7 @@ class StepChunk(nn.Module):
         self.register_buffer("otherwise", otherwise)
 
     def added_to_scores(self, first: Tensor | None) -> Tensor | None:
-        """What is added to the scores, `[batch or 1, heads or 1, tokens, 1]`; `None` for nothing.
+        """The bias of the scores, `[batch or 1, heads or 1, tokens, 1]`; `None` for none.
 
         With a single head there is no axis for the heads.
 
@@ -222,11 +190,11 @@ class StepBlock(nn.Module):
 
     out: AffineMap | None
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
-        folded = fold_attention(part(block.mixer, AarenAttention), block.mixer_norm)
+        folded = fold_attention(block.mixer, block.mixer_norm)
         self.heads, self.dim, self.bound = folded.heads, folded.dim, folded.bound
-        self.norm = CopiedNorm(block.mixer_norm)
+        self.norm = frozen(block.mixer_norm)
         self.project = AffineMap(folded.project)
         self.out = None if folded.out is None else AffineMap(folded.out)
         self.feed_forward = StepFeedForward(block)

@@ -8,54 +8,46 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aaren_rl.acting import Policy, beyond_the_table, check_actions
+from aaren_rl.acting import Policy, table_too_short
 from aaren_rl.agents.config import AgentConfig, Condition, Mode
 from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.data.sampling import Batch
 from aaren_rl.errors import UserError
 from aaren_rl.files import write_card, write_tensors
-from aaren_rl.layers import (
-    ENCODERS,
-    HEADS,
-    MIXERS,
-    SequenceState,
-    head_name,
-    make_head,
-    sees_images,
-)
-from aaren_rl.registry import Registry
+from aaren_rl.layers import SequenceState, head_name, make_head, sees_images
+from aaren_rl.layers.start import STD
+from aaren_rl.registry import REGISTRIES, Registry
+
+if TYPE_CHECKING:
+    from aaren_rl.agents.policy import AgentPolicy
 
 WEIGHTS_FILE, CARD_FILE, FORMAT = "agent.safetensors", "agent.json", 1
-
-
 A = TypeVar("A", bound="type[Agent]")
 R = TypeVar("R")
 
 
+@dataclass
 class Carry:
-    """Where the state waits between the batches of a stream (`aaren_rl.data.StreamSampler`).
+    """The state between the batches of a stream (`aaren_rl.data.StreamSampler`).
 
     A mutable holder, since the training step, wrapped by Fabric, returns the loss alone.
 
     Args:
         detach: cut the state off from the graph after each batch: truncated back-propagation
             through time. Without it the gradient flows back through all batches so far.
+        state: the state after the last batch.
     """
 
-    def __init__(self, detach: bool = True) -> None:
-        self.detach = detach
-        self.state: SequenceState | None = None
-
-    def put(self, state: SequenceState | None) -> None:
-        """Keep the state after a batch."""
-        self.state = state.detach() if self.detach and state is not None else state
+    detach: bool = True
+    state: SequenceState | None = None
 
 
 class Agent(nn.Module, ABC):
@@ -125,12 +117,12 @@ class Agent(nn.Module, ABC):
         settings = AGENTS.options(registered, config.agent_options) if registered else {}
         if registered and (kind := AGENTS[registered].options) is not None:
             self.options = kind(**settings)
-        tasks = len(spec.tasks) if config.task_embedding else 0
-        self.embed_task = nn.Embedding(tasks, config.width) if tasks else None
-        if self.embed_task is not None:
-            nn.init.normal_(self.embed_task.weight, std=0.02)
-        self._stream: Carry | None = None  # during a training step on a stream
-        self._after: SequenceState | None = None
+        self.embed_task: nn.Embedding | None = None
+        if spec.tasks and config.task_embedding:
+            self.embed_task = nn.Embedding(len(spec.tasks), config.width)
+            nn.init.normal_(self.embed_task.weight, std=STD)
+        self._stream: Carry | None = None  # set during a training step on a stream
+        self._after: SequenceState | None = None  # the state after that step's batch
 
     def task_vector(self, tasks: Tensor | None = None) -> Tensor | None:
         """What `--task-embedding` adds to tokens; `None` for nothing.
@@ -222,20 +214,6 @@ class Agent(nn.Module, ABC):
         """The class of each layer's state; empty without memory."""
         return []
 
-    def as_actions(self, executed: object, num_envs: int) -> Tensor | None:
-        """Executed actions as `actions.decide` gives them; `None` for `None`.
-
-        Raises:
-            UserError: see `aaren_rl.acting.check_actions`.
-        """
-        if executed is None:
-            return None
-        choices, layout = self.spec.choices, self.spec.action_layout
-        shape = (num_envs, *(self.spec.action_space.shape or ()))
-        array = check_actions(executed, shape, choices, layout if self.spec.in_parts else None)
-        tensor = torch.from_numpy(array).to(self.observation_mean.device)
-        return tensor if choices is None else tensor[:, 0]
-
     @abstractmethod
     def predict(self, batch: Batch) -> Tensor:
         """Predictions for every step of a batch, `[batch, time, action_size]`."""
@@ -243,7 +221,7 @@ class Agent(nn.Module, ABC):
     def predict_from(
         self, batch: Batch, state: SequenceState | None
     ) -> tuple[Tensor, SequenceState | None]:
-        """As `predict`, going on from a state; an agent without memory has none."""
+        """As `predict`, continuing from a state; `None` for an agent without memory."""
         return self.predict(batch), None
 
     def loss(self, batch: Batch) -> Tensor:
@@ -257,7 +235,7 @@ class Agent(nn.Module, ABC):
     def loss_from(
         self, batch: Batch, state: SequenceState | None
     ) -> tuple[Tensor, SequenceState | None]:
-        """As `loss`, going on from a state, with the state after the batch."""
+        """As `loss`, continuing from a state; also returns the state after the batch."""
         predictions, state = self.predict_from(batch, state)
         return self.actions.batch_loss(predictions, batch), state
 
@@ -266,14 +244,16 @@ class Agent(nn.Module, ABC):
 
         Args:
             batch: steps to learn from.
-            carry: with a stream's batches, the state before this one; after the call, behind it.
+            carry: for a stream's batches, the state before this batch; the call stores the state
+                after it.
         """
         if carry is None:
             return self.loss(batch)
         self._stream = carry
         try:
             loss = self.loss(batch)
-            carry.put(self._after)
+            state = self._after
+            carry.state = state.detach() if carry.detach and state is not None else state
             return loss
         finally:
             self._stream = self._after = None
@@ -283,7 +263,7 @@ class Agent(nn.Module, ABC):
         read: Callable[[Batch, SequenceState | None], tuple[R, SequenceState | None]],
         batch: Batch,
     ) -> R:
-        """Read a batch; during a training step on a stream, from the state before the batch."""
+        """`read(batch, state)`; on a stream with the carried state, else with `None`."""
         if self._stream is None:
             return read(batch, None)[0]
         result, self._after = read(batch, self._stream.state)
@@ -303,13 +283,13 @@ class Agent(nn.Module, ABC):
             target_return: likewise; an empty sequence counts as not given.
             condition: the agent's, see `AgentConfig`.
         """
-        known = cls.modes if cls.has_memory else get_args(Mode)
-        if mode is not None and mode not in known:
-            raise UserError(f"mode must be one of {', '.join(known)}, got {mode!r}")
-        if mode is not None and not cls.has_memory:
-            raise UserError(
-                f"--mode {mode}: {cls.name} has no memory, so it acts in one way only; leave it out"
-            )
+        if mode is not None:
+            check_mode(mode, cls.modes if cls.has_memory else get_args(Mode))
+            if not cls.has_memory:
+                raise UserError(
+                    f"--mode {mode}: {cls.name} has no memory, so it acts in one way only; "
+                    "leave it out"
+                )
         empty = target_return is None or (np.ndim(target_return) and not np.size(target_return))
         if not (empty or (cls.asks_return and condition == "target")):
             asked = " ".join(f"{value:g}" for value in np.atleast_1d(np.asarray(target_return)))
@@ -318,7 +298,6 @@ class Agent(nn.Module, ABC):
                 f"--target-return {asked}: {what} cannot be asked for a return; leave it out"
             )
 
-    @abstractmethod
     def policy(
         self,
         num_envs: int,
@@ -348,10 +327,25 @@ class Agent(nn.Module, ABC):
             task: of an agent that has learned from several datasets: the name of one of them.
 
         Raises:
-            UserError: for an unknown mode, or for a mode or a target return where the agent has no
-                memory or cannot be asked for a return; for draws of an agent whose head predicts
-                no distribution.
+            UserError: for an unknown mode or any mode of an agent without memory; for a target
+                return that is missing, not finite, not one for all or each environment, or that
+                the agent cannot be asked for; for draws of an agent whose head predicts no
+                distribution.
         """
+        agent = self if task is None else self.for_task(task)
+        agent.check_task()
+        agent.eval()
+        policy = agent._policy(num_envs, target_return, mode)
+        if not deterministic:
+            self.check_draws(temperature)
+            policy.draw(temperature, seed)
+        return policy
+
+    def _policy(
+        self, num_envs: int, target_return: float | Sequence[float] | None, mode: Mode | None
+    ) -> AgentPolicy:
+        """The policy before `draw`; a subclass defines this or overrides `policy`."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither `_policy` nor `policy`")
 
     def check_draws(self, temperature: float = 1.0) -> None:
         """Raise `UserError` where actions cannot be drawn, or not at this temperature."""
@@ -365,9 +359,9 @@ class Agent(nn.Module, ABC):
             raise UserError(f"--temperature must be positive and finite, got {temperature}")
 
     def check_horizon(self, steps: int, what: str) -> None:
-        """Raise `UserError` when the agent cannot live through `steps` steps of `what`."""
+        """Raise `UserError` when the timestep table is shorter than `what`, of `steps` steps."""
         if self.horizon is not None and steps > self.horizon:
-            raise beyond_the_table(what, steps, self.horizon)
+            raise table_too_short(what, steps, self.horizon)
 
     @property
     def usual_target(self) -> float | None:
@@ -411,9 +405,12 @@ class Agent(nn.Module, ABC):
 
 
 AGENTS: Registry[type[Agent]] = Registry("agent")
-REGISTRIES: dict[str, Registry[Any]] = {
-    registry.kind: registry for registry in (AGENTS, MIXERS, ENCODERS, HEADS)
-}
+
+
+def check_mode(mode: str, known: Sequence[str]) -> None:
+    """Raise `UserError` unless `mode` is one of the known modes."""
+    if mode not in known:
+        raise UserError(f"mode must be one of {', '.join(known)}, got {mode!r}")
 
 
 def register_agent(name: str, cls: A, *, options: type | None = None) -> A:

@@ -1,4 +1,4 @@
-"""Behavior cloning: an MLP from the observation to the action; the baseline that reviewers ask for.
+"""Behavior cloning: an MLP from the observation to the action, the standard baseline.
 
 Trained on the best episodes only (`top_percent` of the data) it is filtered behavior cloning, %BC.
 """
@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from aaren_rl.acting import Policy, check_starts
+from aaren_rl.acting import check_starts
 from aaren_rl.agents.base import Agent, register_agent
 from aaren_rl.agents.config import AgentConfig, Mode
 from aaren_rl.agents.policy import AgentPolicy
@@ -20,12 +19,13 @@ from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.data.sampling import Batch
 from aaren_rl.errors import UserError
 from aaren_rl.layers import make_encoder
+from aaren_rl.layers.sequence_model import make_activation
 
 
 class BehaviorCloning(Agent):
     """`layers` hidden layers of `width` units. It has no memory and takes no target return."""
 
-    modes = ("carry",)  # how its one way of acting is called in tables
+    modes = ("carry",)  # the name, in tables, of its only way of acting
 
     def __init__(
         self,
@@ -39,8 +39,7 @@ class BehaviorCloning(Agent):
         encoder = make_encoder(config.encoder, space, width, config.encoder_options)
         modules: list[nn.Module] = []
         for layer in [encoder, *(nn.Linear(width, width) for _ in range(config.layers - 1))]:
-            activation = nn.ReLU() if config.activation == "relu" else nn.GELU(approximate="tanh")
-            modules += [layer, activation, nn.Dropout(config.dropout)]
+            modules += [layer, make_activation(config.activation), nn.Dropout(config.dropout)]
         self.body = nn.Sequential(*modules)
         self.head = self.actions.head(width)
 
@@ -59,39 +58,15 @@ class BehaviorCloning(Agent):
         out: Tensor = self.head(hidden)
         return out
 
-    def policy(
-        self,
-        num_envs: int,
-        target_return: float | Sequence[float] | None = None,
-        mode: Mode | None = None,
-        *,
-        deterministic: bool = True,
-        temperature: float = 1.0,
-        seed: int = 0,
-        task: str | int | None = None,
-    ) -> Policy:
-        """Start acting. A target return changes nothing, and a warning says so.
-
-        The command line refuses one; here code that asks every agent alike goes on.
-
-        Raises:
-            UserError: for any mode: there are none to choose from; for draws as `Agent.policy`.
-        """
-        if task is not None:
-            how: Any = {"deterministic": deterministic, "temperature": temperature, "seed": seed}
-            return self.for_task(task).policy(num_envs, target_return, mode, **how)
-        self.check_task()
+    def _policy(
+        self, num_envs: int, target_return: float | Sequence[float] | None, mode: Mode | None
+    ) -> AgentPolicy:
         self.check_request(mode)
         try:
             self.check_request(target_return=target_return)
-        except UserError as error:
-            warnings.warn(f"{error} (it is ignored)", stacklevel=2)
-        self.eval()
-        policy = MemorylessPolicy(self, np.zeros(num_envs))
-        if not deterministic:
-            self.check_draws(temperature)
-            policy.draw(temperature, seed)
-        return policy
+        except UserError as error:  # the command line refuses it; here every agent may be asked
+            warnings.warn(f"{error} (it is ignored)", stacklevel=3)
+        return MemorylessPolicy(self, np.zeros(num_envs))
 
 
 register_agent("behavior-cloning", BehaviorCloning)
@@ -104,8 +79,8 @@ class MemorylessPolicy(AgentPolicy):
         super().__init__(agent, targets)
         self._agent = agent
 
-    def _take(self, observations: object, rewards: object, dones: object) -> np.ndarray | None:
-        self._inputs.see(observations)
+    def _update(self, observations: object, rewards: object, dones: object) -> np.ndarray | None:
+        self._inputs.set_observations(observations)
         if dones is None or self._execute == 1:  # rewards and ends of episodes mean nothing here
             return None
         return check_starts(dones, len(self._place))
@@ -117,5 +92,5 @@ class MemorylessPolicy(AgentPolicy):
 
     @property
     def state_bytes(self) -> int:
-        """None, but for a chunk that is executed."""
+        """0, or the bytes of the chunk that is executed."""
         return self.plan_bytes

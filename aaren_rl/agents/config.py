@@ -9,15 +9,13 @@ from typing import Any, Literal, get_args
 
 from aaren_rl.errors import UserError
 from aaren_rl.layers.mixers.options import AarenOptions, AttentionOptions
-from aaren_rl.records import check_counts, flag, typed
+from aaren_rl.records import check_counts, flag, require, typed
 
 Mode = Literal["carry", "reset", "window", "sliding"]
 Condition = Literal["target", "max-return", "goal"]
 MIXER_FLAGS = {each.name for kind in (AarenOptions, AttentionOptions) for each in fields(kind)}
 """Mixer options that are settings of their own."""
-FASTEST_FORGETTING = 5.0  # a token is then 1/150 of the next; more would underflow in acting
-
-
+LARGEST_RECENCY = 5.0  # a token then weighs 1/150 of the next; more would underflow in acting
 Scalar = bool | int | float | str
 
 
@@ -93,7 +91,7 @@ class AgentConfig(AarenOptions, AttentionOptions):
     """Options of an agent from a plug-in, by name."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "recency", tuple(self.recency))  # JSON knows lists alone
+        object.__setattr__(self, "recency", tuple(self.recency))  # JSON has lists only
         if self.observation_clip is None:  # JSON has no infinity
             object.__setattr__(self, "observation_clip", math.inf)
 
@@ -101,38 +99,30 @@ class AgentConfig(AarenOptions, AttentionOptions):
         """Raise `UserError` for a value that cannot work, naming its flag."""
         check_counts(self, "context_length", "layers", "width", "heads", "max_episode_length")
         check_counts(self, "action_chunk", "execute")
-        if self.execute > self.action_chunk:
-            raise UserError(
-                f"--execute must be at most --action-chunk ({self.action_chunk}), "
-                f"got {self.execute}"
-            )
+        words = f"must be at most --action-chunk ({self.action_chunk})"
+        require(self, "execute", self.execute <= self.action_chunk, words)
         for name in ("dropout", "embedding_dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{flag(name)} must be in [0, 1), got {getattr(self, name)}")
-        if not 1 <= self.dilution < math.inf:
-            raise UserError(f"--dilution must be finite and at least 1, got {self.dilution}")
+            require(self, name, 0 <= getattr(self, name) < 1, "must be in [0, 1)")
+        require(self, "dilution", 1 <= self.dilution < math.inf, "must be finite and at least 1")
+        require(self, "expectile", 0.5 < self.expectile < 1, "must be in (0.5, 1)")
         if self.condition not in get_args(Condition):
             known = ", ".join(get_args(Condition))
             raise UserError(f"--condition must be one of {known}, got {self.condition!r}")
-        if not 0.5 < self.expectile < 1:
-            raise UserError(f"--expectile must be in (0.5, 1), got {self.expectile}")
         if self.recency and len(self.recency) != self.heads:
             raise UserError(
                 f"--recency must be one number for each of the {self.heads} --heads, "
                 f"got {len(self.recency)}"
             )
-        if not all(0 <= rate <= FASTEST_FORGETTING for rate in self.recency):
+        if not all(0 <= rate <= LARGEST_RECENCY for rate in self.recency):
             raise UserError(
-                f"--recency must be in [0, {FASTEST_FORGETTING:g}], got {list(self.recency)}"
+                f"--recency must be in [0, {LARGEST_RECENCY:g}], got {list(self.recency)}"
             )
         if self.width % self.heads:
             raise UserError(f"--heads ({self.heads}) must divide --width ({self.width})")
-        if self.timestep_embedding == "sinusoidal" and self.width % 2:
-            raise UserError(f"--width must be even for sinusoidal embedding, got {self.width}")
-        if not self.observation_clip > 0:
-            raise UserError(
-                f"--observation-clip must be above 0 (inf for none), got {self.observation_clip}"
-            )
+        even = self.timestep_embedding != "sinusoidal" or self.width % 2 == 0
+        require(self, "width", even, "must be even for sinusoidal embedding")
+        words = "must be above 0 (inf for none)"
+        require(self, "observation_clip", self.observation_clip > 0, words)
 
     def settings_of(self, mixer: str) -> dict[str, Any]:
         """The options of a mixer: the settings here that it knows, and `mixer_options`.

@@ -3,7 +3,7 @@
 Decision Transformer's formulation (Chen et al. 2021, arXiv 2106.01345): three tokens a step, each
 with its own linear embedding plus an embedding of the timestep; a layer norm; a sequence model; the
 action is read from the features of the step's second token. `AgentConfig.condition` says whether
-the return-to-go or the observation comes first, see `aaren_rl.agents.conditioning`.
+the return-to-go or the observation comes first, see `aaren_rl.agents.tokens`.
 
 `DecisionAgent` is the one class; the sequence agents are presets of it that differ in their mixer.
 """
@@ -11,25 +11,28 @@ the return-to-go or the observation comes first, see `aaren_rl.agents.conditioni
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from aaren_rl.acting import Policy, check_targets
-from aaren_rl.agents.aaren_policy import AarenPolicy
+from aaren_rl.acting import check_targets
 from aaren_rl.agents.aaren_step import AarenStep
-from aaren_rl.agents.base import AGENTS, Agent, register_agent
-from aaren_rl.agents.conditioning import CHUNKS, TokenKind, expectile_loss
+from aaren_rl.agents.base import AGENTS, Agent, check_mode, register_agent
 from aaren_rl.agents.config import AgentConfig, Mode
-from aaren_rl.agents.embeddings import start_embeddings, timestep_embedding
-from aaren_rl.agents.policy import AgentPolicy, SteppingPolicy, WindowPolicy
+from aaren_rl.agents.policy import AarenPolicy, AgentPolicy, SteppingPolicy, WindowPolicy
 from aaren_rl.agents.spec import AgentSpec
+from aaren_rl.agents.tokens import (
+    CHUNKS,
+    TokenKind,
+    expectile_loss,
+    start_embeddings,
+    timestep_embedding,
+)
 from aaren_rl.data.hindsight import goal_columns
 from aaren_rl.data.sampling import Batch
-from aaren_rl.errors import UserError
 from aaren_rl.layers import (
     EVERY_TOKEN,
     MIXERS,
@@ -41,6 +44,7 @@ from aaren_rl.layers import (
     SequenceState,
     make_encoder,
 )
+from aaren_rl.layers.heads.base import masked_mean
 
 TOKENS_PER_STEP = 3
 FIRST_TOKENS = slice(0, None, TOKENS_PER_STEP)  # with max-return, a return is predicted from each
@@ -95,7 +99,10 @@ class DecisionAgent(Agent):
             **config.settings_of(mixer),
         )
         if mixer != self.mixer:
-            self._take_mixer(mixer)
+            if type(self) in PRESETS:
+                self.name = f"decision-{mixer}"
+            slides = self.sequence_model.can("slides")
+            self.modes, self.default_mode = SLIDING if slides else NOT_SLIDING
         self.head = self.actions.head(width)
         self.return_head = nn.Linear(width, 1) if self.predicts_return else None
         embeddings = (self.embed_action, self.embed_return, self.embed_observation)
@@ -103,15 +110,6 @@ class DecisionAgent(Agent):
         if self.return_head is not None:
             modules.append(self.return_head)
         start_embeddings(config.embedding_start, [*modules, *embeddings[1:]], embeddings)
-
-    def _take_mixer(self, mixer: str) -> None:
-        """Be called by a mixer that is not the class's own, and act as it can."""
-        if type(self) in PRESETS:
-            self.name = f"decision-{mixer}"
-        self.modes, self.default_mode = Agent.modes, Agent.default_mode
-        if self.sequence_model.can("slides"):
-            self.modes = (*self.modes, "sliding")
-            self.default_mode = "window"
 
     def parts(self) -> dict[str, str]:
         """See `Agent.parts`."""
@@ -130,28 +128,28 @@ class DecisionAgent(Agent):
 
     @property
     def folds(self) -> bool:
-        """Whether `AarenStep` acts as this agent does: nothing that it copies was replaced."""
+        """Whether `AarenStep` can stand in: a subclass has overridden nothing that it copies."""
         head = [type(module) for module in self.head.modules() if not list(module.children())]
         return (
             self.sequence_model.can("folds")
             and self.folds_embedding
             and head in ([nn.Linear], [nn.Linear, nn.Tanh])
-            and self._keeps("read", "predict_return")
+            and self._inherits("read", "predict_return")
         )
 
     @property
     def folds_embedding(self) -> bool:
-        """Whether `StepEmbedding` embeds as this agent does: nothing it copies was replaced."""
+        """Whether `StepEmbedding` can stand in: a subclass has overridden nothing it copies."""
         kind = type(self.actions)
         plain = any(
             kind.encode is each.encode and kind.embedding is each.embedding
             for each in (ContinuousActions, DiscreteActions)
         )
         linear_parts = type(self.embed_observation) is LinearEncoder and plain
-        return linear_parts and self._keeps(*EMBEDDING)
+        return linear_parts and self._inherits(*EMBEDDING)
 
-    def _keeps(self, *methods: str) -> bool:
-        """Whether a subclass has left these methods alone."""
+    def _inherits(self, *methods: str) -> bool:
+        """Whether no subclass overrides these methods."""
         return all(getattr(type(self), n) is getattr(DecisionAgent, n) for n in methods)
 
     def scaled(self, returns_to_go: Tensor) -> Tensor:
@@ -160,7 +158,7 @@ class DecisionAgent(Agent):
 
     @property
     def chunks(self) -> tuple[tuple[TokenKind, ...], ...]:
-        """The tokens that a step of acting reads; see `aaren_rl.agents.conditioning.CHUNKS`."""
+        """The tokens that a step of acting reads; see `aaren_rl.agents.tokens.CHUNKS`."""
         return CHUNKS[self.config.condition]
 
     @property
@@ -198,9 +196,9 @@ class DecisionAgent(Agent):
             tokens = torch.stack([self._token(kind, given[kind]) for kind in self.order], dim=-2)
             tokens = self._placed(tokens, timesteps, tasks)
             return self._finish(tokens.flatten(1, 2))
-        seen = self.normalise(observations)
+        normal = self.normalise(observations)
         goal = self.goal_columns
-        values = [self.scaled(returns_to_go) if goal is None else seen[..., goal], seen]
+        values = [self.scaled(returns_to_go) if goal is None else normal[..., goal], normal]
         embedded = [self.embed_return, self.embed_observation]
         if self.predicts_return:
             values, embedded = values[::-1], embedded[::-1]
@@ -208,7 +206,7 @@ class DecisionAgent(Agent):
             values.append(self.actions.encode(actions))
             embedded.append(self.embed_action)
         with torch.autocast(observations.device.type, enabled=False):  # see `exactly`
-            # One product for all, with a block for each: the tokens lie side by side at once.
+            # One block-diagonal product writes all tokens side by side, without a copy.
             weight = torch.block_diag(*(part.weight for part in embedded))
             bias = torch.cat([part.bias for part in embedded])
             tokens = linear(torch.cat(values, dim=-1), weight, bias)
@@ -251,7 +249,7 @@ class DecisionAgent(Agent):
         return self._finish(whole if added is None else whole + added)
 
     def _placed(self, tokens: Tensor, timesteps: Tensor, tasks: Tensor | None) -> Tensor:
-        """Tokens `[batch, time, 3, width]` with what tells time and task added."""
+        """Tokens `[batch, time, 3, width]` plus the embeddings of timestep and task."""
         tokens = tokens + self.embed_timestep(timesteps)[:, :, None]
         added = self.task_vector(tasks)
         if added is None:
@@ -260,7 +258,7 @@ class DecisionAgent(Agent):
 
     @staticmethod
     def _given(returns: Tensor, observations: Tensor, actions: Tensor) -> dict[TokenKind, Tensor]:
-        """What `_token` makes each kind of token of: the goal is in the observation."""
+        """The input of `_token` for each kind of token; the goal is part of the observation."""
         return {
             "return": returns,
             "goal": observations,
@@ -301,16 +299,16 @@ class DecisionAgent(Agent):
         return self._carried(self.predict_from, batch)
 
     def features(self, batch: Batch) -> Tensor:
-        """What `head` predicts every step's action from, `[batch, time, width]`: for own heads.
+        """The input of `head` at every step, `[batch, time, width]`, for heads of one's own.
 
-        In a training step on a stream it goes on from the carried state, as `predict` does.
+        In a training step on a stream it continues from the carried state, as `predict` does.
         """
         return self._carried(lambda b, state: self._features(b, state, ACTING_TOKENS), batch)
 
     def predict_from(
         self, batch: Batch, state: SequenceState | None
     ) -> tuple[Tensor, SequenceState]:
-        """As `predict`, going on from a state in the rows that do not start an episode."""
+        """As `predict`, continuing from a state in the rows that do not start an episode."""
         features, state = self._features(batch, state, ACTING_TOKENS)
         return self.head(features), state
 
@@ -330,18 +328,19 @@ class DecisionAgent(Agent):
             self.scaled(batch.returns_to_go),
             self.config.expectile,
         )
-        of_returns = (errors[..., 0] * batch.mask).sum() / batch.mask.sum().clamp(min=1)
+        of_returns = masked_mean(errors[..., 0], batch.mask)
         return self.actions.batch_loss(predictions, batch) + of_returns, state
 
     def _features(
         self, batch: Batch, state: SequenceState | None, read: slice
     ) -> tuple[Tensor, SequenceState]:
-        """Features of the tokens in `read`, going on from a state where no episode starts."""
+        """Features of the tokens in `read`; the state continues where no episode starts."""
         if state is not None and batch.starts is not None:
             state = state.reset(batch.starts)
-        told = () if self.embed_task is None else (batch.tasks,)  # own embeddings may take four
-        seen = batch.returns_to_go, batch.observations, batch.actions, batch.timesteps
-        tokens = self.embed(*seen, *told)
+        inputs = batch.returns_to_go, batch.observations, batch.actions, batch.timesteps
+        # A subclass's `embed` may take four arguments.
+        tasks = () if self.embed_task is None else (batch.tasks,)
+        tokens = self.embed(*inputs, *tasks)
         lengths = batch.cu_seqlens
         if lengths is not None:
             lengths = lengths * TOKENS_PER_STEP
@@ -351,7 +350,7 @@ class DecisionAgent(Agent):
         """The return-to-go to act on, unscaled, with the condition `max-return`.
 
         It is not larger than any in the data, `AgentSpec.largest_return`: expectile regression
-        overshoots, and what the agent does when asked for more than it has seen nobody knows.
+        overshoots, and actions for returns beyond the data are unknown.
 
         Args:
             features: of the observations' tokens, `[..., width]`.
@@ -370,41 +369,12 @@ class DecisionAgent(Agent):
         with torch.autocast(features.device.type, enabled=False):
             return linear(features.to(head.weight.dtype), head.weight, head.bias)
 
-    def policy(
-        self,
-        num_envs: int,
-        target_return: float | Sequence[float] | None = None,
-        mode: Mode | None = None,
-        *,
-        deterministic: bool = True,
-        temperature: float = 1.0,
-        seed: int = 0,
-        task: str | int | None = None,
-    ) -> Policy:
-        """Start acting in `num_envs` environments; see `Agent.policy`.
-
-        Raises:
-            UserError: for an unknown mode, or when there is no target return to ask for, or not
-                one (finite) for all or for each environment, or one for an agent that takes none;
-                for draws as `Agent.policy`.
-        """
-        agent = self if task is None else self.for_task(task)
-        agent.check_task()
-        policy = agent._policy(num_envs, target_return, mode)
-        if not deterministic:
-            self.check_draws(temperature)
-            policy.draw(temperature, seed)
-        return policy
-
     def _policy(
         self, num_envs: int, target_return: float | Sequence[float] | None, mode: Mode | None
     ) -> AgentPolicy:
-        """The policy of a mode, which draws nothing."""
         mode = mode or self.default_mode
-        if mode not in self.modes:
-            raise UserError(f"mode must be one of {', '.join(self.modes)}, got {mode!r}")
+        check_mode(mode, self.modes)
         targets = self.targets_for(target_return, num_envs)
-        self.eval()
         context = self.config.context_length
         if mode == "window":
             return WindowPolicy(self, targets)
@@ -431,7 +401,10 @@ class DecisionAgent(Agent):
 
 
 EMBEDDING = ("embed", "embed_step", "scaled", "normalise", "chunks")
-"""What `StepEmbedding` has multiplied out; a subclass that overrides one of it embeds itself."""
+"""Methods that `StepEmbedding` computes from the weights: not used where one is overridden."""
+NOT_SLIDING: tuple[tuple[Mode, ...], Mode] = (Agent.modes, Agent.default_mode)
+SLIDING: tuple[tuple[Mode, ...], Mode] = ((*Agent.modes, "sliding"), "window")
+"""Modes and default mode, with a mixer whose state grows and can be cut."""
 
 
 class DecisionAaren(DecisionAgent):
@@ -447,8 +420,7 @@ class DecisionTransformer(DecisionAgent):
     """
 
     mixer = "attention"
-    modes = ("carry", "reset", "window", "sliding")
-    default_mode = "window"
+    modes, default_mode = SLIDING
 
 
 class DecisionLSTM(DecisionAgent):
@@ -479,11 +451,10 @@ def decision_agent(name: str) -> type[Agent] | None:
     mixer = name.removeprefix("decision-")
     if mixer == name or mixer not in MIXERS:
         return None
-    members: dict[str, Any] = {"name": name, "mixer": mixer}
-    if getattr(MIXERS[mixer].make, "slides", False):
-        members |= {"modes": (*Agent.modes, "sliding"), "default_mode": "window"}
+    slides = getattr(MIXERS[mixer].make, "slides", False)
+    modes, default_mode = SLIDING if slides else NOT_SLIDING
+    members = {"name": name, "mixer": mixer, "modes": modes, "default_mode": default_mode}
     return type(name, (DecisionAgent,), members)
 
 
 AGENTS.derive = decision_agent
-TrajectoryAgent = DecisionAgent  # its name in the first edition

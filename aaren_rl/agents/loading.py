@@ -7,21 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from aaren_rl.agents import behavior_cloning, decision  # noqa: F401  (they register agents)
-from aaren_rl.agents.base import (
-    AGENTS,
-    CARD_FILE,
-    FORMAT,
-    REGISTRIES,
-    WEIGHTS_FILE,
-    Agent,
-    agent_class,
-)
+from aaren_rl.agents.base import AGENTS, CARD_FILE, FORMAT, WEIGHTS_FILE, Agent, agent_class
 from aaren_rl.agents.config import AgentConfig
 from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.files import read_card, read_tensors, recover_folder
 from aaren_rl.records import convert
-from aaren_rl.registry import load_plugins
+from aaren_rl.registry import REGISTRIES, load_plugins
 
 __all__ = ["AGENTS", "load_agent"]
 LAST = "last"
@@ -29,11 +21,7 @@ LAST = "last"
 
 
 def check_plugins(plugins: dict[str, str]) -> None:
-    """Raise `UserError` when a plug-in that a saved agent was made with is not loaded.
-
-    Args:
-        plugins: the modules that its card names, by kind and registered name.
-    """
+    """Raise `UserError` when a plug-in that a card names, `KIND NAME` to module, is not loaded."""
     for part, module in plugins.items():
         kind, _, name = part.rpartition(" ")
         if name not in REGISTRIES[kind]:

@@ -1,9 +1,9 @@
-"""Acting: the ways in which an agent goes through an episode.
+"""Acting: the policies of all agents.
 
 `SteppingPolicy` carries the sequence model's state from step to step (modes `carry`, `reset`, and
-`sliding` for a Transformer, whose cache it keeps short); an Aaren has a faster one, in
-`aaren_policy`. `WindowPolicy` keeps the last steps and recomputes them (mode `window`). Each holds
-one past for each environment and starts it afresh for that one alone when its episode has ended.
+`sliding` for a Transformer, whose cache it keeps short); `AarenPolicy` does so faster with an
+`AarenStep`. `WindowPolicy` keeps the last steps and recomputes them (mode `window`). Each holds
+the past of every environment, and forgets that of one alone when its episode has ended.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aaren_rl.acting import Policy, StepInputs, check_starts
-from aaren_rl.agents.step_parts import StepEmbedding
+from aaren_rl.acting import Policy, StepInputs, check_actions, check_starts
+from aaren_rl.agents.step_parts import StepEmbedding, as_column
 from aaren_rl.layers import SequenceState
 
 if TYPE_CHECKING:
+    from aaren_rl.agents.aaren_step import AarenStep
     from aaren_rl.agents.base import Agent
     from aaren_rl.agents.decision import DecisionAgent
 
@@ -28,11 +29,11 @@ NEWEST = slice(-1, None)  # the observation's token, from which the action is re
 
 
 class AgentPolicy(Policy):
-    """What the policies of all agents share: inputs that are checked, and lie in one place.
+    """The base of all agents' policies: checks the inputs and executes chunks of actions.
 
     Args:
         agent: the agent.
-        targets: returns to ask for, float64 `[num_envs]`; not looked at where none is asked.
+        targets: returns to ask for, float64 `[num_envs]`; unused where none is asked.
 
     Attributes:
         choose: predictions of one action to the actions that are taken; by default by
@@ -41,11 +42,11 @@ class AgentPolicy(Policy):
 
     def __init__(self, agent: Agent, targets: np.ndarray) -> None:
         self.choose: Callable[[Tensor], Tensor] = agent.actions.single.decide
+        self._spec, self._codec = agent.spec, agent.actions
+        self._device = agent.observation_mean.device
         self._execute = agent.config.execute
-        self._plan: Tensor | None = None  # actions of a chunk, [num_envs, execute, ...]
-        self._place = np.zeros(len(targets), np.int64)  # in it, of the next action
-        self._codec, self._device = agent.actions, agent.observation_mean.device
-        self._as_actions = agent.as_actions
+        self._plan: Tensor | None = None  # the chunk that is executed, [num_envs, execute, ...]
+        self._place = np.zeros(len(targets), np.int64)  # index of the next action in it
         spec = agent.spec
         self._inputs = StepInputs(
             spec.observation_layout, targets, agent.horizon, spec.observation_offset
@@ -56,10 +57,7 @@ class AgentPolicy(Policy):
         self._reward = torch.from_numpy(self._inputs.reward)
 
     def draw(self, temperature: float, seed: int) -> None:
-        """Draw actions from now on, see `Agent.policy`.
-
-        All environments' actions come from one generator, a step after the other.
-        """
+        """Draw actions from now on, see `Agent.policy`: one generator for all environments."""
         generator = torch.Generator(self._device).manual_seed(seed)
         self.choose = lambda given: self._codec.single.sample(given, temperature, generator)
 
@@ -77,17 +75,26 @@ class AgentPolicy(Policy):
         executed_actions: Any = None,
     ) -> Any:
         """See `Policy.act`."""
-        starts = self._take(observations, rewards, dones)
-        executed = self._as_actions(executed_actions, len(self._timesteps))
+        starts = self._update(observations, rewards, dones)
+        executed = None if executed_actions is None else self._as_decided(executed_actions)
         if starts is not None:
             self._place[starts] = 0
         actions = self._act(self._observation.to(self._device), starts, executed)
-        self._inputs.taken()
+        self._inputs.advance()
         return self._codec.to_numpy(actions)
 
-    def _take(self, observations: object, rewards: object, dones: object) -> np.ndarray | None:
-        """Check and keep the inputs; the environments that begin, `None` for none."""
-        return self._inputs.take(observations, rewards, dones, self._timesteps)
+    def _update(self, observations: object, rewards: object, dones: object) -> np.ndarray | None:
+        """Check and keep the inputs; the environments that start an episode, `None` for none."""
+        return self._inputs.update(observations, rewards, dones, self._timesteps)
+
+    def _as_decided(self, executed: object) -> Tensor:
+        """Executed actions as `actions.decide` gives them."""
+        spec = self._spec
+        shape = (len(self._timesteps), *(spec.action_space.shape or ()))
+        layout = spec.action_layout if spec.in_parts else None
+        array = check_actions(executed, shape, spec.choices, layout)
+        tensor = torch.from_numpy(array).to(self._device)
+        return tensor[:, 0] if spec.discrete else tensor
 
     def _chosen(self, predictions: Tensor) -> Tensor:
         """The actions to take: of a new chunk the first, else the next of the last chunk."""
@@ -95,39 +102,39 @@ class AgentPolicy(Policy):
         if len(parts) == 1:
             return self.choose(parts[0])
         new = torch.stack([self.choose(each) for each in parts], dim=1)
-        begins = torch.from_numpy(self._place == 0).to(new.device)
-        begins = begins.view(-1, *[1] * (new.dim() - 1))
-        self._plan = new if self._plan is None else torch.where(begins, new, self._plan)
+        at_start = torch.from_numpy(self._place == 0).to(new.device)
+        at_start = at_start.view(-1, *[1] * (new.dim() - 1))
+        self._plan = new if self._plan is None else torch.where(at_start, new, self._plan)
         actions = self._plan[torch.arange(len(new)), torch.from_numpy(self._place)]
         self._place = (self._place + 1) % self._execute
         return actions
 
     @property
     def plan_bytes(self) -> int:
-        """Bytes of the chunk that is executed; none where each prediction counts."""
+        """Bytes of the chunk that is executed; 0 where each prediction counts."""
         return 0 if self._plan is None else self._plan.nbytes + self._place.nbytes
 
     @abstractmethod
     def _act(
         self, observations: Tensor, starts: np.ndarray | None, executed: Tensor | None
     ) -> Tensor:
-        """One step's actions, as `actions.decide` gives them; carries the state on.
+        """One step's actions, as `actions.decide` gives them; updates the state.
 
         Args:
             observations: `[num_envs, observation_size]`, raw.
-            starts: bool `[num_envs]`, the environments that begin an episode; `None` for none.
-            executed: what was done in the last step, where it was not what was chosen.
+            starts: bool `[num_envs]`, the environments that start an episode; `None` for none.
+            executed: the last step's actions, where they are not those chosen.
         """
 
 
 class Step(NamedTuple):
-    """What a step of a `HistoryPolicy` is decided on.
+    """The inputs of a `HistoryPolicy`'s step.
 
     Attributes:
         returns: returns-to-go, `[num_envs, 1]`.
         observations: `[num_envs, observation_size]`, raw.
         timesteps: int64 `[num_envs]`.
-        starts: bool `[num_envs]`, the environments that begin an episode.
+        starts: bool `[num_envs]`, the environments that start an episode.
     """
 
     returns: Tensor
@@ -137,12 +144,7 @@ class Step(NamedTuple):
 
 
 class HistoryPolicy(AgentPolicy):
-    """The shared part of the policies that count timesteps and returns-to-go.
-
-    Args:
-        agent: the agent.
-        targets: returns to ask for, float64 `[num_envs]`; not looked at with `max-return`.
-    """
+    """The base of the policies that count timesteps and returns-to-go; arguments as there."""
 
     def __init__(self, agent: DecisionAgent, targets: np.ndarray) -> None:
         super().__init__(agent, targets)
@@ -155,7 +157,7 @@ class HistoryPolicy(AgentPolicy):
 
     @property
     def state_bytes(self) -> int:
-        """Timestep, return-to-go and chunk, and what a subclass keeps."""
+        """Timestep, return-to-go and chunk; a subclass adds its own."""
         return self._returns_to_go.nbytes + self._timesteps.nbytes + self.plan_bytes
 
     def _act(
@@ -175,7 +177,7 @@ class HistoryPolicy(AgentPolicy):
 
     @abstractmethod
     def _decide(self, now: Step, executed: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The actions, and the predicted returns-to-go `[num_envs, 1]` where they are predicted."""
+        """The actions, and the predicted returns-to-go `[num_envs, 1]` with `max-return`."""
 
 
 class SteppingPolicy(HistoryPolicy):
@@ -185,10 +187,10 @@ class SteppingPolicy(HistoryPolicy):
 
     Args:
         agent: the agent.
-        targets: returns to ask for, float64 `[num_envs]`; not looked at with `max-return`.
-        restart_every: start the state afresh every so many steps; `None` carries it to the end.
-        keep: let a step read the last so many steps' tokens only (its own are one of them), each
-            as it was computed when it was new; at least 2, and only for a mixer that `slides`.
+        targets: as in `AgentPolicy`.
+        restart_every: clear the state every N steps; `None` carries it to the episode's end.
+        keep: a step reads the tokens of the last N steps only, its own included, each as it was
+            computed when it was new; at least 2, and only for a mixer that `slides`.
     """
 
     def __init__(
@@ -261,17 +263,13 @@ class WindowPolicy(HistoryPolicy):
     """Recompute the last `context_length` steps at every step, as Decision Transformer code does.
 
     With the condition `max-return` the window holds the returns on which the past actions were
-    taken.
-
-    Args:
-        agent: the agent.
-        targets: returns to ask for, float64 `[num_envs]`; not looked at with `max-return`.
+    taken. Arguments as in `AgentPolicy`.
     """
 
     def __init__(self, agent: DecisionAgent, targets: np.ndarray) -> None:
         super().__init__(agent, targets)
         size, length = len(targets), agent.config.context_length
-        # The newest step stands last; what a short past leaves free, at the left, is masked out.
+        # The newest step stands last; unused places, at the left, are masked out.
         self._buffers = tuple(
             each.to(self._device)
             for each in (
@@ -291,7 +289,7 @@ class WindowPolicy(HistoryPolicy):
         returns_to_go, _, actions, _ = self._buffers
         if executed is not None:
             actions[:, -1] = executed
-        # The newest action is not known yet: the place holds the oldest one, and is not read.
+        # The newest action is not known yet: its place holds the oldest one, and is not read.
         newest = (now.returns, now.observations, actions[:, 0].clone(), now.timesteps)
         for buffer, value in zip(self._buffers, newest, strict=True):
             buffer.copy_(buffer.roll(-1, dims=1))
@@ -307,7 +305,7 @@ class WindowPolicy(HistoryPolicy):
         """Predictions for the newest step, and its return where that is predicted."""
         agent, predicted = self._agent, None
         tokens = agent.embed(*(buffer[:, -longest:] for buffer in self._buffers))
-        # The newest action is what is asked for, and with max-return the newest return before it.
+        # The newest action is to be predicted, and with max-return the newest return before it.
         unknown = 2 if agent.predicts_return else 1
         tokens = tokens[:, :-unknown]
         mask = None
@@ -318,7 +316,84 @@ class WindowPolicy(HistoryPolicy):
         features, state = agent.read(tokens, mask=mask, read=NEWEST)
         if agent.predicts_return:
             predicted = agent.predict_return(features[:, -1])
-            _, seen, action, time = (buffer[:, -1] for buffer in self._buffers)
-            token = agent.embed_step(1, action, predicted, seen, time)
+            _, observation, action, time = (buffer[:, -1] for buffer in self._buffers)
+            token = agent.embed_step(1, action, predicted, observation, time)
             features, _ = agent.read(token, state, read=NEWEST)
         return agent.head(features[:, -1]), predicted
+
+
+class AarenPolicy(AgentPolicy):
+    """One call of the agent's `AarenStep` a step, the state carried between.
+
+    Args:
+        agent: the agent.
+        step: its step.
+        targets: as in `AgentPolicy`.
+        restart_every: as in `SteppingPolicy`.
+    """
+
+    def __init__(
+        self,
+        agent: DecisionAgent,
+        step: AarenStep,
+        targets: np.ndarray,
+        restart_every: int | None = None,
+    ) -> None:
+        super().__init__(agent, targets)
+        self._step, self._restart_every = step, restart_every
+        size = len(targets)
+        # Action, return-to-go, timestep, and the layers' tensors.
+        self._initial = tuple(
+            each.to(self._device)
+            for each in (
+                agent.actions.blank(size).reshape(size, -1),
+                torch.from_numpy(targets[:, None].astype(np.float64)),
+                torch.zeros(size, 1, dtype=torch.int64),
+                *step.empty_state(size),
+            )
+        )
+        self._state = self._initial
+
+    @property
+    def returns_to_go(self) -> np.ndarray:
+        """The return-to-go that each environment's last action was taken on, `[num_envs]`."""
+        array: np.ndarray = self._state[1][:, 0].cpu().numpy().copy()
+        return array
+
+    @property
+    def state_bytes(self) -> int:
+        """Model state, previous action, timestep, return-to-go and chunk."""
+        return sum(each.nbytes for each in self._state) + self.plan_bytes
+
+    def _act(
+        self, observations: Tensor, starts: np.ndarray | None, executed: Tensor | None
+    ) -> Tensor:
+        state, first = self._state, None
+        if executed is not None:
+            state = (executed.view_as(state[0]), *state[1:])
+        if starts is not None:
+            first = torch.from_numpy(starts[:, None]).to(self._device)
+            state = _where(first, self._initial, state)
+        action, returns, timestep, layers = *state[:3], state[3:]
+        if self._restart_every is not None:
+            due = timestep % self._restart_every == 0
+            first = due if first is None else first | due
+            layers = _where(first, self._initial[3:], layers)
+        returns = returns - self._reward.to(self._device)
+        predictions, returns, layers = self._step.predict(
+            observations, returns, action, timestep, first, layers
+        )
+        chosen = self._chosen(predictions)
+        self._state = (as_column(chosen), returns, timestep + 1, *layers)
+        self._timesteps = self._state[2].cpu().numpy()
+        return chosen
+
+
+def _where(
+    rows: Tensor, these: tuple[Tensor, ...], others: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """In the environments where `rows` (`[batch, 1]`, bool) is true the first, else the second."""
+    return tuple(
+        torch.where(rows.view(-1, *[1] * (one.dim() - 1)), one, other)
+        for one, other in zip(these, others, strict=True)
+    )

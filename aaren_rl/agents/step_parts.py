@@ -1,36 +1,30 @@
 """Parts of an acting step with everything constant multiplied out, shared by the sequence agents.
 
-Scales and statistics are in the weights, weights lie as the processor reads them, and what a
-three-token step never needs (dropout, stacking, general shapes) is left out.
+Scales and statistics are folded into the weights, which are stored as the processor reads them, and
+what a three-token step never needs (dropout, stacking, general shapes) is left out. Weights are
+copied from a `DecisionAgent` whose parts are the plain linear ones, see its `folds` and
+`folds_embedding`; it is passed as `Any`, since these parts' types are known only then.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from copy import deepcopy
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, gelu, layer_norm
+from torch.nn.functional import embedding, gelu
 
-from aaren_rl.agents.conditioning import TokenKind
-from aaren_rl.agents.embeddings import SinusoidalEmbedding
-from aaren_rl.layers import Block, ContinuousActions, DiscreteActions
+from aaren_rl.agents.tokens import TokenKind
+from aaren_rl.layers import Block, DiscreteActions
 from aaren_rl.layers.folded import Affine, affine, to_numpy
-
-if TYPE_CHECKING:
-    from aaren_rl.agents.decision import DecisionAgent
 
 M = TypeVar("M", bound=nn.Module)
 
 
 class StepEmbedding(nn.Module):
-    """A chunk of a step's tokens from raw numbers, embedded and normed.
-
-    Args:
-        agent: a trained agent; the weights are copied.
-        kinds: the chunk's tokens, one of `agent.chunks`.
-    """
+    """The tokens of a chunk (one of `agent.chunks`) from raw numbers, embedded and normed."""
 
     action_table: Tensor
     timestep_table: Tensor
@@ -39,7 +33,7 @@ class StepEmbedding(nn.Module):
     lowest: Tensor
     highest: Tensor
 
-    def __init__(self, agent: DecisionAgent, kinds: tuple[TokenKind, ...]) -> None:
+    def __init__(self, agent: Any, kinds: tuple[TokenKind, ...]) -> None:
         super().__init__()
         self.width, self.timestep_embedding = agent.config.width, agent.config.timestep_embedding
         self.actions, self.tokens = agent.actions, len(kinds)
@@ -54,30 +48,25 @@ class StepEmbedding(nn.Module):
             self.register_buffer("lowest", bounds[0])
             self.register_buffer("highest", bounds[1])
         if self.looks_up:
-            self._keep("action_table", to_numpy(part(agent.embed_action, nn.Embedding).weight))
+            self.register_buffer("action_table", agent.embed_action.weight.detach().clone())
         added = agent.task_vector()
         if added is not None:
-            vector = added.detach().cpu()
-            self.linear.bias += vector.repeat(len(self.numbers))
+            self.linear.bias += added.detach().cpu().repeat(len(self.numbers))
             if self.looks_up:
-                self.action_table += vector
+                self.action_table += added.detach()
         if self.timestep_embedding == "learned":
-            table = to_numpy(part(agent.embed_timestep, nn.Embedding).weight)
+            table = agent.embed_timestep.weight.detach()
             # A row before the first: step 0's previous action, masked, must look up something.
-            self._keep("timestep_table", np.concatenate([table[:1], table]))
+            self.register_buffer("timestep_table", torch.cat([table[:1], table]))
         elif self.timestep_embedding == "sinusoidal":
-            frequencies = part(agent.embed_timestep, SinusoidalEmbedding).frequencies
-            self.register_buffer("frequencies", frequencies.clone())
+            self.register_buffer("frequencies", agent.embed_timestep.frequencies.clone())
         self.register_buffer("time_offsets", torch.tensor([int(k != "action") for k in kinds]))
-        self.norm = CopiedNorm(agent.embed_norm)
-
-    def _keep(self, name: str, values: np.ndarray) -> None:
-        self.register_buffer(name, torch.from_numpy(np.array(values, dtype=np.float32)))
+        self.norm = frozen(agent.embed_norm)
 
     def forward(
         self, observation: Tensor, returns: Tensor, previous_action: Tensor, timestep: Tensor
     ) -> Tensor:
-        """Embed the chunk; what is not part of it is not looked at.
+        """Embed the chunk; inputs that are not part of it are not read.
 
         Args:
             observation: float32 `[batch, observation_size]`.
@@ -123,21 +112,9 @@ class AffineMap(nn.Module):
         return torch.addmm(self.bias, x, self.weight)
 
 
-class CopiedNorm(nn.Module):
-    """A layer norm with the weights copied."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, norm: nn.LayerNorm) -> None:
-        super().__init__()
-        self.epsilon, self.shape = norm.eps, norm.normalized_shape
-        self.register_buffer("weight", norm.weight.detach().clone())
-        self.register_buffer("bias", norm.bias.detach().clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[rows, width]` to the same."""
-        return layer_norm(x, self.shape, self.weight, self.bias, self.epsilon)
+def frozen(module: M) -> M:
+    """A copy of a module that is not trained."""
+    return deepcopy(module).requires_grad_(False)
 
 
 class StepFeedForward(nn.Module):
@@ -146,7 +123,7 @@ class StepFeedForward(nn.Module):
     def __init__(self, block: Block) -> None:
         super().__init__()
         self.relu = isinstance(block.feed_forward.activation, nn.ReLU)
-        self.norm = CopiedNorm(block.feed_forward_norm)
+        self.norm = frozen(block.feed_forward_norm)
         self.expand = AffineMap(affine(block.feed_forward.expand))
         self.contract = AffineMap(affine(block.feed_forward.contract))
 
@@ -157,10 +134,10 @@ class StepFeedForward(nn.Module):
         return x + self.contract(hidden)
 
 
-def head_of(agent: DecisionAgent) -> AffineMap:
+def head_of(agent: Any) -> AffineMap:
     """The agent's last linear layer."""
-    head = agent.head
-    return AffineMap(affine(part(head[0] if isinstance(head, nn.Sequential) else head, nn.Linear)))
+    plain = not isinstance(agent.head, nn.Sequential)  # else a tanh follows
+    return AffineMap(affine(agent.head if plain else agent.head[0]))
 
 
 class ReturnHead(AffineMap):
@@ -181,7 +158,7 @@ class ReturnHead(AffineMap):
         return returns if self.largest is None else returns.clamp(max=self.largest)
 
 
-def return_head_of(agent: DecisionAgent) -> ReturnHead | None:
+def return_head_of(agent: Any) -> ReturnHead | None:
     """The agent's return head; `None` for an agent that is asked for a return."""
     if agent.return_head is None:
         return None
@@ -195,52 +172,33 @@ def as_column(actions: Tensor) -> Tensor:
     return actions if actions.dim() == 2 else actions[:, None]
 
 
-def part(module: nn.Module, kind: type[M]) -> M:
-    """A part of the agent, known to be of this kind."""
-    assert isinstance(module, kind)
-    return module
-
-
-def fold_embedding(agent: DecisionAgent, kinds: tuple[TokenKind, ...]) -> Affine:
+def fold_embedding(agent: Any, kinds: tuple[TokenKind, ...]) -> Affine:
     """One map of raw numbers (returns-to-go, observations, continuous actions) to their tokens."""
+    scale, shift = agent.spec.returns_scale, agent.spec.returns_shift
+    mean, std = to_numpy(agent.observation_mean), to_numpy(agent.observation_std)
     parts = []
     for kind in kinds:
         if kind == "return":
-            scale, shift = agent.spec.returns_scale, agent.spec.returns_shift
-            parts.append(_scaled(affine(agent.embed_return), 1 / scale, -shift / scale))
+            parts.append(_scaled(agent.embed_return, 1 / scale, -shift / scale))
         elif kind == "goal":
-            mean, std = (
-                to_numpy(each[agent.goal_columns])
-                for each in (agent.observation_mean, agent.observation_std)
-            )
-            parts.append(_scaled(affine(agent.embed_return), 1 / std, -mean / std))
+            goal = agent.goal_columns
+            parts.append(_scaled(agent.embed_return, 1 / std[goal], -mean[goal] / std[goal]))
         elif kind == "observation":
-            mean, std = to_numpy(agent.observation_mean), to_numpy(agent.observation_std)
-            parts.append(
-                _scaled(affine(part(agent.embed_observation, nn.Linear)), 1 / std, -mean / std)
-            )
+            parts.append(_scaled(agent.embed_observation, 1 / std, -mean / std))
         else:
-            codec = part(agent.actions, ContinuousActions)
-            middle, reach = to_numpy(codec.middle), to_numpy(codec.reach)
-            weights = affine(part(agent.embed_action, nn.Linear))
-            parts.append(_scaled(weights, 1 / reach, -middle / reach))
+            middle, reach = to_numpy(agent.actions.middle), to_numpy(agent.actions.reach)
+            parts.append(_scaled(agent.embed_action, 1 / reach, -middle / reach))
     return _block_diagonal(parts)
 
 
-def _scaled(weights: Affine, scale: np.ndarray | float, shift: np.ndarray | float) -> Affine:
-    """The map of `scale x + shift` as one of x."""
-    weight, bias = weights
+def _scaled(layer: nn.Linear, scale: np.ndarray | float, shift: np.ndarray | float) -> Affine:
+    """The layer's map of `scale x + shift` as one of x."""
+    weight, bias = affine(layer)
     scale, shift = np.broadcast_to(scale, len(weight)), np.broadcast_to(shift, len(weight))
     return weight * scale[:, None], bias + shift @ weight
 
 
 def _block_diagonal(parts: list[Affine]) -> Affine:
     """Several maps, each of its own inputs, as one."""
-    rows = [len(weight) for weight, _ in parts]
-    columns = [weight.shape[1] for weight, _ in parts]
-    whole = np.zeros((sum(rows), sum(columns)))
-    row = column = 0
-    for (weight, _), height, width in zip(parts, rows, columns, strict=True):
-        whole[row : row + height, column : column + width] = weight
-        row, column = row + height, column + width
-    return whole, np.concatenate([bias for _, bias in parts])
+    whole = torch.block_diag(*(torch.from_numpy(weight.copy()) for weight, _ in parts))
+    return whole.numpy(), np.concatenate([bias for _, bias in parts])

@@ -150,7 +150,7 @@ class CPolicy(Policy):
             done = check_actions(executed_actions, shape, self._choices).astype(np.float32)
             for state, action in zip(self._states, done, strict=True):
                 self._c.executed(_pointer(state), _pointer(action))
-        starts = self._inputs.take(observations, rewards, dones, self._timesteps)
+        starts = self._inputs.update(observations, rewards, dones, self._timesteps)
         for index, state in enumerate(self._states):
             if starts is not None and starts[index]:
                 self._c.reset(_pointer(state), ctypes.c_float(self._targets[index]))
@@ -163,7 +163,7 @@ class CPolicy(Policy):
             )
             assert not failed, "the inputs were checked"
         self._timesteps += 1
-        self._inputs.taken()
+        self._inputs.advance()
         return self._actions.astype(self._codec.space.dtype).reshape(shape)
 
     def reset(self, mask: np.ndarray | None = None) -> None:

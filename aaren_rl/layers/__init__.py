@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from aaren_rl.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from aaren_rl.layers.block import Block, FeedForward
     from aaren_rl.layers.dropout import Dropout
     from aaren_rl.layers.encoders import (
         ENCODERS,
@@ -31,16 +30,11 @@ if TYPE_CHECKING:
     )
     from aaren_rl.layers.mixers.aaren import AarenAttention
     from aaren_rl.layers.mixers.attention import CausalSelfAttention, KeyValueCache
-    from aaren_rl.layers.mixers.base import (
-        HiddenState,
-        RecurrentMixer,
-        TensorState,
-        register_mixer,
-    )
+    from aaren_rl.layers.mixers.base import RecurrentMixer, register_mixer
     from aaren_rl.layers.mixers.lstm import LSTMMixer
     from aaren_rl.layers.mixers.min_gru import MinGRUMixer
-    from aaren_rl.layers.sequence_model import MIXERS, SequenceModel
-    from aaren_rl.layers.state import EVERY_TOKEN, MixerState, SequenceState
+    from aaren_rl.layers.sequence_model import MIXERS, Block, FeedForward, SequenceModel
+    from aaren_rl.layers.state import EVERY_TOKEN, HiddenState, SequenceState, TensorState
 
 __all__ = [
     "ENCODERS",
@@ -65,7 +59,6 @@ __all__ = [
     "LSTMMixer",
     "LinearEncoder",
     "MinGRUMixer",
-    "MixerState",
     "RecurrentMixer",
     "SequenceModel",
     "SequenceState",

@@ -1,19 +1,99 @@
-"""A stack of blocks: long calls without a state for training, short ones with it for acting."""
+"""A sequence model: a stack of blocks, GPT-2's as in Decision Transformer, around the mixers."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from aaren_rl.errors import UserError
-from aaren_rl.layers.block import Activation, Block
+from aaren_rl.layers.dropout import Dropout
 from aaren_rl.layers.mixers import aaren, attention, lstm, min_gru  # noqa: F401  (they register)
 from aaren_rl.layers.mixers.base import MIXERS, make_mixer
-from aaren_rl.layers.start import residual_std
+from aaren_rl.layers.start import STD, residual_std, start_linear
 from aaren_rl.layers.state import EVERY_TOKEN, SequenceState
 
-__all__ = ["MIXERS", "SequenceModel"]
+__all__ = ["MIXERS", "Block", "FeedForward", "SequenceModel"]
+
+
+Activation = Literal["relu", "gelu"]
+
+
+def make_activation(name: Activation) -> nn.Module:
+    """ReLU, or GELU in its tanh approximation, as in GPT-2."""
+    return nn.ReLU() if name == "relu" else nn.GELU(approximate="tanh")
+
+
+class FeedForward(nn.Module):
+    """Two linear layers, four times as wide between them.
+
+    Args:
+        width: size of a token.
+        activation: between the two layers.
+        out_std: standard deviation of the second layer's weights at the start.
+    """
+
+    def __init__(
+        self, width: int, activation: Activation = "relu", *, out_std: float = STD
+    ) -> None:
+        super().__init__()
+        self.expand = nn.Linear(width, 4 * width)
+        self.activation = make_activation(activation)
+        self.contract = nn.Linear(4 * width, width)
+        self.out_std = out_std
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights as GPT-2 does."""
+        start_linear(self.expand)
+        start_linear(self.contract, self.out_std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., width]` to `[..., width]`."""
+        out: Tensor = self.contract(self.activation(self.expand(x)))
+        return out
+
+
+class Block(nn.Module):
+    """Norm first, residual after: x + drop(mix(norm(x))), then x + drop(feed_forward(norm(x))).
+
+    Args:
+        mixer: see `aaren_rl.layers.mixers.base`; the only part in which agents differ.
+        width: size of a token.
+        dropout: share of each residual branch's elements dropped in training.
+        activation: of the feed-forward part; Decision Transformer uses ReLU.
+        out_std: standard deviation, at the start, of the feed-forward part's weights that write to
+            the residual stream.
+    """
+
+    def __init__(
+        self,
+        mixer: nn.Module,
+        width: int,
+        *,
+        dropout: float = 0.1,
+        activation: Activation = "relu",
+        out_std: float = STD,
+    ) -> None:
+        super().__init__()
+        self.mixer_norm = nn.LayerNorm(width)
+        self.mixer = mixer
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width, activation, out_std=out_std)
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        state: Any = None,
+        mask: Tensor | None = None,
+        read: slice = EVERY_TOKEN,
+        cu_seqlens: Tensor | None = None,
+    ) -> tuple[Tensor, Any]:
+        """Tokens `[batch, time, width]` and a state in, those of the tokens in `read` out."""
+        mixed, state = self.mixer(self.mixer_norm(x), state, mask, read, cu_seqlens)
+        x = x[:, read] + self.dropout(mixed)
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), state
 
 
 class SequenceModel(nn.Module):
@@ -80,7 +160,7 @@ class SequenceModel(nn.Module):
             state: what an earlier call returned; `None` at the start of the sequences.
             mask: bool `[batch, time]`; a token where it is false leaves no trace in the state.
             read: the tokens whose outputs are wanted; for the others the last block is spared.
-            cu_seqlens: for a packed batch (`aaren_rl.layers.packed`), the cumulated lengths.
+            cu_seqlens: for a packed batch, the cumulated lengths.
 
         Returns:
             Outputs `[batch, tokens in read, width]` and the state after the last token.

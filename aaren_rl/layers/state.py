@@ -1,44 +1,73 @@
-"""What a sequence model carries from one call to the next."""
+"""The states that mixers and sequence models carry from one call to the next."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 EVERY_TOKEN = slice(None)
-S = TypeVar("S", bound="MixerState")
+S = TypeVar("S", bound="TensorState")
 
 
-class MixerState(Protocol):
-    """The past of one mixing layer, for a batch of sequences. A value: never mutated."""
+@dataclass(frozen=True)
+class TensorState:
+    """Base class for states: a frozen dataclass whose fields are tensors `[batch, ...]` or `None`.
+
+    The empty past is zero in every field; a subclass for which it is something else overrides
+    `reset`.
+    """
+
+    def _each(self: S, change: Callable[[Tensor], Tensor]) -> S:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{n: None if t is None else change(t) for n, t in tensors.items()})
 
     @property
     def nbytes(self) -> int:
         """Bytes of all its tensors together."""
-        ...
+        tensors = (getattr(self, field.name) for field in fields(self))
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
     def reset(self: S, mask: Tensor) -> S:
         """Forget everything in the sequences where `mask` (`[batch]`, bool) is true."""
-        ...
+        return self._each(lambda t: t.masked_fill(mask.view(-1, *[1] * (t.dim() - 1)), 0))
 
     def detach(self: S) -> S:
-        """The same values, cut off from the graph: truncated back-propagation through time."""
-        ...
+        """The same values, cut off from the graph."""
+        return self._each(Tensor.detach)
 
     def __getitem__(self: S, index: Any) -> S:
-        """The state of some of the sequences; `index` selects over the batch."""
-        ...
+        """The states of some of the sequences."""
+        return self._each(lambda tensor: tensor[index])
+
+    def where(self: S, mask: Tensor, other: S) -> S:
+        """This state in the sequences where `mask` (`[batch]`, bool) is true, else `other`."""
+        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        return replace(
+            self,
+            **{
+                name: torch.where(mask.view(-1, *[1] * (mine.dim() - 1)), mine, others)
+                for name, (mine, others) in pairs.items()
+                if mine is not None
+            },
+        )
+
+
+@dataclass(frozen=True)
+class HiddenState(TensorState):
+    """Hidden vectors `[batch, vectors, width]`: one for a minGRU, hidden and cell for an LSTM."""
+
+    vectors: Tensor
 
 
 @dataclass(frozen=True)
 class SequenceState:
     """The states of all layers of a `SequenceModel`, first layer first."""
 
-    layers: tuple[MixerState, ...]
+    layers: tuple[Any, ...]
 
     @property
     def nbytes(self) -> int:
@@ -55,14 +84,14 @@ class SequenceState:
 
     def last(self, count: int) -> SequenceState:
         """Only the last `count` tokens, for mixers that `slide`."""
-        return SequenceState(tuple(layer.last(count) for layer in self.layers))  # type: ignore[attr-defined]
+        return SequenceState(tuple(layer.last(count) for layer in self.layers))
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, `LAYER.FIELD`, to be saved."""
         return {
             f"{number}.{field.name}": getattr(layer, field.name)
             for number, layer in enumerate(self.layers)
-            for field in fields(layer)  # type: ignore[arg-type]  # every state is a dataclass
+            for field in fields(layer)
             if getattr(layer, field.name) is not None
         }
 

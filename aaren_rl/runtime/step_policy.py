@@ -96,15 +96,15 @@ class StepPolicy(Policy):
             )
         if self.card.state:
             state = self._states[self._turn]
-            starts = self._inputs.take(observations, rewards, dones, state["timestep"])
+            starts = self._inputs.update(observations, rewards, dones, state["timestep"])
             if executed is not None and "action" in self.card.state:
                 state[self.card.state["action"]][...] = executed
             if starts is not None:
                 self._begin(state, starts)
         else:
-            self._inputs.see(observations)
+            self._inputs.set_observations(observations)
         self._run(self._turn)
-        self._inputs.taken()
+        self._inputs.advance()
         self._turn = 1 - self._turn
         actions = self._actions[self._turn]
         if self._parts is not None:
@@ -151,7 +151,7 @@ class StepPolicy(Policy):
         for name, array in self._states[self._turn].items():
             array[...] = state[name]
         if self.card.state:
-            self._inputs.jump(self._states[self._turn]["timestep"])
+            self._inputs.set_timesteps(self._states[self._turn]["timestep"])
 
     def _arrays_in(self, turn: int) -> list[np.ndarray]:
         """The step's inputs in the card's order, with state set `turn`."""

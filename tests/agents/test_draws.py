@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 import aaren_rl as arl
 from aaren_rl.agents import Agent, load_agent
-from aaren_rl.agents.aaren_policy import AarenPolicy
+from aaren_rl.agents.policy import AarenPolicy
 from aaren_rl.cli import main
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.rollouts import rollout

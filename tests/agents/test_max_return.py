@@ -22,7 +22,7 @@ from aaren_rl.agents import (
     Mode,
     load_agent,
 )
-from aaren_rl.agents.conditioning import expectile_loss
+from aaren_rl.agents.tokens import expectile_loss
 from aaren_rl.data import Batch
 from aaren_rl.errors import UserError
 from aaren_rl.training import TrainConfig

@@ -28,8 +28,7 @@ from aaren_rl.agents import (
     load_agent,
     register_agent,
 )
-from aaren_rl.agents.aaren_policy import AarenPolicy
-from aaren_rl.agents.policy import SteppingPolicy
+from aaren_rl.agents.policy import AarenPolicy, SteppingPolicy
 from aaren_rl.data import Batch
 from aaren_rl.errors import UserError
 from aaren_rl.experiments import CompareConfig

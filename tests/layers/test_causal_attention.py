@@ -11,9 +11,9 @@ from torch import Tensor
 from aaren_rl.layers import CausalSelfAttention, KeyValueCache
 
 
-def random_layer(heads: int, window: int | None = None, width: int = 16) -> CausalSelfAttention:
+def random_layer(heads: int, width: int = 16) -> CausalSelfAttention:
     torch.manual_seed(heads)
-    layer = CausalSelfAttention(width, heads, window=window).double()
+    layer = CausalSelfAttention(width, heads).double()
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return layer
@@ -28,40 +28,24 @@ def written_out(layer: CausalSelfAttention, x: Tensor) -> Tensor:
     )
     scores = queries @ keys.transpose(2, 3) / math.sqrt(dim)
     row, column = torch.arange(time)[:, None], torch.arange(time)
-    hidden = column > row
-    if layer.window is not None:
-        hidden = hidden | (column <= row - layer.window)
-    weights = scores.masked_fill(hidden, -math.inf).softmax(-1)
+    weights = scores.masked_fill(column > row, -math.inf).softmax(-1)
     return layer.out((weights @ values).transpose(1, 2).flatten(2))
 
 
 @pytest.mark.parametrize("heads", [1, 4])
-@pytest.mark.parametrize("window", [None, 1, 2, 5, 12, 13])
-def test_is_softmax_attention_over_the_past_or_a_window_of_it(
-    heads: int, window: int | None
-) -> None:
-    layer = random_layer(heads, window)
+def test_is_softmax_attention_over_the_past(heads: int) -> None:
+    layer = random_layer(heads)
     x = torch.randn(2, 12, 16, dtype=torch.float64)
     wanted = written_out(layer, x)
     outputs, cache = layer(x)
     torch.testing.assert_close(outputs, wanted, rtol=0, atol=1e-12)
-    assert cache.keys.shape[2] == min(12, window or 12)
+    assert cache.keys.shape[2] == 12
     for sizes in ([1] * 12, [5, 1, 6], [3, 9], [11, 1]):
         state, parts = None, []
         for part in x.split(sizes, dim=1):
             out, state = layer(part, state)
             parts.append(out)
         torch.testing.assert_close(torch.cat(parts, 1), wanted, rtol=0, atol=1e-12)
-
-
-def test_window_bounds_the_cache() -> None:
-    layer = random_layer(2, window=4)
-    x, state, sizes = torch.randn(1, 1, 16, dtype=torch.float64), None, []
-    for _ in range(9):
-        _, state = layer(x, state)
-        sizes.append(state.nbytes)
-    token = 2 * 16 * 8  # a key and a value in float64
-    assert sizes == [token * tokens for tokens in (1, 2, 3, 4, 4, 4, 4, 4, 4)]
 
 
 def test_cache_drops_what_no_sequence_needs_after_resets() -> None:
@@ -131,8 +115,6 @@ def test_attention_weights_are_dropped_in_training_only() -> None:
 def test_refuses_what_cannot_be() -> None:
     with pytest.raises(ValueError, match=r"heads \(3\) must divide width \(8\)"):
         CausalSelfAttention(8, 3)
-    with pytest.raises(ValueError, match="window must be at least 1 token, got 0"):
-        CausalSelfAttention(8, window=0)
     with pytest.raises(ValueError, match=r"bool \[1, 2\] .* got torch.bool \[1, 3\]"):
         CausalSelfAttention(8)(torch.zeros(1, 2, 8), None, torch.ones(1, 3, dtype=torch.bool))
 

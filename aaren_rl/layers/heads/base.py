@@ -1,4 +1,4 @@
-"""Action heads: how actions are embedded, what is predicted, the loss, and what is then done.
+"""Action heads: how actions are embedded and predicted, the loss, and the decision.
 
 An action head is made as `make(space)`, where `space` is the action space, and is an `ActionHead`.
 `agent.actions` is the head; the layer that `head(width)` makes is the agent's own `agent.head`.
@@ -6,6 +6,7 @@ An action head is made as `make(space)`, where `space` is the action space, and 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -20,9 +21,11 @@ from aaren_rl.errors import UserError
 from aaren_rl.layout import Layout
 from aaren_rl.registry import Registry
 
+DUAL_SCALE = 1e-3
+
 
 class ActionHead(nn.Module, ABC):
-    """Between an environment's actions and what a network predicts.
+    """Conversion between an environment's actions and the network's inputs and predictions.
 
     Args:
         space: the action space.
@@ -49,13 +52,13 @@ class ActionHead(nn.Module, ABC):
         """Take the data's mean and (positive) standard deviation, `[size]`; not when `bounded`."""
         raise NotImplementedError
 
-    @abstractmethod
     def embedding(self, width: int) -> nn.Module:
         """A new layer from actions as `encode` gives them to tokens `[..., width]`."""
+        return nn.Linear(self.size, width)
 
-    @abstractmethod
     def head(self, width: int) -> nn.Module:
-        """A new layer from features `[..., width]` to predictions."""
+        """A new layer from features `[..., width]` to predictions `[..., outputs]`."""
+        return nn.Linear(width, self.outputs)
 
     @abstractmethod
     def encode(self, actions: Tensor) -> Tensor:
@@ -87,16 +90,16 @@ class ActionHead(nn.Module, ABC):
         raise NotImplementedError
 
     def batch_loss(self, predictions: Tensor, batch: Any) -> Tensor:
-        """The loss of a batch (`aaren_rl.data.Batch`): `loss`, for most heads."""
+        """The loss of a batch (`aaren_rl.data.Batch`); by default `loss`."""
         return self.loss(predictions, batch.actions, batch.mask)
 
     def chunk(self, predictions: Tensor) -> tuple[Tensor, ...]:
-        """Predictions of this step's action, and of those of the next steps where there are any."""
+        """Predictions of each action of a chunk, this step's first; of the only one without."""
         return (predictions,)
 
     @property
     def single(self) -> ActionHead:
-        """What decides each of `chunk`: the head itself, for most."""
+        """The head of one action of a chunk; the head itself without one."""
         return self
 
     @property
@@ -109,9 +112,9 @@ class ActionHead(nn.Module, ABC):
         return {}
 
     def error(self, predictions: Tensor, actions: Tensor) -> Tensor:
-        """How far what is decided is from the data's actions: `[batch, time]`.
+        """Distance of the decided from the data's actions, `[batch, time]`.
 
-        Here the mean squared difference in the network's units.
+        By default the mean squared difference in the network's units.
         """
         decided = self.encode(self.decide(predictions))
         return (decided - self.encode(actions)).square().mean(-1)
@@ -122,8 +125,62 @@ class ActionHead(nn.Module, ABC):
         return array.reshape(-1, *(self.space.shape or ()))
 
     def blank(self, *shape: int) -> Tensor:
-        """Raw actions for `[*shape]` steps, all one that is valid."""
+        """A valid raw action for each of `[*shape]` steps."""
         return torch.zeros(*shape, self.size)
+
+
+def draw(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    """Choices `[...]`, int64, drawn by `softmax(logits / temperature)` of `[..., choices]`."""
+    logits = logits.float()
+    # The maximum is subtracted first: no infinity at any temperature.
+    logits = (logits - logits.amax(-1, keepdim=True)) / temperature
+    chosen = torch.multinomial(logits.softmax(-1).flatten(0, -2), 1, generator=generator)
+    return chosen.view(logits.shape[:-1])
+
+
+class EntropyConstraint(nn.Module):
+    """Keeps a policy's entropy at or above a target, as Online Decision Transformer does.
+
+    Zheng et al. 2022 (arXiv 2202.05607), equations 4 to 6: the likelihood is maximised subject to
+    `entropy >= target`. The Lagrange multiplier rises while the entropy is below the target and
+    falls towards 0 while it is above. It is a parameter: the optimiser that trains the agent moves
+    it, and it is saved with the weights.
+
+    Args:
+        weight: the multiplier at the start, positive.
+        target: nats.
+    """
+
+    def __init__(self, weight: float, target: float) -> None:
+        super().__init__()
+        self.log_weight = nn.Parameter(torch.tensor(math.log(weight)))
+        self.target = target
+        self.last: Tensor | None = None  # the last batch's entropy
+
+    def forward(self, entropy: Tensor) -> Tensor:
+        """The term of the loss, `-weight * entropy`, of a batch's mean entropy; both scalars.
+
+        The multiplier's own term has the value 0 and the gradient `entropy - target`, scaled down:
+        the norm by which all gradients are clipped must not depend on it, and Adam's steps do not
+        depend on a gradient's scale.
+        """
+        self.last = entropy.detach()
+        multiplier = DUAL_SCALE * self.log_weight * (self.last - self.target)
+        return multiplier - multiplier.detach() - self.log_weight.detach().exp() * entropy
+
+    def logged(self) -> dict[str, float]:
+        """Entropy and multiplier by the names of their metrics; empty before the first batch."""
+        if self.last is None:
+            return {}
+        return {
+            "entropy": float(self.last),
+            "entropy_weight": float(self.log_weight.detach().exp()),
+        }
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean of `[batch, time]` over the steps where `mask` is true; 0 where there are none."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
 M = TypeVar("M", bound=Callable[..., ActionHead])
@@ -177,7 +234,7 @@ def make_head(
             does not fit.
     """
     if chunk > 1:
-        from aaren_rl.layers.heads.chunked import ChunkedActions  # is made of this module's parts
+        from aaren_rl.layers.heads.joined import ChunkedActions  # which imports this module
 
         return ChunkedActions(make_head(space, name, options), chunk)
     usual = head_name(space)

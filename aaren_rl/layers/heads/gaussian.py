@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from aaren_rl.errors import UserError
-from aaren_rl.layers.heads.base import register_head
-from aaren_rl.layers.heads.drawing import EntropyConstraint, draw, masked_mean
+from aaren_rl.layers.heads.base import EntropyConstraint, draw, masked_mean, register_head
 from aaren_rl.layers.heads.plain import ContinuousActions
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
@@ -128,7 +127,7 @@ class GaussianActions(ContinuousActions):
         return self.components * (1 + 2 * self.size)
 
     def head(self, width: int) -> nn.Module:
-        """Features `[..., width]` to predictions `[..., outputs]`."""
+        """See `ActionHead.head`: no tanh at its end."""
         return nn.Linear(width, self.outputs)
 
     def parts(self, predictions: Tensor) -> Parts:
@@ -188,10 +187,6 @@ class GaussianActions(ContinuousActions):
         if self.constraint is None or not self.training:
             return loss
         return loss + self.constraint(masked_mean(self.entropy(predictions), mask))
-
-    def error(self, predictions: Tensor, actions: Tensor) -> Tensor:
-        """See `ActionHead.error`."""
-        return (self.encode(self.decide(predictions)) - self.encode(actions)).square().mean(-1)
 
     def logged(self) -> dict[str, float]:
         """See `ActionHead.logged`."""

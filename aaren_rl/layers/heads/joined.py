@@ -1,4 +1,4 @@
-"""Actions of several parts: choices beside choices, and numbers beside them."""
+"""Heads of several choices, of several parts, and of chunks of actions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from aaren_rl.layers.choices import ChoiceTables, Summed
-from aaren_rl.layers.heads.base import ActionHead, register_head
-from aaren_rl.layers.heads.drawing import draw
+from aaren_rl.layers.heads.base import ActionHead, draw, masked_mean, register_head
 from aaren_rl.layers.heads.plain import ContinuousActions
 from aaren_rl.layout import Layout, Leaf
 
 
 class ChoiceActions(ActionHead):
-    """Several choices at once (MultiDiscrete, MultiBinary), each predicted by logits of its own.
+    """Several choices (MultiDiscrete, MultiBinary), each predicted by logits of its own.
 
     Args:
         leaf: the part; its columns hold the choices, counted from 0.
@@ -29,7 +28,7 @@ class ChoiceActions(ActionHead):
     def __init__(self, leaf: Leaf) -> None:
         super().__init__(leaf.space)
         self.levels, self.size = leaf.levels, leaf.size
-        # Neighbours of as many levels are computed together: (levels, how many of them).
+        # Adjacent choices with equally many levels are computed together: (levels, count).
         self.runs = [(level, len(list(same))) for level, same in groupby(self.levels)]
 
     @property
@@ -40,10 +39,6 @@ class ChoiceActions(ActionHead):
     def embedding(self, width: int) -> nn.Module:
         """Choices `[..., size]` to tokens `[..., width]`."""
         return ChoiceTables(self.levels, width)
-
-    def head(self, width: int) -> nn.Module:
-        """Features `[..., width]` to logits `[..., outputs]`."""
-        return nn.Linear(width, self.outputs)
 
     def encode(self, actions: Tensor) -> Tensor:
         """The columns as they are."""
@@ -74,7 +69,7 @@ class ChoiceActions(ActionHead):
         for logits, wanted in zip(self._logits(predictions), chosen, strict=True):
             likely = logits.log_softmax(-1).gather(-1, wanted[..., None])
             errors = errors - likely.sum((-1, -2))
-        return (errors * mask).sum() / mask.sum().clamp(min=1)
+        return masked_mean(errors, mask)
 
     def error(self, predictions: Tensor, actions: Tensor) -> Tensor:
         """The share of choices that would be others."""
@@ -192,6 +187,98 @@ class SideBySide(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """`[..., width]` to `[..., all outputs]`."""
         return torch.cat([part(features) for part in self.parts], dim=-1)
+
+
+class ChunkedActions(ActionHead):
+    """Predicts the actions of a step and of those that follow, each by a layer of its own.
+
+    Embedding, decision, draws and export are those of the given head, for the first action.
+
+    Args:
+        each: the head of one action.
+        length: actions in a prediction, at least 2.
+    """
+
+    def __init__(self, each: ActionHead, length: int) -> None:
+        super().__init__(each.space)
+        self.each, self.length = each, length
+        self.size, self.bounded, self.samples = each.size, each.bounded, each.samples
+
+    @property
+    def outputs(self) -> int:
+        """Of all actions of a chunk, one after the other."""
+        return self.length * self.each.outputs
+
+    @property
+    def single(self) -> ActionHead:
+        """The head of one action."""
+        return self.each
+
+    def chunk(self, predictions: Tensor) -> tuple[Tensor, ...]:
+        """Predictions `[..., outputs]` of each action of the chunk."""
+        return predictions.split(self.each.outputs, dim=-1)
+
+    def standardise(self, mean: np.ndarray, std: np.ndarray) -> None:
+        """See `ActionHead.standardise`."""
+        self.each.standardise(mean, std)
+
+    def embedding(self, width: int) -> nn.Module:
+        """See `ActionHead.embedding`: of one action a step."""
+        return self.each.embedding(width)
+
+    def head(self, width: int) -> nn.Module:
+        """Features `[..., width]` to predictions `[..., outputs]`."""
+        return SideBySide([self.each.head(width) for _ in range(self.length)])
+
+    def encode(self, actions: Tensor) -> Tensor:
+        """See `ActionHead.encode`."""
+        return self.each.encode(actions)
+
+    def decide(self, predictions: Tensor) -> Tensor:
+        """The first action."""
+        return self.each.decide(self.chunk(predictions)[0])
+
+    def sample(self, predictions: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+        """See `ActionHead.sample`, of the first action."""
+        return self.each.sample(self.chunk(predictions)[0], temperature, generator)
+
+    def loss(self, predictions: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
+        """Of each row as one episode; see `batch_loss`."""
+        timesteps = torch.arange(mask.shape[1], device=mask.device)
+        return self._loss(predictions, actions, mask, timesteps)
+
+    def batch_loss(self, predictions: Tensor, batch: Any) -> Tensor:
+        """The mean over the actions of all chunks that are in the batch and the same episode."""
+        return self._loss(predictions, batch.actions, batch.mask, batch.timesteps)
+
+    def _loss(
+        self, predictions: Tensor, actions: Tensor, mask: Tensor, timesteps: Tensor
+    ) -> Tensor:
+        """See `batch_loss`; `timesteps` `[batch, time]` or `[time]` tell episodes apart."""
+        total = count = torch.zeros((), device=mask.device)
+        for ahead, own in enumerate(self.chunk(predictions)[: mask.shape[1]]):
+            steps = mask.shape[1] - ahead
+            together = timesteps[..., ahead:] - timesteps[..., :steps] == ahead
+            known = mask[:, :steps] & mask[:, ahead:] & together
+            loss = self.each.loss(own[:, :steps], actions[:, ahead:], known)
+            total, count = total + loss * known.sum(), count + known.sum()
+        return total / count.clamp(min=1)
+
+    def error(self, predictions: Tensor, actions: Tensor) -> Tensor:
+        """See `ActionHead.error`, of the first action."""
+        return self.each.error(self.chunk(predictions)[0], actions)
+
+    def to_numpy(self, actions: Tensor) -> Any:
+        """See `ActionHead.to_numpy`."""
+        return self.each.to_numpy(actions)
+
+    def blank(self, *shape: int) -> Tensor:
+        """See `ActionHead.blank`."""
+        return self.each.blank(*shape)
+
+    def logged(self) -> dict[str, float]:
+        """See `ActionHead.logged`."""
+        return self.each.logged()
 
 
 register_head("joined", JoinedActions)

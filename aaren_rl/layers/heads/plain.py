@@ -12,8 +12,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from aaren_rl.errors import UserError
-from aaren_rl.layers.heads.base import ActionHead, register_head
-from aaren_rl.layers.heads.drawing import EntropyConstraint, draw, masked_mean
+from aaren_rl.layers.heads.base import (
+    ActionHead,
+    EntropyConstraint,
+    draw,
+    masked_mean,
+    register_head,
+)
 
 
 class ContinuousActions(ActionHead):
@@ -21,7 +26,7 @@ class ContinuousActions(ActionHead):
 
     Where all bounds are finite, these stretch the space to [-1, 1], and the network ends in tanh.
     Otherwise they are the data's mean and standard deviation (`standardise`; until then 0 and 1),
-    and predictions are cut at the bounds that there are.
+    and predictions are clamped at the finite bounds.
     """
 
     serves = "continuous"
@@ -38,33 +43,19 @@ class ContinuousActions(ActionHead):
         self.register_buffer("low", low)
         self.register_buffer("high", high)
         self.whole = np.issubdtype(space.dtype, np.integer)
-        self.plain = bool((low == -1).all() and (high == 1).all())  # there is nothing to scale
+        self.plain = bool((low == -1).all() and (high == 1).all())  # no scaling
         middle, reach = torch.zeros(self.size), torch.ones(self.size)
         if self.bounded:
             middle, reach = (low + high) / 2, (high - low) / 2
-            reach[reach == 0] = 1.0  # one value only: predictions are cut to it
-        # Saved where they come from the data; otherwise they follow from the space.
+            reach[reach == 0] = 1.0  # a single value, to which predictions are clamped
+        # Saved where they come from the data; else they follow from the space.
         self.register_buffer("middle", middle, persistent=not self.bounded)
         self.register_buffer("reach", reach, persistent=not self.bounded)
 
     def standardise(self, mean: np.ndarray, std: np.ndarray) -> None:
         """See `ActionHead.standardise`."""
-        assert not self.bounded
         for buffer, values in ((self.middle, mean), (self.reach, std)):
             buffer.copy_(torch.as_tensor(values, dtype=torch.float32))
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any
-    ) -> None:
-        """Agents from before the actions were standardised have neither mean nor deviation."""
-        if not self.bounded:
-            state_dict.setdefault(f"{prefix}middle", torch.zeros(self.size))
-            state_dict.setdefault(f"{prefix}reach", torch.ones(self.size))
-        super()._load_from_state_dict(state_dict, prefix, *arguments)
-
-    def embedding(self, width: int) -> nn.Module:
-        """Actions as `encode` gives them to tokens `[..., width]`."""
-        return nn.Linear(self.size, width)
 
     def head(self, width: int) -> nn.Module:
         """Features `[..., width]` to predictions `[..., size]`."""
@@ -89,11 +80,7 @@ class ContinuousActions(ActionHead):
     def loss(self, predictions: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
         """Mean squared error over the steps where `mask` is true, in the network's units."""
         errors = (predictions.float() - self.encode(actions)).square().mean(-1)
-        return (errors * mask).sum() / mask.sum().clamp(min=1)
-
-    def error(self, predictions: Tensor, actions: Tensor) -> Tensor:
-        """See `ActionHead.error`."""
-        return (predictions - self.encode(actions)).square().mean(-1)
+        return masked_mean(errors, mask)
 
 
 def _float32_inside(bound: np.ndarray, inwards: float) -> Tensor:
@@ -119,10 +106,6 @@ class DiscreteActions(ActionHead):
         """Actions as `encode` gives them to tokens `[..., width]`."""
         return nn.Embedding(self.size, width)
 
-    def head(self, width: int) -> nn.Module:
-        """Features `[..., width]` to logits `[..., size]`."""
-        return nn.Linear(width, self.size)
-
     def encode(self, actions: Tensor) -> Tensor:
         """Environment's numbers `[...]` to indices from 0; padding may be no action at all."""
         return (actions - self.start).clamp(0, self.size - 1)
@@ -144,7 +127,7 @@ class DiscreteActions(ActionHead):
         errors = cross_entropy(
             predictions.float().flatten(0, -2), self.encode(actions).flatten(), reduction="none"
         )
-        return (errors * mask.flatten()).sum() / mask.sum().clamp(min=1)
+        return masked_mean(errors, mask.flatten())
 
     def error(self, predictions: Tensor, actions: Tensor) -> Tensor:
         """1 where another action would be taken, else 0."""

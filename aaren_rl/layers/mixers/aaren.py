@@ -174,8 +174,8 @@ class AarenAttention(nn.Module):
                 leaves no trace in later outputs and the state. It is the inverse of the
                 `key_padding_mask` of `torch.nn.MultiheadAttention`, which is true for padding.
             read: the tokens whose outputs are wanted; all are mixed.
-            cu_seqlens: for a packed batch (`aaren_rl.layers.packed`), the cumulated lengths; the
-                state then has a row for each sequence.
+            cu_seqlens: the cumulated lengths of a packed batch, see `aaren_rl.layers.mixers.base`;
+                the state then has a row for each sequence.
 
         Returns:
             Outputs `[batch, tokens in read, width]` and the state after the last token.

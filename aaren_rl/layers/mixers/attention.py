@@ -11,11 +11,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from aaren_rl.errors import UserError
 from aaren_rl.layers.dropout import Dropout
-from aaren_rl.layers.mixers.base import TensorState, register_mixer
+from aaren_rl.layers.mixers.base import each_sequence, register_mixer
 from aaren_rl.layers.mixers.options import AttentionOptions
-from aaren_rl.layers.packed import each_sequence
 from aaren_rl.layers.start import STD, start_linear
-from aaren_rl.layers.state import EVERY_TOKEN, check_mask
+from aaren_rl.layers.state import EVERY_TOKEN, TensorState, check_mask
 
 SMALLEST_BUFFER = 64  # tokens
 LARGEST_WRITTEN_OUT = 2**25  # elements of all time x time matrices: 64 MB in bfloat16
@@ -24,8 +23,8 @@ LARGEST_WRITTEN_OUT = 2**25  # elements of all time x time matrices: 64 MB in bf
 class _Buffer:
     """Preallocated key/value buffer; grows by doubling.
 
-    Several caches may be views of one buffer. Only behind the last token that was written there is
-    anything written, so that a cache never changes.
+    Several caches may be views of one buffer. Tokens are only ever written behind the last one, so
+    that a cache never changes.
     """
 
     def __init__(self, keys: Tensor, values: Tensor, more: int) -> None:
@@ -64,7 +63,7 @@ class KeyValueCache(TensorState):
         valid = ~mask[:, None].expand(-1, self.keys.shape[2])
         if self.valid is not None:
             valid = valid & self.valid
-        # Columns that no sequence needs any more go, or restarts would let the cache grow for ever.
+        # Columns that no sequence needs are dropped, or restarts would let the cache grow for ever.
         alive = valid.any(0).nonzero()
         start = int(alive[0]) if len(alive) else valid.shape[1]
         return self._part(start, valid)
@@ -122,8 +121,6 @@ class CausalSelfAttention(nn.Module):
         width: size of a token.
         heads: number of heads; must divide `width`.
         attention_dropout: share of attention weights dropped in training.
-        window: attend to the last `window` tokens only (the token itself is one of them), in
-            training and acting alike; `None` is the whole past. Bounds the cache.
         out_std: standard deviation of the output projection's weights at the start.
     """
 
@@ -136,15 +133,12 @@ class CausalSelfAttention(nn.Module):
         heads: int = 1,
         *,
         attention_dropout: float = 0.0,
-        window: int | None = None,
         out_std: float = STD,
     ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"heads ({heads}) must divide width ({width})")
-        if window is not None and window < 1:
-            raise ValueError(f"window must be at least 1 token, got {window}")
-        self.width, self.heads, self.window = width, heads, window
+        self.width, self.heads = width, heads
         self.query_key_value = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.weights_dropout = Dropout(attention_dropout)
@@ -177,7 +171,7 @@ class CausalSelfAttention(nn.Module):
         cache = KeyValueCache(keys, values, mask)
         if state is not None:
             cache = state.append(keys, values, mask)
-        causal, bias = visible(cache, time, self.window)
+        causal, bias = visible(cache, time)
         if causal and written_out_is_faster(queries):
             outputs = self._written_out(queries, keys, values)
         else:
@@ -190,7 +184,7 @@ class CausalSelfAttention(nn.Module):
                 dropout_p=self.weights_dropout.share if self.training else 0.0,
             )
         outputs = outputs.transpose(1, 2)[:, read].flatten(2)
-        return self.out(outputs), cache if self.window is None else cache.last(self.window)
+        return self.out(outputs), cache
 
     def _written_out(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Causal softmax attention as three operations, `[batch, heads, time, dim]` each."""
@@ -212,7 +206,7 @@ def written_out_is_faster(queries: Tensor) -> bool:
     return affordable and queries.dtype == torch.bfloat16 and queries.device.type == "cpu"
 
 
-def visible(cache: KeyValueCache, time: int, window: int | None) -> tuple[bool, Tensor | None]:
+def visible(cache: KeyValueCache, time: int) -> tuple[bool, Tensor | None]:
     """What the newest `time` tokens see of a cache that they are in.
 
     Returns:
@@ -220,24 +214,15 @@ def visible(cache: KeyValueCache, time: int, window: int | None) -> tuple[bool, 
         everything).
     """
     total = cache.keys.shape[2]
-    if cache.valid is None and time == 1 and (window is None or total <= window):
-        return False, None
-    if cache.valid is None and time == total and (window is None or total <= window):
-        return True, None
-    if cache.valid is None and window is None:
-        ones = torch.ones(time, total, dtype=torch.bool, device=cache.keys.device)
-        return False, ones.tril_(total - time)
-    age = torch.arange(total - time, total, device=cache.keys.device)[:, None] - torch.arange(
-        total, device=cache.keys.device
-    )
-    visible = age >= 0
-    if window is not None:
-        visible = visible & (age < window)
-    if cache.valid is not None:
-        # A masked token sees itself, only so that its (unused) row is not a softmax of nothing.
-        visible = (visible & cache.valid[:, None, :]) | (age == 0)
-        visible = visible[:, None]
-    return False, visible
+    if cache.valid is None and time in (1, total):
+        return time > 1, None
+    causal = torch.ones(time, total, dtype=torch.bool, device=cache.keys.device)
+    causal = causal.tril_(total - time)
+    if cache.valid is None:
+        return False, causal
+    # A masked token sees itself, only so that its (unused) row is not a softmax of nothing.
+    itself = causal.triu(total - time)
+    return False, ((causal & cache.valid[:, None, :]) | itself)[:, None]
 
 
 register_mixer("attention", CausalSelfAttention, options=AttentionOptions)

@@ -9,12 +9,24 @@ it as
 `out_std` is the standard deviation at which weights that write to the residual stream should
 start. The module must have
 
-    forward(x, state, mask, read, cu_seqlens) -> (y, state)    # as `Mixer.forward` says
-    state_type                                                 # class of its state
-    reset_parameters()                                         # draw its weights anew
+    forward(x, state=None, mask=None, read=slice(None), cu_seqlens=None) -> (y, state)
+    state_type            # class of its state, such as a `TensorState`
+    reset_parameters()    # draw its weights anew
 
-and draw its weights in its constructor: nobody else touches them. A recurrent mixer gets all that
-from `RecurrentMixer` and writes `mix` alone. It may also have the attributes
+with
+
+    x           tokens [batch, time, width]
+    state       the past before x, of `state_type`; `None` is the empty past
+    mask        bool [batch, time]; a token where it is false leaves no trace
+    read        the tokens whose outputs are wanted: y is [batch, tokens in read, width]
+    cu_seqlens  int64 [sequences + 1], on the CPU, or `None`: x is a packed batch, [1, time, width],
+                of sequences of the cumulated lengths [0, n_1, n_1 + n_2, ...] (as in
+                flash-linear-attention), and nothing passes from one to the next
+
+Cutting a sequence anywhere and carrying the state must not change y. The module must also
+
+draw its weights in its constructor: nobody else touches them. A recurrent mixer gets all that from
+`RecurrentMixer` and writes `mix` alone. It may also have the attributes
 
     slides = True    # its state has `last(count)`, which keeps the newest tokens: mode `sliding`,
                      # and, since such a state grows, `window` as the default mode
@@ -47,20 +59,17 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Protocol, TypeVar
+from itertools import pairwise
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from aaren_rl.layers.packed import each_sequence
-from aaren_rl.layers.state import EVERY_TOKEN, MixerState, check_mask
+from aaren_rl.layers.state import EVERY_TOKEN, HiddenState, TensorState, check_mask
 from aaren_rl.registry import Registry
 
-S = TypeVar("S", bound="TensorState")
 M = TypeVar("M", bound=Callable[..., nn.Module])
 LONGEST_SPAN = 1000  # tokens
-
 MIXERS: Registry[Callable[..., nn.Module]] = Registry("mixer")
 
 
@@ -114,87 +123,25 @@ def make_mixer(name: str, width: int, out_std: float, options: Mapping[str, Any]
     return make(width, **arguments)
 
 
-class Mixer(Protocol):
-    """The interface of every mixer; see the module's text."""
+def each_sequence(
+    mix: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor, cu_seqlens: Tensor, read: slice
+) -> tuple[Tensor, Any]:
+    """Run a mixer on one sequence of a packed batch after the other.
 
-    state_type: ClassVar[type]
+    Args:
+        mix: from tokens `[1, length, width]` to outputs of the same shape and a state.
+        x: `[1, time, width]`.
+        cu_seqlens: `[sequences + 1]`.
+        read: the tokens of the whole time axis whose outputs are wanted.
 
-    def forward(
-        self,
-        x: Tensor,
-        state: Any = None,
-        mask: Tensor | None = None,
-        read: slice = EVERY_TOKEN,
-        cu_seqlens: Tensor | None = None,
-    ) -> tuple[Tensor, MixerState]:
-        """Mix tokens with their past.
-
-        Args:
-            x: tokens `[batch, time, width]`.
-            state: the past before `x`, of `state_type`; `None` is the empty past.
-            mask: bool `[batch, time]`; a token where it is false leaves no trace.
-            read: the tokens whose outputs are wanted.
-            cu_seqlens: for a packed batch (`aaren_rl.layers.packed`), the cumulated lengths.
-
-        Returns:
-            Outputs `[batch, tokens in read, width]` and the state after the last token. Cutting a
-            sequence anywhere and carrying the state must not change the outputs.
-        """
-        ...
-
-    def reset_parameters(self) -> None:
-        """Draw the weights."""
-        ...
-
-
-@dataclass(frozen=True)
-class TensorState:
-    """Base class for states: a frozen dataclass whose fields are tensors `[batch, ...]` or `None`.
-
-    The empty past is zero in every field; a subclass for which it is something else overrides
-    `reset`.
+    Returns:
+        Outputs `[1, tokens in read, width]`, and the last sequence's state.
     """
-
-    def _each(self: S, change: Callable[[Tensor], Tensor]) -> S:
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{n: None if t is None else change(t) for n, t in tensors.items()})
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all its tensors together."""
-        tensors = (getattr(self, field.name) for field in fields(self))
-        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
-
-    def reset(self: S, mask: Tensor) -> S:
-        """Forget everything in the sequences where `mask` (`[batch]`, bool) is true."""
-        return self._each(lambda t: t.masked_fill(mask.view(-1, *[1] * (t.dim() - 1)), 0))
-
-    def detach(self: S) -> S:
-        """The same values, cut off from the graph."""
-        return self._each(Tensor.detach)
-
-    def __getitem__(self: S, index: Any) -> S:
-        """The states of some of the sequences."""
-        return self._each(lambda tensor: tensor[index])
-
-    def where(self: S, mask: Tensor, other: S) -> S:
-        """This state in the sequences where `mask` (`[batch]`, bool) is true, else `other`."""
-        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
-        return replace(
-            self,
-            **{
-                name: torch.where(mask.view(-1, *[1] * (mine.dim() - 1)), mine, others)
-                for name, (mine, others) in pairs.items()
-                if mine is not None
-            },
-        )
-
-
-@dataclass(frozen=True)
-class HiddenState(TensorState):
-    """Hidden vectors `[batch, vectors, width]`: one for a minGRU, hidden and cell for an LSTM."""
-
-    vectors: Tensor
+    pieces, state = [], None
+    for start, end in pairwise(cu_seqlens.tolist()):
+        piece, state = mix(x[:, start:end])
+        pieces.append(piece)
+    return torch.cat(pieces, dim=1)[:, read], state
 
 
 class RecurrentMixer(nn.Module, ABC):
@@ -233,7 +180,7 @@ class RecurrentMixer(nn.Module, ABC):
         read: slice = EVERY_TOKEN,
         cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
-        """See `Mixer.forward`; the state after a packed batch is the last sequence's."""
+        """See the module's text; the state after a packed batch is the last sequence's."""
         if cu_seqlens is not None:
             return each_sequence(self, x, cu_seqlens, read)
         check_mask(x, mask)

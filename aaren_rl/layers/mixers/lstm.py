@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from aaren_rl.layers.mixers.base import HiddenState, RecurrentMixer, keep_biases, register_mixer
+from aaren_rl.layers.mixers.base import RecurrentMixer, keep_biases, register_mixer
 from aaren_rl.layers.start import STD, start_linear
+from aaren_rl.layers.state import HiddenState
 
 
 class LSTMMixer(RecurrentMixer):

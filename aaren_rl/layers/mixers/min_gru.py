@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
-from aaren_rl.layers.mixers.base import HiddenState, RecurrentMixer, keep_biases, register_mixer
+from aaren_rl.layers.mixers.base import RecurrentMixer, keep_biases, register_mixer
 from aaren_rl.layers.start import STD, start_linear
+from aaren_rl.layers.state import HiddenState
 
 
 def log_g(x: Tensor) -> Tensor:
