@@ -13,7 +13,7 @@ from torch import nn
 
 from aaren_rl.agents import AGENTS, Agent, AgentConfig, AgentSpec, DecisionAaren
 from aaren_rl.export.command import write_step
-from aaren_rl.export.program import ProgramPolicy
+from aaren_rl.export.formats import ProgramPolicy
 from aaren_rl.layers import AarenAttention
 from aaren_rl.runtime.card import card_path
 

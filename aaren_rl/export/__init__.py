@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 from aaren_rl.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from aaren_rl.export.command import export
+    from aaren_rl.export.command import export, onnx_policies
     from aaren_rl.export.config import ExportConfig
-    from aaren_rl.export.policies import onnx_policies
 
 __all__ = ["ExportConfig", "export", "onnx_policies"]
 __getattr__, __dir__ = lazy_exports(__name__, __all__)

@@ -1,4 +1,4 @@
-"""Does an exported step act as PyTorch does? Asked in the real environment, where there is one."""
+"""Comparison of an exported step's actions with PyTorch's, in the real environment if possible."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aaren_rl.layers import ChoiceActions, JoinedActions
 
 TOLERANCE = 1e-5
 NUM_ENVS = 4
-ROUNDINGS = 4  # of an action in float32 that count as the same
+ROUNDINGS = 4  # roundings of an action in float32 that count as the same
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Agreement:
 
     Attributes:
         steps: steps compared, of each environment.
-        episodes: how many episodes began in them, in all environments.
+        episodes: episodes started in them, in all environments.
         largest_difference: of an action's components, in units of half the action's range, or,
             where that is not finite, of the data's standard deviation (of the mean, if that is so
             large that float32 does not resolve the deviation to the tolerance); for discrete
@@ -75,41 +75,34 @@ def measure_agreement(
         UserError: when the environment cannot be made or does not fit the agent.
     """
     target = agent.usual_target
-    made: list[_Twins] = []
     sequence: Any = agent
-
-    def make_twins(num_envs: int, *_: object) -> Policy:
-        reference: Policy = agent.policy(num_envs, target)
-        if agent.has_memory:
-            reference = SteppingPolicy(sequence, sequence.targets_for(target, num_envs))
-        made.append(_Twins(agent, reference, make_policy(num_envs, target), num_envs, steps))
-        return made[0]
-
+    reference: Policy = agent.policy(NUM_ENVS, target)
+    if agent.has_memory:
+        reference = SteppingPolicy(sequence, sequence.targets_for(target, NUM_ENVS))
+    compared = _ComparingPolicy(agent, reference, make_policy(NUM_ENVS, target), steps)
     how: dict[str, Any] = {"episodes": NUM_ENVS * steps, "num_envs": NUM_ENVS, "seed": seed}
-    with suppress(_Compared):
+    with suppress(_EnoughSteps):
         if environment is None:
-            _act_on_noise(agent, make_twins(NUM_ENVS), seed)
+            _act_on_noise(agent, compared, seed)
         else:
-            rollout(agent, environment, make_policy=make_twins, **how)
-    return Agreement(steps, made[0].episodes, made[0].worst, environment is not None)
+            rollout(agent, environment, make_policy=lambda *_: compared, **how)
+    return Agreement(steps, compared.episodes, compared.worst, environment is not None)
 
 
-class _Compared(Exception):
-    """Ends the episodes once enough steps have been compared."""
+class _EnoughSteps(Exception):
+    """Ends the rollout once enough steps have been compared."""
 
 
-class _Twins(Policy):
-    """The first policy acts, the second is shown the same; keeps how far they were apart."""
+class _ComparingPolicy(Policy):
+    """Acts as the first policy, and keeps how far the second one's actions were from its."""
 
-    def __init__(
-        self, agent: Agent, reference: Policy, other: Policy, num_envs: int, steps: int
-    ) -> None:
+    def __init__(self, agent: Agent, reference: Policy, other: Policy, steps: int) -> None:
         self.agent, self.pair, self.steps = agent, (reference, other), steps
         self.taken, self.episodes, self.worst = 0, 0, 0.0
-        self._ages = np.zeros(num_envs, dtype=np.int64)
+        self._ages = np.zeros(NUM_ENVS, dtype=np.int64)  # steps of the present episodes
         self._longest = agent.horizon or steps + 1
         every = [steps + 1, *(max(1, steps * k // 8) for k in (3, 2, 1))]
-        self._every = np.resize(every, num_envs)
+        self._every = np.resize(every, NUM_ENVS)  # steps after which an episode starts
 
     def act(
         self,
@@ -120,7 +113,7 @@ class _Twins(Policy):
     ) -> Any:
         """See `Policy.act`."""
         if self.taken == self.steps:
-            raise _Compared
+            raise _EnoughSteps
         starts = (self.taken % self._every == 0) | (self._ages >= self._longest)
         starts = starts if dones is None else starts | dones
         actions, others = (policy.act(observations, rewards, starts) for policy in self.pair)
@@ -131,7 +124,7 @@ class _Twins(Policy):
         return actions
 
     def reset(self, mask: np.ndarray | None = None) -> None:
-        """Not used: `rollout` tells by `dones` where an episode begins."""
+        """Not used: `rollout` passes `dones`."""
 
     @property
     def state_bytes(self) -> int:
@@ -140,7 +133,7 @@ class _Twins(Policy):
 
 
 def _act_on_noise(agent: Agent, policy: Policy, seed: int) -> None:
-    """Observations and rewards of the data's size, until the policy has seen enough."""
+    """Observations and rewards with the data's statistics, until `_EnoughSteps`."""
     rng, layout = np.random.default_rng(seed), agent.spec.observation_layout
     mean, std = agent.observation_mean.cpu().numpy(), agent.observation_std.cpu().numpy()
     batch = batch_space(agent.spec.observation_space, NUM_ENVS)

@@ -7,9 +7,8 @@ tokens one after the other, so it needs room for one token alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
@@ -27,91 +26,13 @@ TEMPLATES = Path(__file__).with_name("templates")
 LARGEST_INT8 = 127
 
 
-@dataclass(frozen=True)
-class CMap:
-    """A linear map, one row of weights for each output.
+class CMixer(NamedTuple):
+    """One layer's mixer."""
 
-    Attributes:
-        weight: `[out, in]`, float32, or int8 in units of `scale`.
-        bias: float32 `[out]`.
-        scale: float32 `[out]`; `None` for float32 weights.
-    """
-
-    weight: np.ndarray
-    bias: np.ndarray
-    scale: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class CNorm:
-    """A layer norm: `weight` and `bias` `[width]`."""
-
-    weight: np.ndarray
-    bias: np.ndarray
-    epsilon: float
-
-
-@dataclass(frozen=True)
-class CMixer:
-    """One layer's mixer.
-
-    Attributes:
-        template: `mixer_NAME.h.j2`.
-        maps: as its struct has them, after `arrays`.
-        state: numbers that it carries.
-        work: numbers of room that it needs.
-        arrays: float32, as its struct has them.
-    """
-
-    template: str
-    maps: dict[str, Affine]
-    state: int
-    work: int
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class CLayer:
-    """One block."""
-
-    mixer_norm: CNorm
-    feed_forward_norm: CNorm
-    mixer_arrays: dict[str, np.ndarray]
-    mixer_maps: dict[str, CMap]
-    maps: dict[str, CMap]
-    """Those of the mixer, `expand` and `contract`."""
-
-
-@dataclass(frozen=True)
-class CPolicyParts:
-    """Everything that the template reads. `maps` and `arrays` are those outside the blocks."""
-
-    title: str
-    int8: bool
-    asks_return: bool
-    target_returns: tuple[float, ...]
-    largest_return: float | None
-    observation_size: int
-    action_numbers: int
-    first_action: float
-    choices: tuple[int, int] | None
-    bounded: bool
-    whole: bool
-    head_outputs: int
-    clips: bool
-    width: int
-    heads: int
-    mixer: str
-    layer_state: int
-    work: int
-    relu: bool
-    timestep_embedding: str
-    times: int
-    chunks: tuple[tuple[str, ...], ...]
-    layers: list[CLayer]
-    embed_norm: CNorm
-    final_norm: CNorm
-    maps: dict[str, CMap]
+    name: str  # of the template `mixer_NAME.h.j2`
+    maps: dict[str, Affine]  # as its struct has them, after `arrays`
+    state: int  # numbers that it carries
+    work: int  # numbers in its work space
     arrays: dict[str, np.ndarray]
 
 
@@ -136,7 +57,8 @@ def c_header(agent: Agent, *, int8: bool = False) -> bytes:
         undefined=StrictUndefined,
     )
     environment.filters.update(number=_number, numbers=_numbers)
-    text = environment.get_template("policy.h.j2").render(policy=_parts(agent, int8))
+    _check(agent)
+    text = environment.get_template("policy.h.j2").render(policy=_parts(agent.eval(), int8))
     return text.encode()
 
 
@@ -154,12 +76,6 @@ def c_step(agent: Agent) -> Step:
     size = 1 if agent.spec.discrete else agent.spec.action_size
     action = numbers("action", "action as the environment takes it, inside its bounds", size)
     return Step(agent, given, (action,), {}, {})
-
-
-def c_file(step: Step) -> bytes:
-    """The content of a header, from a `c_step`."""
-    agent: Any = step.module
-    return c_header(agent)
 
 
 def _check(agent: Agent) -> None:
@@ -185,73 +101,67 @@ def _check(agent: Agent) -> None:
         raise UserError(f"{agent.name} cannot be exported as C: {why}")
 
 
-def _parts(agent: Any, int8: bool) -> CPolicyParts:
-    _check(agent)
-    agent.eval()
+def _parts(agent: Any, int8: bool) -> dict[str, Any]:
+    """Everything that the template reads. A map is `{weight [out, in], bias [out], scale}`."""
     config, spec = agent.config, agent.spec
     discrete = isinstance(agent.actions, DiscreteActions)
-    mixers = [MIXERS[type(block.mixer)](block) for block in agent.sequence_model.blocks]
+    blocks = agent.sequence_model.blocks
+    mixers = [MIXERS[type(block.mixer)](block) for block in blocks]
     maps, arrays = _outside(agent, discrete)
-    outputs = len(maps["head"].bias)
-    return CPolicyParts(
-        title=f"The acting step of a {agent.name} (width {config.width}, {config.layers} layers)",
-        int8=int8,
-        asks_return=agent.asks_return,
-        target_returns=spec.target_returns,
-        largest_return=spec.largest_return,
-        observation_size=spec.observation_size,
-        action_numbers=1 if discrete else spec.action_size,
-        first_action=0.0 if spec.choices is None else float(spec.choices[0]),
-        choices=spec.choices,
-        bounded=not discrete and agent.actions.bounded,
-        whole=not discrete and agent.actions.whole,
-        head_outputs=outputs,
-        clips="lowest" in arrays,
-        width=config.width,
-        heads=config.heads,
-        mixer=mixers[0].template,
-        layer_state=mixers[0].state,
-        work=max(mixers[0].work, 4 * config.width, spec.observation_size, outputs),
-        relu=config.activation == "relu",
-        timestep_embedding=config.timestep_embedding,
-        times=config.max_episode_length,
-        chunks=agent.chunks,
-        layers=[
-            _layer(block, mixer, int8)
-            for block, mixer in zip(agent.sequence_model.blocks, mixers, strict=True)
-        ],
-        embed_norm=_norm(agent.embed_norm),
-        final_norm=_norm(agent.sequence_model.norm),
-        maps=maps,
-        arrays=arrays,
-    )
+    outputs = len(maps["head"]["bias"])
+    return {
+        "title": f"The acting step of a {agent.name}, width {config.width}, {config.layers} layers",
+        "int8": int8,
+        "asks_return": agent.asks_return,
+        "target_returns": spec.target_returns,
+        "largest_return": spec.largest_return,
+        "observation_size": spec.observation_size,
+        "action_numbers": 1 if discrete else spec.action_size,
+        "first_action": 0.0 if spec.choices is None else float(spec.choices[0]),
+        "choices": spec.choices,
+        "bounded": not discrete and agent.actions.bounded,
+        "whole": not discrete and agent.actions.whole,
+        "head_outputs": outputs,
+        "clips": "lowest" in arrays,
+        "width": config.width,
+        "heads": config.heads,
+        "mixer": mixers[0].name,
+        "layer_state": mixers[0].state,
+        "work": max(mixers[0].work, 4 * config.width, spec.observation_size, outputs),
+        "relu": config.activation == "relu",
+        "timestep_embedding": config.timestep_embedding,
+        "times": config.max_episode_length,
+        "chunks": agent.chunks,
+        "layers": [_layer(*each, int8) for each in zip(blocks, mixers, strict=True)],
+        "embed_norm": _norm(agent.embed_norm),
+        "final_norm": _norm(agent.sequence_model.norm),
+        "maps": maps,  # these and `arrays`: outside the blocks
+        "arrays": arrays,
+    }
 
 
-def _layer(block: Any, mixer: CMixer, int8: bool) -> CLayer:
+def _layer(block: Any, mixer: CMixer, int8: bool) -> dict[str, Any]:
     make = _in_int8 if int8 else _map
     own = {name: make(weights) for name, weights in mixer.maps.items()}
-    feed_forward = block.feed_forward
-    expand, contract = affine(feed_forward.expand), affine(feed_forward.contract)
-    return CLayer(
-        mixer_norm=_norm(block.mixer_norm),
-        feed_forward_norm=_norm(block.feed_forward_norm),
-        mixer_arrays=mixer.arrays,
-        mixer_maps=own,
-        maps={**own, "expand": make(expand), "contract": make(contract)},
-    )
+    expand, contract = affine(block.feed_forward.expand), affine(block.feed_forward.contract)
+    return {
+        "mixer_norm": _norm(block.mixer_norm),
+        "feed_forward_norm": _norm(block.feed_forward_norm),
+        "mixer_arrays": mixer.arrays,
+        "mixer_maps": own,
+        "maps": {**own, "expand": make(expand), "contract": make(contract)},
+    }
 
 
-def _outside(agent: Any, discrete: bool) -> tuple[dict[str, CMap], dict[str, np.ndarray]]:
+def _outside(agent: Any, discrete: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Maps and arrays outside the blocks: embeddings, heads and the units of actions."""
     maps, arrays = {}, {}
     for kind in ("observation", "return", "action"):
         if kind != "action" or not discrete:
             maps[f"embed_{kind}"] = _map(fold_embedding(agent, (kind,)))
-    head = head_of(agent)
-    maps["head"] = CMap(to_numpy(head.weight).T, to_numpy(head.bias))
-    predicted = return_head_of(agent)
-    if predicted is not None:
-        maps["return_head"] = CMap(to_numpy(predicted.weight).T, to_numpy(predicted.bias))
+    for name, head in (("head", head_of(agent)), ("return_head", return_head_of(agent))):
+        if head is not None:
+            maps[name] = _map((to_numpy(head.weight), to_numpy(head.bias)))
     if discrete:
         arrays["actions"] = to_numpy(agent.embed_action.weight)
     else:
@@ -293,13 +203,13 @@ def _lstm(block: Any) -> CMixer:
             ("from_hidden", "weight_hh_l0", "bias_hh_l0"),
         )
     }
-    return CMixer("lstm", {**maps, "out": affine(block.mixer.out)}, 2 * width, 8 * width)
+    return CMixer("lstm", {**maps, "out": affine(block.mixer.out)}, 2 * width, 8 * width, {})
 
 
 def _min_gru(block: Any) -> CMixer:
     mixer = block.mixer
     maps = {name: affine(getattr(mixer, name)) for name in ("gate", "candidate", "out")}
-    return CMixer("min_gru", maps, mixer.out.out_features, 2 * mixer.out.out_features)
+    return CMixer("min_gru", maps, mixer.out.out_features, 2 * mixer.out.out_features, {})
 
 
 MIXERS: dict[type[nn.Module], Callable[[Any], CMixer]] = {
@@ -312,19 +222,20 @@ HEADS = (ContinuousActions, DiscreteActions, CategoricalActions)
 """Heads whose decision is written: a tanh or the largest logit."""
 
 
-def _norm(norm: nn.LayerNorm) -> CNorm:
-    return CNorm(to_numpy(norm.weight), to_numpy(norm.bias), norm.eps)
+def _norm(norm: nn.LayerNorm) -> dict[str, Any]:
+    return {"weight": to_numpy(norm.weight), "bias": to_numpy(norm.bias), "epsilon": norm.eps}
 
 
-def _map(weights: Affine) -> CMap:
-    return CMap(weights[0].T, weights[1])
+def _map(weights: Affine) -> dict[str, Any]:
+    return {"weight": weights[0].T, "bias": weights[1], "scale": None}
 
 
-def _in_int8(weights: Affine) -> CMap:
+def _in_int8(weights: Affine) -> dict[str, Any]:
+    """Weights in units of one `scale` for each output."""
     weight = weights[0].T
     scale = np.abs(weight).max(axis=1) / LARGEST_INT8
     units = np.divide(weight, scale[:, None], out=np.zeros_like(weight), where=scale[:, None] > 0)
-    return CMap(np.rint(units).astype(np.int8), weights[1], scale)
+    return {"weight": np.rint(units).astype(np.int8), "bias": weights[1], "scale": scale}
 
 
 def _number(value: float) -> str:

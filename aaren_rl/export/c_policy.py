@@ -33,13 +33,13 @@ int step(policy_state *state, const float *observation, float reward, float *act
 
 @dataclass(frozen=True)
 class CSize:
-    """What a microcontroller needs; by this machine's compiler at -Os, code for its processor.
+    """Memory that a header needs, by this machine's compiler at -Os for its own processor.
 
     Attributes:
         flash_bytes: code and constants.
-        state_bytes: of one `policy_state`, with its room to work in.
-        stack_bytes: of all functions of the header together, which is at least what one step takes.
-            Those of math.h are not in it.
+        state_bytes: of one `policy_state`, with its work space.
+        stack_bytes: of all functions of the header together (without those of math.h), an upper
+            bound for one step.
     """
 
     flash_bytes: int
@@ -82,12 +82,6 @@ def measure_size(header: Path, *, asks_return: bool) -> CSize:
         return CSize(int(text) + int(data), int(zeros), stack)
 
 
-def _shared(header: Path, folder: Path, asks_return: bool) -> Any:
-    """The header as a loaded library; the file may be removed afterwards."""
-    flags = ("-O2", "-fPIC", "-shared")
-    return ctypes.CDLL(str(_compile(header, folder, "policy.so", flags, asks_return)))
-
-
 def _compile(
     header: Path, folder: Path, name: str, flags: tuple[str, ...], asks_return: bool
 ) -> Path:
@@ -99,7 +93,7 @@ def _compile(
 
 
 def _run(*command: str) -> str:
-    """What a command prints; `UserError` with its first complaint when it fails."""
+    """A command's output; `UserError` with the first line of its errors when it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         first = (done.stderr.strip().splitlines() or ["no message"])[0]
@@ -128,7 +122,9 @@ class CPolicy(Policy):
         self._targets = agent.targets_for(target_return, num_envs)
         self._codec, self._choices = agent.actions, spec.choices
         with TemporaryDirectory() as folder:
-            self._c = _shared(file, Path(folder), agent.asks_return)
+            flags = ("-O2", "-fPIC", "-shared")
+            library = _compile(file, Path(folder), "policy.so", flags, agent.asks_return)
+            self._c: Any = ctypes.CDLL(str(library))
         self._inputs = StepInputs(
             spec.observation_layout, self._targets, agent.horizon, reward_dtype="float32"
         )
@@ -172,7 +168,7 @@ class CPolicy(Policy):
 
     @property
     def state_bytes(self) -> int:
-        """Of all environments' `policy_state`, with their room to work in."""
+        """Of all environments' `policy_state`, with their work space."""
         return self._states.nbytes
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from aaren_rl.agents import Agent
+from aaren_rl.agents import Agent, AgentSpec
 from aaren_rl.agents.base import WEIGHTS_FILE
 from aaren_rl.agents.loading import checkpoint_folder
+from aaren_rl.agents.spec import SPACES
 from aaren_rl.errors import UserError
 from aaren_rl.export.steps import Step
 from aaren_rl.files import read_json
@@ -30,9 +32,9 @@ def make_card(
     format: str,
     provenance: Mapping[str, Any] = MappingProxyType({}),
 ) -> Card:
-    """The card of `content`, which is to be written to `file`; what was measured comes later."""
-    spec = agent.spec
-    space, seen, in_parts = spec.action_space, spec.observation_layout, spec.in_parts
+    """The card of `content`, which is to be written to `file`; measurements are added later."""
+    spec, layout = agent.spec, agent.spec.observation_layout
+    action_shape, action_dtype = _action_form(spec)
     return Card(
         kind=format,
         file=file.name,
@@ -44,60 +46,49 @@ def make_card(
         outputs=step.outputs,
         state=step.state,
         reset_state=step.reset_state,
-        observation_shape=seen.leaves[0].shape if seen.is_box else seen.shape,
-        action_shape=spec.action_layout.shape if in_parts else tuple(space.shape or ()),
-        action_dtype="float32" if in_parts else str(space.dtype),
+        observation_shape=layout.leaves[0].shape if layout.is_box else layout.shape,
+        action_shape=action_shape,
+        action_dtype=action_dtype,
         target_returns=spec.target_returns if agent.asks_return else (),
         max_episode_length=agent.horizon,
         provenance={**provenance, "agent": _saved(agent)},
         choices=spec.choices,
-        observation_parts=None if seen.is_box else seen.to_json(),
-        action_parts=spec.action_layout.to_json() if in_parts else None,
+        observation_parts=None if layout.is_box else layout.to_json(),
+        action_parts=spec.action_layout.to_json() if spec.in_parts else None,
     )
 
 
 def check_card(agent: Agent, card: Card, file: Path) -> None:
     """Check that an exported file can act in an agent's place.
 
-    Args:
-        agent: the agent.
-        card: the file's card; an older one does not tell the spaces' bounds.
-        file: the file, for the message.
-
     Raises:
         UserError: for another kind of agent, other spaces, or another condition.
     """
-    spec, saved = agent.spec, card.provenance.get("agent", {})
-    told, shape = (
-        saved.get(name, {}) if isinstance(saved, dict) else {} for name in ("spec", "config")
-    )
-    other = shape.get("condition", "max-return") if isinstance(shape, dict) else "max-return"
-    seen = spec.observation_layout
-    actions: Any = (tuple(spec.action_space.shape or ()), str(spec.action_space.dtype))
-    ours: dict[str, Any] = {
-        "agent": agent.name,
-        "observations": seen.leaves[0].shape if seen.is_box else seen.to_json(),
-        "actions": spec.action_layout.to_json() if spec.in_parts else actions,
-        "condition": "target"
-        if agent.asks_return or not agent.has_memory
-        else agent.config.condition,
-    }
-    theirs: dict[str, Any] = {
-        "agent": card.agent,
-        "observations": card.observation_parts or card.observation_shape,
-        "actions": card.action_parts or (card.action_shape, card.action_dtype),
-        "condition": "target" if card.asks_return or not card.state else other,
-    }
-    for name in ("observation_space", "action_space"):
-        if isinstance(told, dict) and name in told:
-            ours[name], theirs[name] = spec.to_json()[name], told[name]
-    for name, own in ours.items():
+    try:
+        saved = card.provenance["agent"]
+        theirs = _identity(card.agent, (card.action_shape, card.action_dtype), saved)
+    except (LookupError, TypeError):
+        raise UserError(f"--exported {file}: its card does not tell its agent's spaces") from None
+    for name, own in _identity(agent.name, _action_form(agent.spec), _saved(agent)).items():
         if theirs[name] != own:
             raise UserError(f"--exported {file}: its {name} is {theirs[name]}, the run's is {own}")
 
 
+def _identity(name: str, actions: tuple[Any, ...], saved: dict[str, Any]) -> dict[str, Any]:
+    """What must agree between a file and an agent; `saved` as `_saved` gives it."""
+    spaces = {space: saved["spec"][space] for space in SPACES}
+    return {"agent": name, "actions": actions, "condition": saved["config"]["condition"], **spaces}
+
+
 def _saved(agent: Agent) -> dict[str, Any]:
     return {"config": agent.config.to_json(), "spec": agent.spec.to_json()}
+
+
+def _action_form(spec: AgentSpec) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of an action, or of its columns."""
+    if spec.in_parts:
+        return spec.action_layout.shape, "float32"
+    return tuple(spec.action_space.shape or ()), str(spec.action_space.dtype)
 
 
 def provenance_of(agent: Agent, run: Path, checkpoint: str) -> dict[str, Any]:
@@ -136,8 +127,6 @@ def _optional(path: Path) -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found

@@ -1,9 +1,11 @@
-"""From a training run to one file that acts: `aaren-rl export`."""
+"""`aaren-rl export`: a trained agent's step as a file; and acting with an ONNX file."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,21 +14,20 @@ from typing import Any
 import numpy as np
 
 from aaren_rl.acting import Policy
-from aaren_rl.agents import Agent, load_agent
+from aaren_rl.agents import Agent, Mode, load_agent
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.evaluating import environment_of_agent
-from aaren_rl.evaluation.rollouts import rollout
+from aaren_rl.evaluation.rollouts import PolicyMaker, rollout
 from aaren_rl.evaluation.scores import normalized_scores
 from aaren_rl.export.agreement import Agreement, measure_agreement
-from aaren_rl.export.c_header import c_file, c_header, c_step
+from aaren_rl.export.c_header import c_header, c_step
 from aaren_rl.export.c_policy import CPolicy, measure_size, need_compiler
-from aaren_rl.export.card import make_card, provenance_of
+from aaren_rl.export.card import check_card, make_card, provenance_of
 from aaren_rl.export.config import ExportConfig
-from aaren_rl.export.formats import onnx_graph, torch_program
-from aaren_rl.export.program import ProgramPolicy
+from aaren_rl.export.formats import ProgramPolicy, onnx_graph, quantize_int8, torch_program
 from aaren_rl.export.steps import Step, step_of
 from aaren_rl.files import write_bytes, write_json
-from aaren_rl.runtime.card import Card, card_path
+from aaren_rl.runtime.card import Card, card_path, read_card
 
 
 def export(config: ExportConfig) -> Card:
@@ -67,7 +68,7 @@ def export(config: ExportConfig) -> Card:
         checks = {"agreement": dataclasses.asdict(agreement)}
         if config.dynamic_int8:
             before = trial.scores()
-            content = _in_int8(agent, content, config.format)
+            content = step_content(step, config.format, int8=True)
             card = make_card(agent, step, trial.file, content, config.format, provenance)
             precision = "int8" if config.format == "c" else "dynamic-int8"
             card = dataclasses.replace(card, precision=precision)
@@ -83,7 +84,7 @@ def export(config: ExportConfig) -> Card:
 
 @dataclass(frozen=True)
 class _Trial:
-    """An exported step in a temporary file, and what it is worth there."""
+    """An exported step in a temporary file, to be checked."""
 
     config: ExportConfig
     agent: Agent
@@ -139,23 +140,19 @@ def write_step(agent: Agent, file: Path, format: str = "onnx") -> None:
     write_export(file, content, make_card(agent, step, file, content, format))
 
 
-def step_content(step: Step, format: str) -> bytes:
-    """The content of a file in this format."""
-    write = {"torch-export": torch_program, "onnx": onnx_graph, "c": c_file}[format]
-    return write(step)
-
-
-def _in_int8(agent: Agent, content: bytes, format: str) -> bytes:
-    """The content with its blocks in 8 bits."""
+def step_content(step: Step, format: str, *, int8: bool = False) -> bytes:
+    """The content of a file in this format, `torch-export`, `onnx` or `c` (of a `c_step`)."""
+    if format == "torch-export":
+        return torch_program(step)
     if format == "c":
-        return c_header(agent, int8=True)
-    from aaren_rl.export.quantize import quantize_int8
-
-    return quantize_int8(content)
+        agent: Any = step.module
+        return c_header(agent, int8=int8)
+    content = onnx_graph(step)
+    return quantize_int8(content) if int8 else content
 
 
 def _loss(before: np.ndarray, after: np.ndarray, agreement: Agreement) -> dict[str, Any]:
-    """What 8 bits cost, from the scores of the same episodes with and without them."""
+    """The loss by 8 bits, from the scores of the same episodes with and without them."""
     return {
         "score_float32": float(before.mean()),
         "score_float32_std": float(before.std()),
@@ -165,3 +162,34 @@ def _loss(before: np.ndarray, after: np.ndarray, agreement: Agreement) -> dict[s
         "episodes": len(before),
         "largest_action_difference": agreement.largest_difference,
     }
+
+
+@contextmanager
+def onnx_policies(agent: Agent, file: Path | None = None) -> Iterator[PolicyMaker]:
+    """A maker of policies that act through ONNX Runtime.
+
+    Args:
+        agent: who would act otherwise; it is exported to a temporary file if there is none.
+        file: what `aaren-rl export --format onnx` wrote.
+
+    Raises:
+        UserError: when packages are missing, the agent cannot be exported, the file is not one of
+            such an agent, or another mode than `carry` is asked for.
+    """
+    need_packages("onnxruntime")
+    from aaren_rl.runtime import OnnxPolicy  # of an optional extra
+
+    with TemporaryDirectory() as folder:
+        if file is None:
+            exported = Path(folder, "step.onnx")
+            write_step(agent, exported)
+        else:
+            exported = file
+            check_card(agent, read_card(file), file)
+
+        def make(num_envs: int, target: float | None, mode: Mode | None) -> Policy:
+            if mode not in (None, "carry"):
+                raise UserError(f"--runtime onnx carries the state: --mode carry, not {mode}")
+            return OnnxPolicy(exported, num_envs, target)
+
+        yield make

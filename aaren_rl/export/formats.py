@@ -1,4 +1,4 @@
-"""The bytes of an exported step: a `torch.export` program, or an ONNX graph made from it."""
+"""The formats of an exported step: a `torch.export` program, and ONNX in 32 and 8 bits."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 from torch.export import ExportedProgram
 
 from aaren_rl.export.steps import Step
+from aaren_rl.runtime.card import read_card, read_checked
+from aaren_rl.runtime.step_policy import StepPolicy
 
 OPSET = 20
 BATCH = 2  # of the example; a batch of one would be taken for a constant
+LINEAR = ("Gemm", "MatMul")
 
 
 def trace(step: Step) -> ExportedProgram:
@@ -45,7 +51,7 @@ def onnx_graph(step: Step) -> bytes:
     the shapes of intermediate values) are left out: with the shapes ONNX Runtime takes a tenth
     longer, since it then plans its memory otherwise.
     """
-    with _quiet():
+    with _quiet("torch.onnx"):
         program = torch.onnx.export(
             trace(step),
             dynamo=True,
@@ -71,10 +77,48 @@ def onnx_graph(step: Step) -> bytes:
     return content
 
 
+def quantize_int8(content: bytes) -> bytes:
+    """The same ONNX graph with its linear layers in 8 bits, activations quantised as they come.
+
+    One scale for each output of a layer. Only the layers within the blocks: the first layer stays
+    in float32, since it reads raw numbers of all sizes, which one scale cannot hold; so do the last
+    one, what embeds and predicts returns, the norms and the attention. Of an agent without blocks
+    all linear layers but the first and the last.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _quiet(None), TemporaryDirectory() as folder:
+        plain, small = Path(folder, "plain.onnx"), Path(folder, "int8.onnx")
+        plain.write_bytes(content)
+        quantize_dynamic(
+            plain,
+            small,
+            op_types_to_quantize=list(LINEAR),
+            nodes_to_exclude=_full_precision(onnx.load_from_string(content)),
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+        )
+        return small.read_bytes()
+
+
+def _full_precision(model: Any) -> list[str]:
+    """Linear nodes that stay as they are; the quantiser makes MatMuls of Gemms and renames them."""
+    constants = {each.name for each in model.graph.initializer}
+    linear = [
+        node.name
+        for node in model.graph.node
+        if node.op_type in LINEAR and not constants.isdisjoint(node.input)
+    ]
+    blocks = [name for name in linear if "blocks." in name] or linear[1:-1]
+    kept = [name for name in linear if name not in blocks]
+    return kept + [f"{name}_MatMul" for name in kept]
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's advice, which is for its own developers."""
-    logger = logging.getLogger("torch.onnx")
+def _quiet(name: str | None) -> Iterator[None]:
+    """Without the advice that exporters log and warn of, which is for their own developers."""
+    logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -83,3 +127,18 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+class ProgramPolicy(StepPolicy):
+    """Acts as `OnnxPolicy` does, with what `--format torch-export` wrote."""
+
+    def __init__(self, file: Path, num_envs: int = 1, target_return: float | None = None) -> None:
+        super().__init__(file, read_card(file), num_envs, target_return)
+        content = io.BytesIO(read_checked(file, self.card))
+        self._program = torch.export.load(content).module()
+
+    @torch.inference_mode()
+    def _run(self, turn: int) -> None:
+        outputs = self._program(*map(torch.from_numpy, self._arrays_in(turn)))
+        for array, output in zip(self._arrays_out(turn), outputs, strict=True):
+            array[...] = output.numpy()

@@ -1,9 +1,9 @@
-"""The step of an agent as a module of tensors, and what each of them is.
+"""The step of an agent as a module of tensors, and the description of each of them.
 
-Every input and output is float32: browsers and microcontrollers have little else. `ExportedStep`
-does the counting around an agent's own step, of which there are two: `AarenStep`, in which
-everything constant is multiplied out, and `LayersStep`, the agent's own layers, for any mixer whose
-state has a constant size. An agent without memory has a `MemorylessStep`.
+Every input and output is float32, the type that browsers and microcontrollers have. `ExportedStep`
+counts timesteps and returns around one of two steps: `AarenStep`, with everything constant
+multiplied out, and `LayersStep`, the agent's own layers, for any mixer whose state has a constant
+size. An agent without memory has a `MemorylessStep`.
 """
 
 from __future__ import annotations
@@ -73,7 +73,6 @@ def step_of(agent: Agent) -> Step:
         )
     agent.check_task()
     agent.eval()
-    sequence: Any = agent  # of the mixers' agents, as its capabilities say
     needed = "embed_step" if agent.has_memory else "predict_step"
     if not hasattr(agent, needed):
         raise UserError(f"{agent.name} cannot be exported: it has no method `{needed}`")
@@ -95,7 +94,8 @@ def step_of(agent: Agent) -> Step:
     )
     if not agent.has_memory:
         return Step(MemorylessStep(agent).eval(), (observation,), (action,), {}, {})
-    own = AarenStep(sequence) if agent.folds else LayersStep(agent)
+    sequence: Any = agent  # a DecisionAgent
+    own = AarenStep(sequence) if sequence.folds else LayersStep(agent)
     layers = own.carried if isinstance(own, LayersStep) else _folded_state(own)
     carried = [*_counted(agent), *layers]
     previous = card.Tensor("previous_action", action.dtype, action.shape, "the last action")
@@ -197,7 +197,7 @@ class LayersStep(nn.Module):
         agent: its mixers' states must be dataclasses of tensors `[batch, ...]`.
 
     Raises:
-        UserError: when the state does not keep its size from step to step.
+        UserError: when the state's size changes from step to step.
     """
 
     def __init__(self, agent: Agent) -> None:
@@ -217,7 +217,7 @@ class LayersStep(nn.Module):
                 f"{agent.name} cannot be exported: its state grows with every step; an agent whose "
                 "state has a constant size, or none, can"
             )
-        # Filled with 0 by whoever acts: the step itself empties it.
+        # Filled with 0 at an episode's start: the step itself clears it.
         self.carried: list[Carried] = [
             (_layer_tensor(name, tensor), 0.0) for name, tensor in after_one.items()
         ]
@@ -239,7 +239,7 @@ class LayersStep(nn.Module):
         first: Tensor,
         state: tuple[Tensor, ...],
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """See `AarenStep.decide`; here the state is emptied where `first` is true."""
+        """See `AarenStep.decide`; the state is cleared where `first` is true."""
         agent: Any = self.agent
         times, starts = timestep[:, 0], first[:, 0]
         previous = previous_action[:, 0] if agent.spec.discrete else previous_action

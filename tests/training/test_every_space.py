@@ -22,7 +22,7 @@ from aaren_rl.data.to_minari import write_minari
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.rollouts import rollout
 from aaren_rl.export.command import write_step
-from aaren_rl.export.program import ProgramPolicy
+from aaren_rl.export.formats import ProgramPolicy
 from aaren_rl.layout import Layout
 from aaren_rl.runtime.card import read_card
 
