@@ -2,8 +2,8 @@
 
 One row of numbers holds one observation or action: a Box flattened, and one column for each choice
 of a Discrete, MultiDiscrete or MultiBinary, counted from 0. Data, agents, policies and exported
-files share this form. NumPy only, and spaces are known by the names of their classes, so that an
-exported agent acts without Gymnasium.
+files share this form. NumPy only, and spaces are recognised by the names of their classes, so that
+an exported agent acts without Gymnasium.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Leaf:
     """A part of a space that has no parts itself.
 
     Attributes:
-        path: keys of the dictionaries (text) and places in the tuples (numbers) that lead to it.
+        path: keys of the dictionaries (text) and indices of the tuples (numbers) that lead to it.
         shape: of the part, as the environment gives it.
-        dtype: numpy's name of its dtype.
-        levels: how many choices each number has, `[size]`; empty for a Box.
+        dtype: NumPy's name of its dtype.
+        levels: number of choices of each number, `[size]`; empty for a Box.
         starts: the first choice of each number, `[size]`.
-        space: the part itself, where Gymnasium is at hand.
+        space: the part itself, where Gymnasium is installed.
     """
 
     path: Path
@@ -50,12 +50,12 @@ class Leaf:
 
     @property
     def name(self) -> str:
-        """The path in words; empty for a space without parts."""
+        """The path as text; empty for a space without parts."""
         return "/".join(map(str, self.path))
 
     @property
     def tabled(self) -> bool:
-        """Whether its numbers stand for choices of more than two, of which none is the larger."""
+        """Whether its numbers are choices among more than two, which have no order."""
         return bool(self.levels) and max(self.levels) > 2
 
     @property
@@ -65,14 +65,14 @@ class Leaf:
 
     @property
     def form(self) -> tuple[Any, ...]:
-        """What has to agree between two spaces whose numbers mean the same; not a Box's bounds."""
+        """Equal for two parts whose numbers mean the same; does not include a Box's bounds."""
         return self.path, self.shape, self.levels, self.starts
 
     def rows(self, values: Any) -> NDArray[Any]:
         """Values `[rows, *shape]` as `[rows, size]`; choices counted from 0.
 
         Raises:
-            UserError: another shape, values that are no numbers, or choices that there are not.
+            UserError: another shape, values that are not numbers, or choices outside the space.
         """
         try:
             array = np.asarray(values)
@@ -89,7 +89,6 @@ class Leaf:
 
     def _indices(self, flat: NDArray[Any]) -> NDArray[np.int64]:
         starts, levels = np.array(self.starts), np.array(self.levels)
-        # NaN and infinities are no choices either
         fits = (flat == np.floor(flat)) & (flat >= starts) & (flat < starts + levels)
         if not fits.all():
             column = int(np.argwhere(~fits)[0][1])
@@ -108,14 +107,11 @@ class Leaf:
 
 
 class Layout:
-    """The leaves of a space, in order, and the columns that each of them has.
-
-    Args:
-        leaves: in order.
+    """The leaves of a space, in order, and their columns.
 
     Attributes:
-        leaves: as given.
-        columns: how many there are.
+        leaves: the leaves.
+        columns: number of columns.
     """
 
     def __init__(self, leaves: Iterable[Leaf]) -> None:
@@ -144,7 +140,7 @@ class Layout:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one row, so that a layout can stand for a flat Box."""
+        """Of one row, as a flat Box has it."""
         return (self.columns,)
 
     @property
@@ -165,8 +161,8 @@ class Layout:
         """A batch of elements as an array `[rows, size]` for each leaf, in the batch's own dtypes.
 
         Args:
-            batch: as a vector environment gives it: an array `[rows, ...]`, or a dictionary or
-                tuple of batches.
+            batch: an array `[rows, ...]`, or a dictionary or tuple of such, as vector environments
+                give it.
 
         Raises:
             UserError: parts that are missing, or that `Leaf.rows` refuses.
@@ -182,7 +178,7 @@ class Layout:
         return np.concatenate([p.astype(dtype, copy=False) for p in self.parts(batch)], axis=1)
 
     def unflatten(self, rows: NDArray[Any]) -> Any:
-        """The inverse of `flatten`: what a vector environment takes, in the parts' own dtypes."""
+        """The inverse of `flatten`, in the parts' own dtypes."""
         values = [
             leaf.values(rows[:, columns])
             for leaf, columns in zip(self.leaves, self.slices, strict=True)

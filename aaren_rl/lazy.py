@@ -1,8 +1,8 @@
 """Packages whose names are imported when they are first used (PEP 562).
 
 Importing PyTorch takes seconds, and `import aaren_rl` or `aaren-rl train --help` do not need it. A
-package that is to stay light writes its imports below `if TYPE_CHECKING:`, where type checkers and
-documentation tools read them, and lets `lazy_exports` do at run time what they say:
+lazy package writes its imports below `if TYPE_CHECKING:`, where type checkers and documentation
+tools read them; at run time `lazy_exports` executes each when its name is first used:
 
     if TYPE_CHECKING:
         from aaren_rl.training.run import train
@@ -41,7 +41,4 @@ def lazy_exports(
         setattr(sys.modules[package], name, value)  # found directly from now on
         return value
 
-    def dir_() -> list[str]:
-        return sorted(names)
-
-    return getattr_, dir_
+    return getattr_, lambda: sorted(names)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -376,10 +375,12 @@ class Agent(nn.Module, ABC):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def parts(self) -> dict[str, str]:
-        """Registered names of what the agent is made of, by kind."""
+        """Registered names of the agent's parts, by kind; `module:Class` for an own class."""
         encoder = self.config.encoder
         head = self.config.head or head_name(self.spec.action_space)
-        return {"agent": saved_name(type(self)), "encoder": encoder, "action head": head}
+        cls = type(self)
+        name = registered_name(cls) or f"{cls.__module__}:{cls.__qualname__}"
+        return {"agent": name, "encoder": encoder, "action head": head}
 
     def save(self, folder: Path | str) -> None:
         """Write the weights (safetensors) and the agent's card (JSON), each whole or not at all.
@@ -444,28 +445,3 @@ def register_agent(name: str, cls: A, *, options: type | None = None) -> A:
 def registered_name(cls: type[Agent]) -> str | None:
     """The name under which a class is registered."""
     return next((name for name, entry in AGENTS.items() if entry.make is cls), None)
-
-
-def saved_name(cls: type[Agent]) -> str:
-    """What a card says: the registered name, or `module:Class`."""
-    return registered_name(cls) or f"{cls.__module__}:{cls.__qualname__}"
-
-
-def agent_class(name: str) -> type[Agent]:
-    """The class that `saved_name` names; of `module:Class` only if the module is imported.
-
-    Raises:
-        UserError: when it is not registered, or not imported.
-    """
-    module, _, path = name.partition(":")
-    if not path:
-        return AGENTS[name].make
-    found: Any = sys.modules.get(module)
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    if found is None:
-        raise UserError(
-            f"agent {path} of {module} is not there: import {module}, or give --plugin {module}"
-        )
-    kind: type[Agent] = found
-    return kind

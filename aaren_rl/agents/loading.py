@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from aaren_rl.agents import behavior_cloning, decision  # noqa: F401  (they register agents)
-from aaren_rl.agents.base import AGENTS, CARD_FILE, FORMAT, WEIGHTS_FILE, Agent, agent_class
+from aaren_rl.agents.base import AGENTS, CARD_FILE, FORMAT, WEIGHTS_FILE, Agent
 from aaren_rl.agents.config import AgentConfig
 from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.errors import UserError, one_line
@@ -29,6 +31,26 @@ def check_plugins(plugins: dict[str, str]) -> None:
                 f"the {kind} {name!r} comes from the plug-in {module}, which is not loaded; "
                 f"install it or give --plugin {module}"
             )
+
+
+def agent_class(name: str) -> type[Agent]:
+    """The class of a registered name, or of `module:Class` if the module is imported.
+
+    Raises:
+        UserError: when it is not registered, or not imported.
+    """
+    module, _, path = name.partition(":")
+    if not path:
+        return AGENTS[name].make
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        raise UserError(
+            f"agent {path} of {module} is not there: import {module}, or give --plugin {module}"
+        )
+    kind: type[Agent] = found
+    return kind
 
 
 def load_agent(folder: Path | str, device: str = "cpu", *, checkpoint: str = LAST) -> Agent:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -127,22 +127,6 @@ class AgentPolicy(Policy):
         """
 
 
-class Step(NamedTuple):
-    """The inputs of a `HistoryPolicy`'s step.
-
-    Attributes:
-        returns: returns-to-go, `[num_envs, 1]`.
-        observations: `[num_envs, observation_size]`, raw.
-        timesteps: int64 `[num_envs]`.
-        starts: bool `[num_envs]`, the environments that start an episode.
-    """
-
-    returns: Tensor
-    observations: Tensor
-    timesteps: Tensor
-    starts: np.ndarray
-
-
 class HistoryPolicy(AgentPolicy):
     """The base of the policies that count timesteps and returns-to-go; arguments as there."""
 
@@ -168,16 +152,26 @@ class HistoryPolicy(AgentPolicy):
         returns = self._returns_to_go - self._inputs.reward[:, 0]
         returns = np.where(starts, self._inputs.targets, returns)
         asked = torch.from_numpy(returns.astype(np.float32))[:, None].to(self._device)
-        now = Step(asked, observations, torch.from_numpy(timesteps).to(self._device), starts)
-        actions, predicted = self._decide(now, executed)
+        times = torch.from_numpy(timesteps).to(self._device)
+        actions, predicted = self._decide(asked, observations, times, starts, executed)
         if predicted is not None:
             returns = predicted[:, 0].double().cpu().numpy()
         self._returns_to_go, self._timesteps = returns, timesteps[:, None] + 1
         return actions
 
     @abstractmethod
-    def _decide(self, now: Step, executed: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The actions, and the predicted returns-to-go `[num_envs, 1]` with `max-return`."""
+    def _decide(
+        self,
+        returns: Tensor,
+        observations: Tensor,
+        timesteps: Tensor,
+        starts: np.ndarray,
+        executed: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The actions, and the predicted returns-to-go `[num_envs, 1]` with `max-return`.
+
+        `returns` is `[num_envs, 1]`, `timesteps` int64 `[num_envs]`; the others as in `_act`.
+        """
 
 
 class SteppingPolicy(HistoryPolicy):
@@ -217,16 +211,23 @@ class SteppingPolicy(HistoryPolicy):
         state = 0 if self._state is None else self._state.nbytes
         return state + self._actions.nbytes + super().state_bytes
 
-    def _decide(self, now: Step, executed: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        agent, predicted, starts = self._agent, None, now.starts
+    def _decide(
+        self,
+        returns: Tensor,
+        observations: Tensor,
+        timesteps: Tensor,
+        starts: np.ndarray,
+        executed: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        agent, predicted = self._agent, None
         previous = self._actions if executed is None else executed
         if self._restart_every is not None:
-            starts = starts | (now.timesteps.cpu().numpy() % self._restart_every == 0)
-        tokens = self._embed(0, previous, *now[:3])
+            starts = starts | (timesteps.cpu().numpy() % self._restart_every == 0)
+        tokens = self._embed(0, previous, returns, observations, timesteps)
         features, state = self._read(tokens, starts)
         if agent.predicts_return:
             predicted = agent.predict_return(features[:, -1])
-            tokens = self._embed(1, previous, predicted, *now[1:3])
+            tokens = self._embed(1, previous, predicted, observations, timesteps)
             features, state = agent.read(tokens, state, read=NEWEST)
         self._state, self._actions = state, self._chosen(agent.head(features[:, -1]))
         return self._actions, predicted
@@ -244,7 +245,7 @@ class SteppingPolicy(HistoryPolicy):
         return tokens.view(batch, -1, tokens.shape[-1])
 
     def _read(self, tokens: Tensor, starts: np.ndarray) -> tuple[Tensor, SequenceState]:
-        """An environment that starts has no previous action: its first token is masked out."""
+        """Features of the newest token; a first step's previous action is masked out."""
         agent, state = self._agent, self._state
         if starts.all() or state is None:
             return agent.read(tokens[:, 1:], read=NEWEST)
@@ -285,16 +286,23 @@ class WindowPolicy(HistoryPolicy):
         """The window's buffers, timestep and return-to-go."""
         return sum(buffer.nbytes for buffer in self._buffers) + super().state_bytes
 
-    def _decide(self, now: Step, executed: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _decide(
+        self,
+        returns: Tensor,
+        observations: Tensor,
+        timesteps: Tensor,
+        starts: np.ndarray,
+        executed: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
         returns_to_go, _, actions, _ = self._buffers
         if executed is not None:
             actions[:, -1] = executed
         # The newest action is not known yet: its place holds the oldest one, and is not read.
-        newest = (now.returns, now.observations, actions[:, 0].clone(), now.timesteps)
+        newest = (returns, observations, actions[:, 0].clone(), timesteps)
         for buffer, value in zip(self._buffers, newest, strict=True):
             buffer.copy_(buffer.roll(-1, dims=1))
             buffer[:, -1] = value
-        lengths = (now.timesteps + 1).clamp(max=actions.shape[1])
+        lengths = (timesteps + 1).clamp(max=actions.shape[1])
         predictions, predicted = self._recompute(lengths, int(lengths.max()))
         actions[:, -1] = decided = self._chosen(predictions)
         if predicted is not None:
@@ -392,7 +400,7 @@ class AarenPolicy(AgentPolicy):
 def _where(
     rows: Tensor, these: tuple[Tensor, ...], others: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
-    """In the environments where `rows` (`[batch, 1]`, bool) is true the first, else the second."""
+    """`these` in the environments where `rows` (`[batch, 1]`, bool) is true, else `others`."""
     return tuple(
         torch.where(rows.view(-1, *[1] * (one.dim() - 1)), one, other)
         for one, other in zip(these, others, strict=True)

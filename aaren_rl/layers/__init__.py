@@ -6,27 +6,21 @@ from aaren_rl.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from aaren_rl.layers.dropout import Dropout
-    from aaren_rl.layers.encoders import (
+    from aaren_rl.layers.encoders.base import (
         ENCODERS,
         LinearEncoder,
         make_encoder,
         register_encoder,
         sees_images,
-        usual_image_encoder,
     )
-    from aaren_rl.layers.heads import (
-        HEADS,
-        ActionHead,
+    from aaren_rl.layers.encoders.images import usual_image_encoder
+    from aaren_rl.layers.heads.base import HEADS, ActionHead, head_name, make_head, register_head
+    from aaren_rl.layers.heads.gaussian import GaussianActions, GaussianMixture
+    from aaren_rl.layers.heads.joined import ChoiceActions, JoinedActions
+    from aaren_rl.layers.heads.plain import (
         CategoricalActions,
-        ChoiceActions,
         ContinuousActions,
         DiscreteActions,
-        GaussianActions,
-        GaussianMixture,
-        JoinedActions,
-        head_name,
-        make_head,
-        register_head,
     )
     from aaren_rl.layers.mixers.aaren import AarenAttention
     from aaren_rl.layers.mixers.attention import CausalSelfAttention, KeyValueCache

@@ -1,12 +1,12 @@
-"""An Aaren layer as acting wants it: what is constant there is multiplied out once, in float64.
+"""An Aaren layer for acting: everything constant is multiplied out once, in float64.
 
 Keys and query become one score vector a head, and with one head the output projection goes into the
-values; `AarenAttention` says why.
+values, see `AarenAttention`.
 
 A layer reads layer-normed tokens, whose length is at most sqrt(width) before scale and shift. Its
-scores, without their constant, which softmax does not see, are therefore bounded by a number of the
-weights, `FoldedAttention.bound`. Where it is small, as in trained agents (3 to 5 in Hopper), no
-maximum has to be carried: with the state (w, u) and new tokens j,
+scores, without their constant, to which softmax is invariant, are therefore bounded by a number
+computed from the weights, `FoldedAttention.bound`. Where it is small, as in trained agents (3 to 5
+in Hopper), no maximum has to be carried: with the state (w, u) and new tokens j,
 
     (w_i, u_i) = (w, u) + sum_{j <= i} exp(s_j) (v_j, 1);      o_i = w_i / u_i
 
@@ -15,12 +15,12 @@ M_i = max(m, s_0 .. s_i)
 
     (w_i, u_i) = exp(m - M_i) (w, u) + sum_{j <= i} exp(s_j - M_i) (v_j, 1)
 
-A head's recency r (see `AarenAttention`) is counted back from a chunk's last token: the scores of
-n new tokens get r (i - n + 1), and what is in the state passes n tokens, so m falls by n r, or w
-and u shrink to exp(-n r) of themselves.
+A head's recency r (see `AarenAttention`) is counted back from a chunk's last token: r (i - n + 1)
+is added to the scores of n new tokens, and the state grows older by n tokens, so m falls by n r, or
+w and u are multiplied by exp(-n r).
 
 Both are `aaren_rl.ops.recurrent` for several tokens at a time. w and u lie side by side in one
-tensor `[batch, heads, dim + 1]`, m in `[batch, heads, 1]`. What a token must not see has the
+tensor `[batch, heads, dim + 1]`, m in `[batch, heads, 1]`. A token that must not be seen has the
 score `ABSENT`.
 """
 
@@ -35,13 +35,12 @@ from torch import Tensor, nn
 from aaren_rl.layers.mixers.aaren import AarenAttention
 
 # Finite, and far below every score: exp(ABSENT - M) is 0, and a token that sees nothing (the
-# previous action where an episode starts) gets finite numbers that nobody reads, not NaN.
+# previous action where an episode starts) gets finite numbers, which are not read, and not NaN.
 ABSENT = -3e38
 # Up to this bound scores need no maximum: sums of 10^7 times exp(40) are far from float32's largest
 # number, and exp(-40) is far from its smallest.
 NO_MAXIMUM = 40.0
-# What the state (w, u) is filled with at an episode's start. Beside exp(-40) it is nothing, but a
-# token that sees nothing divides by it.
+# The empty state (w, u): negligible beside exp(-40), but a token that sees nothing divides by it.
 NOTHING = 1e-30
 Affine = tuple[np.ndarray, np.ndarray]
 """Weight `[in, out]` and bias `[out]`, float64: `y = x @ weight + bias`."""
@@ -52,7 +51,7 @@ class FoldedAttention:
     """One Aaren layer for acting.
 
     Attributes:
-        heads: how many.
+        heads: number of heads.
         dim: size of a head's value.
         project: tokens `[.., width]` to `[.., heads (dim + 2)]`: for each head its value, a one
             (which counts the weights, as the state's normalizer does) and its score.
@@ -79,54 +78,37 @@ def affine(linear: nn.Linear) -> Affine:
 
 
 def fold_attention(layer: AarenAttention, norm: nn.LayerNorm) -> FoldedAttention:
-    """Multiply out what acting need not compute again; see the module's text.
-
-    Args:
-        layer: the layer.
-        norm: what its tokens come from.
-    """
+    """Multiply out everything constant, see the module's text; `norm` is the layer's input norm."""
     heads, width = layer.heads, layer.width
     values, value_bias = affine(layer.value)
     out: Affine | None = affine(layer.out)
     if heads == 1 and out is not None:
         values, value_bias, out = values @ out[0], value_bias @ out[0] + out[1], None
     dim = width // heads
-    scores = fold_scores(layer)
+    query_weight, query_bias = affine(layer.query)
+    query = (to_numpy(layer.query_token) @ query_weight + query_bias).reshape(heads, dim)
+    keys = affine(layer.key)[0].reshape(width, heads, dim)
+    scores = np.einsum("whd,hd->wh", keys, query) / np.sqrt(dim)  # as `score_projection`
     weight, bias = np.zeros((width, heads, dim + 2)), np.zeros((heads, dim + 2))
     weight[:, :, :dim] = values.reshape(width, heads, dim)
     bias[:, :dim] = value_bias.reshape(heads, dim)
     bias[:, dim] = 1
     weight[:, :, dim + 1], bias[:, dim + 1] = scores, -to_numpy(norm.bias) @ scores
     project = weight.reshape(width, -1), bias.reshape(-1)
-    # A normed token has mean 0 and length sqrt(width), at most: the part of the weights along the
-    # ones does not count.
+    # A normed token has mean 0 and length sqrt(width), at most: the weights' mean has no effect.
     along = to_numpy(norm.weight)[:, None] * scores
     along -= along.mean(axis=0)
     bound = float(np.sqrt(width) * np.linalg.norm(along, axis=0).max())
     return FoldedAttention(heads, dim, project, out, bound)
 
 
-def fold_scores(layer: AarenAttention) -> np.ndarray:
-    """The weight of `AarenAttention.score_projection` in float64: `[width, heads]`."""
-    heads, dim = layer.heads, layer.width // layer.heads
-    query_weight, query_bias = affine(layer.query)
-    query = (to_numpy(layer.query_token) @ query_weight + query_bias).reshape(heads, dim)
-    keys, _ = affine(layer.key)
-    scores: np.ndarray = np.einsum("whd,hd->wh", keys.reshape(layer.width, heads, dim), query)
-    return scores / np.sqrt(dim)
-
-
 def causal(tokens: int) -> np.ndarray:
-    """What is added to the scores of (state, tokens) for each token: float32, zero or `ABSENT`."""
+    """The causal mask of the scores of (state, tokens), float32 `[tokens, tokens + 1]`."""
     return np.triu(np.full((tokens, tokens + 1), ABSENT, dtype=np.float32), k=2)
 
 
 def recency_of_step(recency: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """What recency adds to the scores of a chunk's tokens, and takes from the state's maximum.
-
-    Returns:
-        float32 `[heads, tokens, 1]` and `[heads, 1]`.
-    """
+    """Recency as a bias of a chunk's scores, `[heads, tokens, 1]`, and of m, `[heads, 1]`."""
     before_last = np.arange(1 - tokens, 1)[:, None]
     added, taken = recency[:, None, None] * before_last, recency[:, None] * tokens
     return added.astype(np.float32), taken.astype(np.float32)
@@ -141,10 +123,10 @@ def attend_bounded(
         rows: `(v, 1, s)` of the new tokens, `[batch, heads, tokens, dim + 2]`, or with a single
             head `[batch, tokens, dim + 2]`, which takes fewer operations.
         sums: (w, u), `[batch, heads, dim + 1]`.
-        absent: added to the scores, `[batch, heads or 1, tokens, 1]` (without heads where `rows`
+        absent: bias of the scores, `[batch, heads or 1, tokens, 1]` (without heads where `rows`
             has none): `ABSENT` for tokens that do not exist, and recency.
         upto: ones up to the diagonal, `[tokens, tokens]` (a product with it costs less than a
-            cumulative sum); `None` to read after the last token alone.
+            cumulative sum); `None` to read after the last token only.
 
     Returns:
         Outputs `[batch, heads, tokens or 1, dim]` (without heads where `rows` has none) and the
@@ -168,15 +150,15 @@ def attend(
     mask: Tensor,
     last_only: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same for scores of any size, with the state (w, u), m.
+    """The same for scores of any size, with the state (w, u), m; arguments as there.
 
     Args:
-        rows: as in `attend_bounded`.
-        sums: as in `attend_bounded`.
+        rows: new tokens.
+        sums: (w, u).
         maximum: m, `[batch, heads, 1]`; `ABSENT` for the empty state.
-        absent: as in `attend_bounded`.
+        absent: bias of the scores.
         mask: `causal`, `[tokens, tokens + 1]`.
-        last_only: read after the last token alone.
+        last_only: read after the last token only.
 
     Returns:
         Outputs, and w, u and m after the last token.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -9,8 +11,8 @@ from torch import Tensor, nn
 from aaren_rl.errors import UserError
 from aaren_rl.layers.dropout import Dropout
 from aaren_rl.layers.mixers import aaren, attention, lstm, min_gru  # noqa: F401  (they register)
-from aaren_rl.layers.mixers.base import MIXERS, make_mixer
-from aaren_rl.layers.start import STD, residual_std, start_linear
+from aaren_rl.layers.mixers.base import MIXERS
+from aaren_rl.layers.start import STD, start_linear
 from aaren_rl.layers.state import EVERY_TOKEN, SequenceState
 
 __all__ = ["MIXERS", "Block", "FeedForward", "SequenceModel"]
@@ -123,10 +125,15 @@ class SequenceModel(nn.Module):
     ) -> None:
         super().__init__()
         self.width = width
-        out_std = residual_std(layers)
+        # Every block adds two branches to the residual stream. With weights smaller by
+        # sqrt(2 layers) its variance at the start does not grow with the number of blocks (GPT-2).
+        out_std = STD / math.sqrt(2 * layers)
+        make, arguments = MIXERS[mixer].make, MIXERS.options(mixer, options)
+        if "out_std" in inspect.signature(make).parameters:
+            arguments["out_std"] = out_std
         self.blocks = nn.ModuleList(
             Block(
-                make_mixer(mixer, width, out_std, options),
+                make(width, **arguments),
                 width,
                 dropout=dropout,
                 activation=activation,

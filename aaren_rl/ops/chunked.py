@@ -118,15 +118,9 @@ def _unrows(tensor: Tensor, batch: int, heads: int) -> Tensor:
 
 
 def _forward(s: Tensor, v: Tensor, initial: Terms | None) -> tuple[Tensor, Tensor, Tensor, Terms]:
-    """Outputs and states of all prefixes.
+    """Outputs `[rows, time, dim]`, m and u `[rows, time]` of all prefixes, and the final state.
 
-    Args:
-        s: `[rows, time]`.
-        v: `[rows, time, dim]`.
-        initial: `(m [rows], u [rows], w [rows, dim])`.
-
-    Returns:
-        o `[rows, time, dim]`, m and u `[rows, time]`, and the final `(m, u, w)`.
+    `s` is `[rows, time]`, `v` `[rows, time, dim]`, a state `(m [rows], u [rows], w [rows, dim])`.
     """
     rows, time, dim = v.shape
     if time == 0:
@@ -146,21 +140,10 @@ def _forward(s: Tensor, v: Tensor, initial: Terms | None) -> tuple[Tensor, Tenso
 def _backward(
     s: Tensor, v: Tensor, o: Tensor, m: Tensor, u: Tensor, g: Tensor, before: Tensor, carry: Carry
 ) -> tuple[Tensor, Tensor, Carry]:
-    """Gradients to scores, values and the initial state.
+    """Gradients to scores `[rows, time]`, values `[rows, time, dim]` and the initial state.
 
-    Args:
-        s: scores `[rows, time]`; v, o, g: values, outputs and the outputs' gradient
-            `[rows, time, dim]`; m, u: as `_forward` returned them, `[rows, time]`.
-        v: see above.
-        o: see above.
-        m: see above.
-        u: see above.
-        g: see above.
-        before: the initial state's m, `[rows]`.
-        carry: gradients to the final w `[rows, dim]` and to minus the final u `[rows]`.
-
-    Returns:
-        ds `[rows, time]`, dv `[rows, time, dim]`, and the carry for the initial state.
+    `o` and `g` are the outputs and their gradient, `m` and `u` as `_forward` returned them,
+    `before` `[rows]` is the initial state's m, and `carry` the gradients to the final state.
     """
     if s.shape[1] == 0:
         return s, v, carry
@@ -192,17 +175,10 @@ def _decay(m_from: Tensor, m_to: Tensor) -> Tensor:
 def _scan(
     s: Tensor, m: Tensor, u: Tensor | None, w: Tensor, initial: Terms | None
 ) -> tuple[Tensor, Tensor]:
-    """Sums over all prefixes of tokens `(s_i, u_i, w_i)`, each relative to `m_k`.
+    """`sum_{i<=k} exp(s_i - m_k) u_i` `[rows, n]` and the same of `w` `[rows, n, dim]`.
 
-    Args:
-        s: `[rows, n]`, the token's own reference.
-        m: `[rows, n]`, non-decreasing, `m_k >= s_i` for i <= k.
-        u: `[rows, n]`, or None for ones.
-        w: `[rows, n, dim]`.
-        initial: a state before the first token; its m is at most `m_0`.
-
-    Returns:
-        `sum_{i<=k} exp(s_i - m_k) u_i` `[rows, n]` and the same of `w` `[rows, n, dim]`.
+    `m` is non-decreasing with `m_k >= s_i` for i <= k; `u` may be None for ones. The m of the
+    state `initial`, before the first token, is at most `m_0`.
     """
     pieces = _pieces(s.shape[1])
     if len(pieces) == 1:
@@ -240,21 +216,14 @@ def _scan_piece(
 
 
 def _carry_in(m: Tensor, u: Tensor, w: Tensor, initial: Terms | None, rows: int) -> Terms:
-    """The state before each chunk, from the chunks' own sums: one level of the recursion.
+    """The state before each chunk, `(m [rows * count], u, w [rows * count, dim])`.
 
-    Args:
-        m: `[rows * count, chunk]`; u the same, w `[rows * count, chunk, dim]`.
-        u: see above.
-        w: see above.
-        initial: the state before the first chunk.
-        rows: number of sequences.
-
-    Returns:
-        `(m [rows * count], u [rows * count], w [rows * count, dim])`.
+    One level of the recursion, from the chunks' own sums: m and u are `[rows * count, chunk]`.
     """
     ends = [t[:, -1].unflatten(0, (rows, -1))[:, :-1] for t in (m, u, w)]
     if initial is None:
-        first = [torch.full_like(ends[0][:, :1], -torch.inf), *map(_zero_row, ends[1:])]
+        zeros = [torch.zeros_like(tensor[:, :1]) for tensor in ends[1:]]
+        first = [torch.full_like(ends[0][:, :1], -torch.inf), *zeros]
     else:
         first = [t[:, None] for t in initial]
     m_before, u_own, w_own = (torch.cat(pair, 1) for pair in zip(first, ends, strict=True))
@@ -262,28 +231,13 @@ def _carry_in(m: Tensor, u: Tensor, w: Tensor, initial: Terms | None, rows: int)
     return m_before.flatten(), u_before.flatten(), w_before.flatten(0, 1)
 
 
-def _zero_row(tensor: Tensor) -> Tensor:
-    return torch.zeros_like(tensor[:, :1])
-
-
 def _scan_reverse(
     s: Tensor, m: Tensor, scale: Tensor | None, g: Tensor, c: Tensor, before: Tensor, carry: Carry
 ) -> tuple[Tensor, Tensor, Carry]:
     """The transpose of `_scan`: sums over all suffixes.
 
-    Args:
-        s: `[rows, n]`.
-        m: `[rows, n]`, non-decreasing, `m_k >= s_i` for i <= k.
-        scale: `[rows, n]` factors of g and c, or None for ones.
-        g: `[rows, n, dim]`.
-        c: `[rows, n]`.
-        before: `[rows]`, the reference just before the first token, at most `m_0`.
-        carry: what comes from behind the last token, relative to the last m: `[rows, dim]` and
-            `[rows]`.
-
-    Returns:
-        `sum_{k>=i} exp(s_i - m_k) scale_k g_k + exp(s_i - m_last) carry` `[rows, n, dim]`, the
-        same of c `[rows, n]`, and the carry to what lies before, relative to `before`.
+    `sum_{k>=i} exp(s_i - m_k) scale_k g_k + exp(s_i - m_last) carry` `[rows, n, dim]`, the same of
+    c `[rows, n]`, and the carry to the tokens before, relative to the maximum `before` `[rows]`.
     """
     pieces = _pieces(s.shape[1])
     if len(pieces) == 1:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from aaren_rl.errors import UserError
+from aaren_rl.ops.packed import Backend
 from aaren_rl.ops.scan import differentiable_gradients
 from aaren_rl.ops.state import PrefixState, state_dtype
 
 Optional = Tensor | None
 Forward = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]]
 Backward = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]
-Fused = Callable[[Tensor, Tensor, PrefixState | None, Tensor | None], tuple[Tensor, PrefixState]]
 
 _LIBRARY = torch.library.Library("aaren_rl", "FRAGMENT")
 
@@ -35,7 +35,7 @@ _BACKWARD_SCHEMA = (
 )
 
 
-def register(name: str, forward: Forward, backward: Backward, dispatch_key: str) -> Fused:
+def register(name: str, forward: Forward, backward: Backward, dispatch_key: str) -> Backend:
     """Register `aaren_rl::{name}` and its backward, and return it as a backend.
 
     Args:

@@ -1,19 +1,12 @@
-"""Acting with an exported agent. Needs numpy and onnxruntime only; torch is never imported."""
+"""Acting with an exported agent. Needs NumPy and onnxruntime only; torch is never imported."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from aaren_rl.runtime.card import Card, read_card
+from aaren_rl.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from aaren_rl.runtime.card import Card, read_card
     from aaren_rl.runtime.onnx_policy import OnnxPolicy
 
 __all__ = ["Card", "OnnxPolicy", "read_card"]
-
-
-def __getattr__(name: str) -> Any:
-    """Import the policy when it is asked for: cards can be read without onnxruntime."""
-    if name == "OnnxPolicy":
-        from aaren_rl.runtime.onnx_policy import OnnxPolicy
-
-        return OnnxPolicy
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_exports(__name__, __all__)

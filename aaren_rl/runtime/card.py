@@ -1,4 +1,4 @@
-"""The card beside an exported file: what goes in and out of it, and its checksum. No torch here."""
+"""The card beside an exported file: its inputs, outputs and checksum. NumPy only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aaren_rl.errors import UserError
 
 CARD_FORMAT = 1
 NOT_A_CARD = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
-"""What Python says of JSON that is something else."""
+"""Python's errors when other JSON is read as a card."""
 Size = int | str
 
 
@@ -42,7 +42,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Card:
-    """Everything that a program needs to act with an exported file.
+    """All that a program needs to know to act with an exported file.
 
     Attributes:
         kind: `onnx`, `torch-export` or `c`.
@@ -54,20 +54,20 @@ class Card:
         inputs: of the step, in order.
         outputs: of the step, in order.
         state: which output becomes which input of the next step, input -> output.
-        reset_state: with what each of those inputs is to be filled at an episode's first step (a
-            number, or the word `target_return`); `reward` is 0 there.
+        reset_state: value of each of those inputs at an episode's first step (a number, or the
+            word `target_return`); `reward` is 0 there.
         observation_shape: of one observation, as the environment gives it, or of its columns.
         action_shape: of one action, as the environment takes it, or of its columns.
         action_dtype: numpy's name of the environment's dtype for actions, or of the columns.
         target_returns: returns to ask for, the agent's own; none where it cannot be asked.
         choices: for discrete actions the first one and how many there are; `None` for vectors (and
             in older cards).
-        max_episode_length: steps after which the timestep table ends; `None` for no end.
+        max_episode_length: rows of the learned timestep table; `None` without one.
         provenance: run, checkpoint, dataset, updates, configuration, versions.
-        observation_parts: what the columns of an observation are, as `aaren_rl.layout.Layout` in
-            JSON says it; `None` for a Box, which is flattened.
+        observation_parts: the columns of an observation, `aaren_rl.layout.Layout` as JSON; `None`
+            for a Box, which is flattened.
         action_parts: likewise of an action; `None` for a Box or a Discrete one.
-        checks: what the export measured: agreement with PyTorch, score of the quantised weights.
+        checks: measurements of the export: agreement with PyTorch, score of the quantised weights.
     """
 
     kind: str
@@ -171,7 +171,7 @@ def read_card(file: Path | str) -> Card:
 
 
 def read_checked(file: Path | str, card: Card) -> bytes:
-    """The exported file's bytes, if they are those that the card speaks of.
+    """The exported file's bytes, checked against the card's size and checksum.
 
     Raises:
         UserError: when the file is missing, truncated or changed.

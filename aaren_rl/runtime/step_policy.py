@@ -1,4 +1,4 @@
-"""Acting by a card: the state of an exported step, whatever runs it. Numpy only."""
+"""Acting by a card: the state of an exported step, whatever runs it. NumPy only."""
 
 from __future__ import annotations
 
@@ -61,17 +61,18 @@ class StepPolicy(Policy):
                 f"{file}: target_return {target_return}: this {card.agent} cannot be asked "
                 "for a return; leave it out"
             )
-        seen: Layout | tuple[int, ...] = card.observation_shape
+        observation: Layout | tuple[int, ...] = card.observation_shape
         if card.observation_parts is not None:
-            seen = Layout.from_json(card.observation_parts)
-        # float32; in files of before every input was, the reward is float64.
+            observation = Layout.from_json(card.observation_parts)
+        # float32; float64 in older files.
         dtypes = {each.name: each.dtype for each in card.inputs}
+        reward_dtype = dtypes.get("reward", "float32")
         self._inputs = StepInputs(
-            seen, targets, card.max_episode_length, reward_dtype=dtypes.get("reward", "float32")
+            observation, targets, card.max_episode_length, reward_dtype=reward_dtype
         )
         self._states = (self._new_states(), self._new_states())
         self._actions = self._new_actions()
-        self._turn = 0  # which set of arrays holds the present state
+        self._turn = 0  # the set of arrays that holds the present state
 
     @abstractmethod
     def _run(self, turn: int) -> None:
@@ -100,7 +101,7 @@ class StepPolicy(Policy):
             if executed is not None and "action" in self.card.state:
                 state[self.card.state["action"]][...] = executed
             if starts is not None:
-                self._begin(state, starts)
+                self._clear(state, starts)
         else:
             self._inputs.set_observations(observations)
         self._run(self._turn)
@@ -120,19 +121,19 @@ class StepPolicy(Policy):
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of everything that goes from one step to the next, all environments together."""
+        """See `Policy.state_bytes`."""
         return sum(array.nbytes for array in self._states[0].values())
 
     def state(self) -> dict[str, np.ndarray]:
-        """A copy of all that goes from this step to the next, under the names of the inputs."""
+        """A copy of the state, under the names of the inputs."""
         return {name: array.copy() for name, array in self._states[self._turn].items()}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from what `state` returned, of this policy or of another one of the same agent.
+        """Continue from what `state` returned, of this policy or of another one of the same agent.
 
         Raises:
             UserError: for the state of another model or number of environments (both shapes are
-                named) or numbers that are not finite; nothing has changed then.
+                named) or numbers that are not finite; the state is unchanged.
         """
         wanted = self.state()
         if set(state) != set(wanted):
@@ -162,7 +163,7 @@ class StepPolicy(Policy):
         ]
 
     def _arrays_out(self, turn: int) -> list[np.ndarray]:
-        """What the outputs are written to after state set `turn` was read: the other set."""
+        """The step's outputs in the card's order, with the other state set."""
         after, state = self._states[1 - turn], self.card.state
         arrays = (
             after[state[each.name]] if each.name in state else self._actions[1 - turn]
@@ -177,11 +178,11 @@ class StepPolicy(Policy):
             name: np.zeros(by_name[name].sizes(self.num_envs), by_name[name].dtype)
             for name in self.card.state.values()
         }
-        self._begin(state, np.ones(self.num_envs, dtype=bool))
+        self._clear(state, np.ones(self.num_envs, dtype=bool))
         return state
 
-    def _begin(self, state: dict[str, np.ndarray], starts: np.ndarray) -> None:
-        """Put the reset state where an episode begins."""
+    def _clear(self, state: dict[str, np.ndarray], starts: np.ndarray) -> None:
+        """Fill in the reset state where an episode starts."""
         for name, array in state.items():
             value = self.card.reset_state[name]
             if isinstance(value, str):  # the target return, each environment's own
@@ -190,9 +191,9 @@ class StepPolicy(Policy):
                 array[starts] = value
 
     def _new_actions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where the action is found after each turn, in the environment's shape.
+        """The action's array after each turn, in the environment's shape.
 
-        As the step's next input it may be part of the state: the same memory then.
+        It shares the state's memory where the action is an input of the next step.
         """
         name = self.card.state.get("action")
         if name is not None:

@@ -17,7 +17,7 @@ from aaren_rl.data import TrajectoryDataset
 from aaren_rl.errors import UserError
 from aaren_rl.export.command import write_step
 from aaren_rl.layers import make_encoder
-from aaren_rl.layers.encoders.images import ImageEncoder, moved
+from aaren_rl.layers.encoders.images import ImageEncoder, shifted
 from aaren_rl.runtime import OnnxPolicy
 from aaren_rl.training import Interrupted
 
@@ -107,7 +107,7 @@ def test_a_sequence_is_moved_as_a_whole() -> None:
     torch.manual_seed(0)
     row = torch.arange(7.0).expand(1, 7, 7) + 10 * torch.arange(7.0)[:, None]
     rows = row.repeat(6, 1, 1, 1)  # three sequences of two frames
-    out = moved(rows, 3, 2)
+    out = shifted(rows, 3, 2)
     assert out.shape == rows.shape
     for first, second in out.view(3, 2, 1, 7, 7):
         assert torch.equal(first, second)
@@ -156,8 +156,8 @@ def test_shifts_are_of_the_seed_and_a_resumed_run_goes_on_with_them(
     arl.train(data, out=tmp_path / "stopped", resume=True, **settings)
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
     still = arl.train(data, **{**settings, "encoder_options": {"shift": 0}}).agent
-    shifted = arl.load_agent(tmp_path / "whole").embed_observation
-    assert not torch.equal(still.embed_observation.head.weight, shifted.head.weight)  # type: ignore
+    augmented = arl.load_agent(tmp_path / "whole").embed_observation
+    assert not torch.equal(still.embed_observation.head.weight, augmented.head.weight)  # type: ignore
 
 
 @pytest.mark.filterwarnings("ignore")

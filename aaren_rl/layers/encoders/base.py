@@ -1,4 +1,4 @@
-"""Observation encoders: what makes a token of an observation.
+"""Observation encoders: from an observation to its token.
 
 An encoder is made as `make(space, width, **options)`, where `space` is the observation space (a
 Gymnasium Box). Its `forward` takes observations `[..., size]`, float32, flattened and standardised

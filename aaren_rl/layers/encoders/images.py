@@ -100,7 +100,7 @@ class ImageEncoder(nn.Module, ABC):
             self.standardise(rows)
         if self.training and self.shift:
             sequences = observations.shape[0] if observations.dim() > 2 else len(rows)
-            rows = moved(rows, sequences, self.shift)
+            rows = shifted(rows, sequences, self.shift)
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             features = self._features(rows)
         else:  # nothing is kept for gradients: a whole episode of frames need not be there at once
@@ -111,11 +111,11 @@ class ImageEncoder(nn.Module, ABC):
     def standardise(self, rows: Tensor) -> None:
         """Take the mean frame, and the deviation of all pixels from it, of the first batch.
 
-        Most of a rendered frame is the same in all of them: what moves is small beside it. (A start
-        that depends on the data, as in Kingma and Dhariwal 2018, arXiv 1807.03039.)
+        Most of a rendered frame is the same in all frames, and moving parts are small beside it.
+        (Data-dependent initialisation, as in Kingma and Dhariwal 2018, arXiv 1807.03039.)
 
         Args:
-            rows: images `[rows, channels, height, width]`; padding, all of it zero, counts not.
+            rows: images `[rows, channels, height, width]`; padding (all zero) is ignored.
         """
         shown = rows[(rows != 0).flatten(1).any(1)].float()
         if len(shown):
@@ -135,10 +135,10 @@ class ImageEncoder(nn.Module, ABC):
         return features.flatten(1)
 
 
-def moved(rows: Tensor, sequences: int, most: int) -> Tensor:
-    """Images `[sequences * time, channels, height, width]`, moved by up to `most` pixels.
+def shifted(rows: Tensor, sequences: int, most: int) -> Tensor:
+    """Images `[sequences * time, channels, height, width]`, shifted by up to `most` pixels.
 
-    All images of a sequence move alike: between two of them only what the data show moves.
+    All images of a sequence are shifted alike, so that motion between them is the data's.
     """
     height, width = rows.shape[-2:]
     padded = pad(rows.float(), (most,) * 4, mode="replicate")

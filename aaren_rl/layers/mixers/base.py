@@ -56,9 +56,8 @@ A mixer in a file of its own, for `--plugin my_mixer --mixer leaky`:
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, ClassVar, TypeVar
 
@@ -102,25 +101,6 @@ def register_mixer(name: str, make: M, *, options: type | None = None) -> M:
     """
     MIXERS.register(name, make, options=options)
     return make
-
-
-def make_mixer(name: str, width: int, out_std: float, options: Mapping[str, Any]) -> nn.Module:
-    """A new mixer.
-
-    Args:
-        name: in `MIXERS`.
-        width: size of a token.
-        out_std: standard deviation of the weights that write to the residual stream.
-        options: its settings; what is not given has the registered default.
-
-    Raises:
-        UserError: for an unknown mixer or option.
-    """
-    make = MIXERS[name].make
-    arguments = MIXERS.options(name, options)
-    if "out_std" in inspect.signature(make).parameters:
-        arguments["out_std"] = out_std
-    return make(width, **arguments)
 
 
 def each_sequence(

@@ -3,8 +3,7 @@
 It is built when the package is installed, if there is a C++ compiler.
 """
 
-from aaren_rl.ops.cpu.kernels import backward, forward
-from aaren_rl.ops.cpu.library import load
+from aaren_rl.ops.cpu.kernels import backward, forward, load
 from aaren_rl.ops.fused import register
 
 cpu = register("prefix_attention_cpu", forward, backward, "CPU")
