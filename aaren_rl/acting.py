@@ -65,10 +65,8 @@ class Policy(ABC):
         """Start a new episode at the next `act`, which ignores its reward.
 
         Args:
-            mask: bool `[num_envs]`, the environments that start; all when `None`.
-
-        Raises:
-            UserError: for a mask of another shape.
+            mask: bool `[num_envs]`, the environments that start; all when `None`. `UserError` for
+                another shape.
         """
 
     @property
@@ -231,12 +229,7 @@ class StepInputs:
         self._zeros = np.zeros(self.observation.size, np.float32), np.zeros(size, reward_dtype)
 
     def set_observations(self, observations: object) -> None:
-        """Check observations, see `Policy.act`, and copy them to `observation`.
-
-        Raises:
-            UserError: for a wrong shape (both are named), a missing part, a choice outside the
-                space, or a number that is not finite.
-        """
+        """Check observations, see `Policy.act`, and copy them to `observation`."""
         if self._layout is not None:
             try:
                 observations = self._layout.flatten(observations, np.float64)

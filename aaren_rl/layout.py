@@ -160,9 +160,8 @@ class Layout:
     def parts(self, batch: Any) -> list[NDArray[Any]]:
         """A batch of elements as an array `[rows, size]` for each leaf, in the batch's own dtypes.
 
-        Args:
-            batch: an array `[rows, ...]`, or a dictionary or tuple of such, as vector environments
-                give it.
+        A batch is an array `[rows, ...]`, or a dictionary or tuple of such, as vector environments
+        give it.
 
         Raises:
             UserError: parts that are missing, or that `Leaf.rows` refuses.

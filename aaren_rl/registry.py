@@ -21,8 +21,7 @@ class Registered(Generic[T]):
 
     Attributes:
         make: the class or function that makes the thing.
-        options: a dataclass with its settings, all with defaults, which the command line shows;
-            `None` when it has none of its own.
+        options: a dataclass with its settings, all with defaults; `None` without any.
         module: the module that registered it, named when a saved agent needs a missing plug-in.
     """
 
@@ -132,10 +131,9 @@ _loaded_entry_points = False
 
 
 def load_plugins(modules: Iterable[str] = ()) -> None:
-    """Import plug-ins: all installed entry points of the group `aaren_rl.plugins`, and `modules`.
+    """Import all installed entry points of the group `aaren_rl.plugins`, once, and `modules`.
 
-    Importing a plug-in runs its `register_*` calls. Installed plug-ins are loaded once in a
-    process. Modules are found in the working directory too.
+    Importing a plug-in runs its `register_*` calls. The working directory is searched too.
 
     Raises:
         UserError: for a module that is not found or fails to import; names it.

@@ -172,10 +172,7 @@ class StepChunk(nn.Module):
     def added_to_scores(self, first: Tensor | None) -> Tensor | None:
         """The bias of the scores, `[batch or 1, heads or 1, tokens, 1]`; `None` for none.
 
-        With a single head there is no axis for the heads.
-
-        Args:
-            first: bool `[batch, 1]`, true where there is no previous action; `None` for nowhere.
+        With a single head there is no axis for the heads. `first` is as in `AarenStep.predict`.
         """
         if self.tokens == 1:  # no previous action, and recency counts back from this very token
             return None

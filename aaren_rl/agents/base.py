@@ -124,16 +124,10 @@ class Agent(nn.Module, ABC):
         self._after: SequenceState | None = None  # the state after that step's batch
 
     def task_vector(self, tasks: Tensor | None = None) -> Tensor | None:
-        """What `--task-embedding` adds to tokens; `None` for nothing.
+        """The vector of `--task-embedding`, `[..., width]`; `None` without it.
 
-        Args:
-            tasks: int64 numbers of the tasks, `[...]`; the agent's own task when `None`.
-
-        Returns:
-            `[..., width]`, or `[width]`.
-
-        Raises:
-            UserError: for an agent that has not been told its task.
+        `tasks` are int64 numbers of the tasks, `[...]`; the agent's own task when `None`, with a
+        `UserError` if it has not been told one.
         """
         if self.embed_task is None:
             return None
@@ -143,13 +137,10 @@ class Agent(nn.Module, ABC):
         return self.embed_task.weight[self.spec.of_task(self.spec.task).task]
 
     def for_task(self, task: str | int) -> Self:
-        """The agent in one of its tasks, by the dataset's name or number.
+        """The agent in one of its tasks, by the dataset's name or number; it shares the weights.
 
-        It has that task's scales, targets and environment, and shares the weights. It acts, is
-        saved, evaluated and exported like an agent of that task alone.
-
-        Raises:
-            UserError: for an unknown task.
+        It has that task's scales, targets and environment, and acts, is saved, evaluated and
+        exported like an agent of that task alone. `UserError` for an unknown task.
         """
         agent = copy.copy(self)
         agent.spec = self.spec.of_task(task)
@@ -241,10 +232,8 @@ class Agent(nn.Module, ABC):
     def forward(self, batch: Batch, carry: Carry | None = None) -> Tensor:
         """A training step's loss: `self.loss(batch)`.
 
-        Args:
-            batch: steps to learn from.
-            carry: for a stream's batches, the state before this batch; the call stores the state
-                after it.
+        With a stream's batches `carry` holds the state before this batch, and after the call the
+        state after it.
         """
         if carry is None:
             return self.loss(batch)

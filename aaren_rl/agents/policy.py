@@ -120,10 +120,9 @@ class AgentPolicy(Policy):
     ) -> Tensor:
         """One step's actions, as `actions.decide` gives them; updates the state.
 
-        Args:
-            observations: `[num_envs, observation_size]`, raw.
-            starts: bool `[num_envs]`, the environments that start an episode; `None` for none.
-            executed: the last step's actions, where they are not those chosen.
+        `observations` are raw, `[num_envs, observation_size]`; `starts` bool `[num_envs]`, the
+        environments that start an episode (`None` for none); `executed` the last step's actions,
+        where they are not those chosen.
         """
 
 

@@ -141,12 +141,7 @@ def head_of(agent: Any) -> AffineMap:
 
 
 class ReturnHead(AffineMap):
-    """`DecisionAgent.predict_return` as one map and a limit.
-
-    Args:
-        weights: from features to unscaled returns-to-go.
-        largest: no prediction is larger; `None` for no limit.
-    """
+    """`DecisionAgent.predict_return` as one map, clamped at `largest` (`None` for no limit)."""
 
     def __init__(self, weights: Affine, largest: float | None) -> None:
         super().__init__(weights)

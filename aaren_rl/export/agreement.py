@@ -57,18 +57,18 @@ def measure_agreement(
     steps: int,
     seed: int = 0,
 ) -> Agreement:
-    """Let PyTorch act, show the other policy the same observations, and compare all actions.
+    """Let PyTorch act, give the other policy the same observations, and compare all actions.
 
     The reference goes through the agent's own layers, not through a folded step. Several
-    environments act together; in all but the first the policies begin a new episode now and then,
-    each at other times, so that episodes begin at different steps even where the agent never falls.
+    environments act together; in all but the first the policies start a new episode now and then,
+    each at other times, so that episodes start at different steps even where none ends by itself.
 
     Args:
         agent: acts in PyTorch.
         make_policy: makes the other policy, from a number of environments and a target return.
-        environment: where, as `rollout` takes it; `None` without one: the observations are then
-            random, with the mean and standard deviation of the data.
-        steps: how many, of each environment.
+        environment: as `rollout` takes it; `None`: random observations with the mean and standard
+            deviation of the data.
+        steps: steps of each environment.
         seed: of the first episode.
 
     Raises:

@@ -37,10 +37,10 @@ class CMixer(NamedTuple):
 
 
 def c_header(agent: Agent, *, int8: bool = False) -> bytes:
-    """The content of a header file.
+    """The content of a header file; see `_check` for the agents that can be written.
 
     Args:
-        agent: a recurrent agent with Box observations and Box or Discrete actions.
+        agent: the agent.
         int8: the blocks' linear layers in 8 bits, one scale for each output. Embeddings, norms,
             Aaren's scores and the head stay in float32.
 

@@ -92,13 +92,7 @@ def _action_form(spec: AgentSpec) -> tuple[tuple[int, ...], str]:
 
 
 def provenance_of(agent: Agent, run: Path, checkpoint: str) -> dict[str, Any]:
-    """Where an agent comes from: its run, data, updates and configuration, and who exported it.
-
-    Args:
-        agent: the agent.
-        run: the training run, or the folder of a checkpoint.
-        checkpoint: which of the run's checkpoints.
-    """
+    """Where an agent comes from; `run` is a training run, or the folder of a checkpoint."""
     folder = checkpoint_folder(run, checkpoint)
     training = _optional(run / CONFIG_FILE)
     return {

@@ -52,8 +52,7 @@ def step_of(agent: Agent) -> Step:
     """The step of an agent that is to be exported; the weights are copied.
 
     Raises:
-        UserError: for an agent that has neither a state of constant size nor none, or whose
-            observations are shifted in float64, or whose actions float32 does not hold.
+        UserError: for an agent that cannot be exported; says why.
     """
     start, count = agent.spec.choices or (0, 1)
     if max(abs(start), abs(start + count - 1)) > LARGEST_WHOLE:

@@ -10,14 +10,10 @@ from torch import Tensor, nn
 
 
 class ChoiceTables(nn.Module):
-    """The sum of a table's row for each choice.
+    """The sum of a table's row for each choice, of `levels` choices each.
 
-    The rows begin as large as the terms of a linear layer of as many standardised numbers, so that
-    numbers and choices whose embeddings are added weigh alike.
-
-    Args:
-        levels: how many there are of each choice.
-        width: size of a row.
+    The rows start as large as the terms of a linear layer of as many standardised numbers, so that
+    summed embeddings of numbers and of choices have the same weight.
     """
 
     first: Tensor

@@ -54,9 +54,9 @@ class FoldedAttention:
         heads: number of heads.
         dim: size of a head's value.
         project: tokens `[.., width]` to `[.., heads (dim + 2)]`: for each head its value, a one
-            (which counts the weights, as the state's normalizer does) and its score.
+            (whose weighted sum is the normalizer) and its score.
         out: the output projection, `None` where it has gone into `project`.
-        bound: no score is larger, or smaller than its negative, before recency.
+        bound: largest absolute score, before recency.
     """
 
     heads: int

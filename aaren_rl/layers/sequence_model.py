@@ -27,13 +27,7 @@ def make_activation(name: Activation) -> nn.Module:
 
 
 class FeedForward(nn.Module):
-    """Two linear layers, four times as wide between them.
-
-    Args:
-        width: size of a token.
-        activation: between the two layers.
-        out_std: standard deviation of the second layer's weights at the start.
-    """
+    """Two linear layers, four times as wide between them; the second starts at `out_std`."""
 
     def __init__(
         self, width: int, activation: Activation = "relu", *, out_std: float = STD
@@ -64,8 +58,8 @@ class Block(nn.Module):
         width: size of a token.
         dropout: share of each residual branch's elements dropped in training.
         activation: of the feed-forward part; Decision Transformer uses ReLU.
-        out_std: standard deviation, at the start, of the feed-forward part's weights that write to
-            the residual stream.
+        out_std: standard deviation, at the start, of the feed-forward weights that write to the
+            residual stream.
     """
 
     def __init__(

@@ -37,15 +37,12 @@ CHUNK = 32
 def chunked(
     scores: Tensor, values: Tensor, state: PrefixState | None
 ) -> tuple[Tensor, PrefixState]:
-    """Prefix attention by chunks, exact, linear in time and memory.
+    """Prefix attention by chunks, exact, linear in time and memory; as `prefix_attention`.
 
     Args:
         scores: `[batch, time, heads]`, any float dtype.
         values: `[batch, time, heads, dim]`.
         state: the tokens before the first one.
-
-    Returns:
-        Outputs `[batch, time, heads, dim]` in the values' dtype, and the final state.
     """
     terms = (None, None, None) if state is None else state.terms
     outputs, *final = _Chunked.apply(scores, values, *terms)

@@ -24,10 +24,7 @@ from aaren_rl.ops.state import (
 def token_terms(scores: Tensor, values: Tensor, dtype: torch.dtype) -> Terms:
     """The state of every single token, `(s, 1, v)`, with the gradient of s in u and w.
 
-    Args:
-        scores: `[...]`; -inf means that the token does not exist: `(-inf, 0, 0)`.
-        values: `[..., dim]`.
-        dtype: of the result.
+    The score -inf means that the token does not exist: `(-inf, 0, 0)`.
     """
     scores, values = scores.to(dtype), values.to(dtype)
     constant = scores.detach()

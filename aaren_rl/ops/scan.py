@@ -35,15 +35,9 @@ def differentiable_gradients(
     """The backward pass of the backends whose own one is not differentiable, by autograd.
 
     They call it when a graph of the gradients is asked for (`create_graph=True`): second
-    derivatives are then those of `scan`.
-
-    Args:
-        inputs: scores, values and the initial state's m, u and w (`None` for none).
-        cu_seqlens: as in `aaren_rl.ops.prefix_attention`.
-        gradients: those of the outputs and the final state's u and w; `None` for zero.
-
-    Returns:
-        The gradients of `inputs`, `None` where none is needed.
+    derivatives are then those of `scan`. `inputs` are scores, values and the initial state's m, u
+    and w (`None` for none), `gradients` those of the outputs and the final state's u and w (`None`
+    for zero). Returns the gradients of `inputs`, `None` where none is needed.
     """
     scores, values, m0, u0, w0 = inputs
     assert scores is not None
@@ -70,13 +64,10 @@ def differentiable_gradients(
 
 
 def inclusive_scan(terms: Terms) -> Terms:
-    """All prefixes of a sequence of states, along axis 1.
+    """All prefixes of a sequence of states `(m [batch, n, heads], u, w [..., dim])`, along axis 1.
 
     Neighbours are joined in pairs, the half as long sequence is scanned, and each token that
     opens a pair is joined to the prefix before it: about 2 n merges, 2 log2(n) deep.
-
-    Args:
-        terms: `(m [batch, n, heads], u the same, w [batch, n, heads, dim])`.
     """
     length = terms[0].shape[1]
     if length == 1:

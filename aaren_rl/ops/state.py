@@ -33,12 +33,8 @@ def finite_floor(maximum: Tensor) -> Tensor:
 def merge_terms(first: Terms, second: Terms) -> Terms:
     """Join the states of two disjoint sets of tokens (the paper's associative operator).
 
-    Args:
-        first: `(m [...], u [...], w [..., dim])`.
-        second: the same, of shapes that broadcast with the first's.
-
-    Returns:
-        The state of the union. Every exponent is <= 0, and empty sets stay empty.
+    The shapes are `(m [...], u [...], w [..., dim])` and may broadcast. Every exponent is <= 0, and
+    empty sets stay empty.
     """
     maximum = torch.maximum(first[0], second[0])
     floor = finite_floor(maximum)
@@ -65,12 +61,7 @@ def fix_gauge(terms: Terms) -> Terms:
 
 
 def divide(weighted_sum: Tensor, normalizer: Tensor) -> Tensor:
-    """`w / u`, and 0 (with zero gradients) where the set is empty.
-
-    Args:
-        weighted_sum: `[..., dim]`.
-        normalizer: `[...]`, 0 for the empty set.
-    """
+    """`w / u`, `[..., dim]`, and 0 (with zero gradients) where u, `[...]`, is 0: the empty set."""
     safe = torch.where(normalizer == 0, 1.0, normalizer)
     return weighted_sum / safe[..., None]
 
@@ -159,10 +150,7 @@ class PrefixState:
         return PrefixState(*merge_terms(self.terms, other.terms))
 
     def reset(self, mask: Tensor) -> PrefixState:
-        """Return the state with the batch rows where `mask` is True made empty.
-
-        Args:
-            mask: `[batch]`, bool.
+        """The state with the batch rows where `mask` (bool `[batch]`) is true made empty.
 
         Raises:
             UserError: `mask` is not one bool per batch row.

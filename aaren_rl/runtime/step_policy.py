@@ -21,18 +21,11 @@ class StepPolicy(Policy):
     """Acts as an agent's own policy in mode `carry`; a subclass runs the step.
 
     Two sets of state arrays take turns as the step's input and output, so a step that fails leaves
-    the state as it was. All arrays stay where they are.
-
-    Args:
-        file: the exported file, for messages.
-        card: its card.
-        num_envs: number of environments.
-        target_return: the return to ask for, one for all or one each; the agent's own first
-            target when `None`.
+    the state as it was. All arrays stay where they are. `file` is for messages.
 
     Raises:
-        UserError: when the card names inputs that are not known here, when there is no target
-            return, or when one is given for an agent that cannot be asked for it.
+        UserError: when the card has unknown inputs, when there is no target return, or when one is
+            given for an agent that cannot be asked for it.
     """
 
     def __init__(

@@ -66,8 +66,8 @@ def make_encoder(name: str, space: Any, width: int, options: Mapping[str, Any]) 
     """A new encoder.
 
     Raises:
-        UserError: for an unknown encoder or option, a space that no agent knows, or one without
-            images for an encoder of images.
+        UserError: for an unknown encoder, option or kind of space, or an encoder of images for
+            observations without any.
     """
     layout, make = Layout.of(space), ENCODERS[name].make
     settings = ENCODERS.options(name, options)

@@ -70,22 +70,17 @@ class ActionHead(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, predictions: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
-        """Mean loss, a scalar, over the steps where `mask` is true.
+        """Mean loss, a scalar, over the steps where `mask` (bool `[batch, time]`) is true.
 
-        Args:
-            predictions: what `head` gave for every step, `[batch, time, ...]`.
-            actions: the environment's numbers, `[batch, time, size]` or `[batch, time]`.
-            mask: bool `[batch, time]`.
+        `predictions` are `[batch, time, outputs]`, `actions` the environment's numbers,
+        `[batch, time, size]` or `[batch, time]`.
         """
 
     def sample(self, predictions: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-        """Draw actions: predictions to the environment's numbers, as `decide`.
+        """Draw actions: predictions `[..., outputs]` to the environment's numbers, as `decide`.
 
-        Args:
-            predictions: `[..., outputs]`.
-            temperature: positive; 1 draws from the distribution as it was learned, less keeps
-                closer to its middle, more goes further away.
-            generator: where the random numbers come from; on the predictions' device.
+        The temperature is positive: 1 draws from the learned distribution, less keeps closer to its
+        middle. The generator is on the predictions' device.
         """
         raise NotImplementedError
 
@@ -220,7 +215,7 @@ def head_name(space: Any) -> str:
 def make_head(
     space: Any, name: str = "", options: Mapping[str, Any] = MappingProxyType({}), chunk: int = 1
 ) -> ActionHead:
-    """A new head.
+    """A new action head.
 
     Args:
         space: the action space.
@@ -230,8 +225,7 @@ def make_head(
         chunk: actions that are predicted together.
 
     Raises:
-        UserError: for an unknown name or option, a space that no agent knows, or one that the head
-            does not fit.
+        UserError: for an unknown name, option or kind of space, or a head of another space.
     """
     if chunk > 1:
         from aaren_rl.layers.heads.joined import ChunkedActions  # which imports this module

@@ -71,11 +71,11 @@ class MixtureOptions(GaussianOptions):
 
 
 class Parts(NamedTuple):
-    """A prediction's parts.
+    """A prediction's components.
 
     Attributes:
-        logits: of the components, `[..., components]`.
-        means: `[..., components, size]`, before the tanh.
+        logits: `[..., components]`.
+        means: before the tanh, `[..., components, size]`.
         log_stds: as `means`.
     """
 
@@ -87,15 +87,14 @@ class Parts(NamedTuple):
 class GaussianActions(ContinuousActions):
     """A Gaussian before a tanh: `action = tanh(x)`, `x ~ N(mean, std)`, in the network's units.
 
-    The density of an action is that of `x` divided by the tanh's slope, whose logarithm is
-    `2 (log 2 - x - softplus(-2 x))`: exact where `1 - tanh(x)^2` is 0 in float32. Where the space
-    has a side without a bound there is no tanh, and `x` is the standardised action.
+    The log-density of an action, in the units `(action - middle) / reach`, is that of `x` minus the
+    logarithm of the tanh's slope, `2 (log 2 - x - softplus(-2 x))`: exact where `1 - tanh(x)^2` is
+    0 in float32. Where the space has a side without a bound there is no tanh, and `x` is the
+    standardised action.
 
-    Acting without chance takes the mean of the actions, of a mixture that of its most likely
-    component. Not `tanh(mean)`, which is their median: where the data hold actions at their bounds,
-    far out before the tanh, it lies further from the data (docs/acting.md).
-
-    The density of a point is in the network's units, `(action - middle) / reach`.
+    The decision is the mean action, of a mixture that of its most likely component. Not
+    `tanh(mean)`, which is the median: where the data hold actions at their bounds, far out before
+    the tanh, it lies further from the data (docs/acting.md).
 
     Args:
         space: a Box.
@@ -173,8 +172,8 @@ class GaussianActions(ContinuousActions):
     def entropy(self, predictions: Tensor) -> Tensor:
         """An estimate of the entropy, nats, `[...]`, from one draw of each component.
 
-        It has none in closed form. The draws are reparametrised and weighted by the components'
-        probabilities, so that the mean of its gradient is the entropy's.
+        It has no closed form. The draws are reparametrised and weighted by the components'
+        probabilities, so that the expectation of its gradient is the entropy's gradient.
         """
         logits, means, log_stds = self.parts(predictions)
         draws = means + log_stds.exp() * torch.randn_like(means)
@@ -209,10 +208,7 @@ class GaussianMixture(GaussianActions):
     """A mixture of Gaussians before a tanh: for data in which one state has several good answers.
 
     Each component is a distribution of the whole action, its numbers independent of each other.
-
-    Args:
-        space: a Box.
-        settings: fields of `MixtureOptions`.
+    Arguments as for `GaussianActions`, with the fields of `MixtureOptions`.
     """
 
     kind = MixtureOptions

@@ -79,13 +79,9 @@ class ChoiceActions(ActionHead):
 class JoinedActions(ActionHead):
     """Dict, Tuple, MultiDiscrete and MultiBinary actions: a head for each part.
 
-    Actions are columns `[..., size]`, float32, as `aaren_rl.layout` lays them out. Each part has an
-    embedding of its own, which are summed, and a loss of its own, which are summed too:
-    cross-entropy for choices, and for numbers that of their head.
-
-    Args:
-        space: the action space.
-        of_numbers: makes the head of a part that is a Box.
+    Actions are columns `[..., size]`, float32, see `aaren_rl.layout`. The parts' embeddings and
+    losses are summed: cross-entropy for choices, and for numbers that of the head that `of_numbers`
+    makes of a Box.
     """
 
     def __init__(
@@ -190,13 +186,9 @@ class SideBySide(nn.Module):
 
 
 class ChunkedActions(ActionHead):
-    """Predicts the actions of a step and of those that follow, each by a layer of its own.
+    """Predicts `length` actions, of a step and of those that follow, each by a layer of its own.
 
-    Embedding, decision, draws and export are those of the given head, for the first action.
-
-    Args:
-        each: the head of one action.
-        length: actions in a prediction, at least 2.
+    Embedding, decision, draws and export are those of the head `each`, for the first action.
     """
 
     def __init__(self, each: ActionHead, length: int) -> None:

@@ -148,9 +148,7 @@ class CategoricalOptions:
 class CategoricalActions(DiscreteActions):
     """As `DiscreteActions`, with an entropy that does not fall below a target.
 
-    Args:
-        space: a Discrete space.
-        settings: fields of `CategoricalOptions`.
+    `settings` are fields of `CategoricalOptions`.
     """
 
     def __init__(self, space: Any, **settings: Any) -> None:

@@ -17,7 +17,7 @@ from aaren_rl.ops import PrefixState, prefix_attention
 
 
 class AarenAttention(nn.Module):
-    """Multi-head attention over the prefix, asked by one learned query token.
+    """Multi-head attention over the prefix, with one learned query token.
 
     The parameters are those of a Transformer's attention (query, key, value and output
     projections, biased) and one token of size `width` more: 4 width^2 + 5 width.
@@ -27,7 +27,7 @@ class AarenAttention(nn.Module):
 
         score_ih = (W_k x_i + b_k)_h . q_h / sqrt(dim) = x_i . (W_k,h^T q_h / sqrt(dim)) + const
 
-    The constant is the same for all tokens of a head, so softmax does not see it; it is kept so
+    Softmax is invariant to the constant, which is the same for all tokens of a head; it is kept so
     that a state means the same however it was made.
 
     With one head the output projection goes into the values, which are then projected once and
@@ -35,28 +35,27 @@ class AarenAttention(nn.Module):
 
         W_o (sum_i p_i (W_v x_i + b_v)) + b_o = sum_i p_i (W_o W_v x_i + W_o b_v + b_o)
 
-    and the state's weighted sum lives in the output's space. With several heads that would need a
-    full width of values for each. A token that has nothing to look at, since all is masked up to
-    it, gets zeros with one head and b_o with several.
+    and the state's weighted sum is in the output's space. With several heads that would need values
+    of the full width for each. The output of a token that sees nothing, since all tokens up to it
+    are masked, is zero with one head and b_o with several.
 
-    All tokens of the past are equally near: a mean knows no order. With `recency` the scores of
-    head h rise by recency_h a token, the linear bias of ALiBi (Press et al. 2022, arXiv
-    2108.12409),
+    A mean does not know the tokens' order. With `recency` the scores of head h rise by recency_h a
+    token, the linear bias of ALiBi (Press et al. 2022, arXiv 2108.12409),
 
         score_ih = x_i . (...) + recency_h i
 
     so that a head forgets at its own rate and one with 0 keeps for ever. Only differences of
-    positions count: they are counted from the call's first token on, and the state's maximum is
+    positions count: they are counted from the call's first token, and the state's maximum is
     lowered by recency_h for every token that passes, so that nothing grows with the episode.
 
     Args:
         width: size of a token.
         heads: number of heads; must divide `width`.
-        recency: one rate a head, in nats a token, at least 0; nothing for none.
+        recency: one rate a head, in nats a token, at least 0; empty for none.
         backend: which implementation of the scan to use, see `aaren_rl.ops.prefix_attention`.
         dilution: N >= 1; in training each token counts as N^u tokens, u uniform in [0, 1) and drawn
-            anew for every token and head (u log N is added to its score). A memory that survives
-            this survives many more tokens than there were. 1 is off.
+            anew for every token and head (u log N is added to its score), so that a memory survives
+            more tokens than there were. 1 is off.
         out_std: standard deviation of the output projection's weights at the start.
     """
 
@@ -98,7 +97,7 @@ class AarenAttention(nn.Module):
         """Draw the projections as GPT-2 does, and the query token from N(0, 1).
 
         The query token has the scale of a normalised token, so that at the start scores differ as
-        much as between two tokens of the Transformer. With a much smaller one all weights begin
+        much as between two tokens of the Transformer. With a much smaller one all weights start
         equal, and a cue among hundreds of tokens is too faint to be learned (docs/memory.md).
         """
         nn.init.normal_(self.query_token)
@@ -134,15 +133,10 @@ class AarenAttention(nn.Module):
     def recency_bias(
         self, x: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None
     ) -> tuple[Tensor, Tensor] | None:
-        """What recency adds to the scores and takes from a state's maximum.
+        """Recency as a bias of the scores, `[batch or 1, time, heads]`, and of a state's maximum.
 
-        Args:
-            x: tokens `[batch, time, width]`, only for their number.
-            mask: as in `forward`; a token that leaves no trace takes no time either.
-            cu_seqlens: as in `forward`.
-
-        Returns:
-            `[batch or 1, time, heads]` to add and `[rows or 1, heads]` to take; `None` for nothing.
+        The second, `[rows or 1, heads]`, is subtracted. `None` without recency. Only the number of
+        tokens `x` is used; a masked token does not count.
         """
         if self.recency is None:
             return None

@@ -46,10 +46,10 @@ class _Buffer:
 class KeyValueCache(TensorState):
     """Keys and values of all tokens so far: `[batch, heads, time, dim]`; grows with every token.
 
-    `valid` (bool `[batch, time]`) says which of them still count for each sequence; `None` is all.
-    While no gradients are needed, new tokens are written behind the old ones in a buffer that is
-    doubled when it is full. Copying all tokens at every step instead made 1,000 steps of the
-    quickstart's Transformer 1.6 times as long.
+    `valid` (bool `[batch, time]`) says which of them count for each sequence; `None` is all.
+    Without gradients new tokens are written behind the old ones in a buffer that is doubled when
+    it is full. Copying all tokens at every step instead made 1,000 steps of the quickstart's
+    Transformer 1.6 times as long.
     """
 
     keys: Tensor

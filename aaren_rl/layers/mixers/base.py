@@ -1,4 +1,4 @@
-"""What a sequence mixer is, and how one from outside the package is added.
+"""The interface of sequence mixers, the recurrent ones' base class, and the registry.
 
 A mixer is a `torch.nn.Module` that mixes each token with the tokens before it. The registry calls
 it as
@@ -7,7 +7,7 @@ it as
 
 `width` is the size of a token; the options are the fields of the dataclass it was registered with.
 `out_std` is the standard deviation at which weights that write to the residual stream should
-start. The module must have
+start. The module draws its weights in its constructor and must have
 
     forward(x, state=None, mask=None, read=slice(None), cu_seqlens=None) -> (y, state)
     state_type            # class of its state, such as a `TensorState`
@@ -23,35 +23,14 @@ with
                 of sequences of the cumulated lengths [0, n_1, n_1 + n_2, ...] (as in
                 flash-linear-attention), and nothing passes from one to the next
 
-Cutting a sequence anywhere and carrying the state must not change y. The module must also
-
-draw its weights in its constructor: nobody else touches them. A recurrent mixer gets all that from
-`RecurrentMixer` and writes `mix` alone. It may also have the attributes
+Cutting a sequence anywhere and carrying the state must not change y. A recurrent mixer gets all
+that from `RecurrentMixer` and writes `mix` alone. A mixer may also have the attributes
 
     slides = True    # its state has `last(count)`, which keeps the newest tokens: mode `sliding`,
                      # and, since such a state grows, `window` as the default mode
     folds = True     # it is an `AarenAttention`, for which `AarenStep` is a faster step
 
-A mixer in a file of its own, for `--plugin my_mixer --mixer leaky`:
-
-    @dataclass(frozen=True)
-    class LeakyOptions:
-        keep: float = 0.9
-        '''Share of the average that is kept at each token.'''
-
-    class Leaky(RecurrentMixer):
-        def __init__(self, width: int, keep: float = 0.9) -> None:
-            super().__init__()
-            self.keep, self.out = keep, nn.Linear(width, width)
-
-        def mix(self, x, state):
-            average, outputs = 0.0 if state is None else state.vectors[:, 0], []
-            for token in x.unbind(1):
-                average = self.keep * average + (1 - self.keep) * token
-                outputs.append(average)
-            return self.out(torch.stack(outputs, 1)), HiddenState(average[:, None])
-
-    register_mixer("leaky", Leaky, options=LeakyOptions)
+docs/plugins.md has a mixer with options in a file of its own.
 """
 
 from __future__ import annotations
@@ -106,13 +85,7 @@ def register_mixer(name: str, make: M, *, options: type | None = None) -> M:
 def each_sequence(
     mix: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor, cu_seqlens: Tensor, read: slice
 ) -> tuple[Tensor, Any]:
-    """Run a mixer on one sequence of a packed batch after the other.
-
-    Args:
-        mix: from tokens `[1, length, width]` to outputs of the same shape and a state.
-        x: `[1, time, width]`.
-        cu_seqlens: `[sequences + 1]`.
-        read: the tokens of the whole time axis whose outputs are wanted.
+    """Run `mix`, from tokens `[1, length, width]` to outputs and a state, on every packed sequence.
 
     Returns:
         Outputs `[1, tokens in read, width]`, and the last sequence's state.
@@ -135,14 +108,11 @@ class RecurrentMixer(nn.Module, ABC):
 
     @abstractmethod
     def mix(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Mix tokens with their past.
-
-        Args:
-            x: tokens `[batch, time, width]`, time at least 1.
-            state: the past before `x`, of `state_type`; `None` means the same as the empty past.
+        """Mix tokens `[batch, time, width]`, time at least 1, with their past.
 
         Returns:
-            Outputs `[batch, time, width]` and the state after the last token.
+            Outputs `[batch, time, width]` and the state after the last token. The state `None` is
+            the empty past.
         """
 
     def reset_parameters(self) -> None:
@@ -185,13 +155,10 @@ class RecurrentMixer(nn.Module, ABC):
 
 
 def keep_biases(width: int) -> Tensor:
-    """Biases at which gates keep what was written for 2 to 1,000 tokens, drawn uniformly.
+    """Biases `[width]` at which gates keep what was written for 2 to 1,000 tokens, drawn uniformly.
 
     A gate sigmoid(b) keeps for about exp(b) + 1 tokens: chrono initialisation, Tallec and Ollivier
-    2018. With gates that begin at a half, no gradient reaches what was seen a hundred tokens ago
+    2018. With gates that start at a half, no gradient reaches tokens a hundred steps back
     (docs/memory.md has both).
-
-    Returns:
-        float `[width]`.
     """
     return torch.empty(width).uniform_(1, LONGEST_SPAN - 1).log()

@@ -11,12 +11,7 @@ from aaren_rl.layers.state import HiddenState
 
 
 class LSTMMixer(RecurrentMixer):
-    """torch's LSTM and an output projection; the state is its hidden and its cell vector.
-
-    Args:
-        width: size of a token and of both vectors.
-        out_std: standard deviation of the output projection's weights at the start.
-    """
+    """torch's LSTM and an output projection; the state is its hidden and its cell vector."""
 
     def __init__(self, width: int, *, out_std: float = STD) -> None:
         super().__init__()

@@ -23,12 +23,7 @@ def log_g(x: Tensor) -> Tensor:
 
 
 class MinGRUMixer(RecurrentMixer):
-    """A minGRU and an output projection; the state is one vector.
-
-    Args:
-        width: size of a token and of the vector.
-        out_std: standard deviation of the output projection's weights at the start.
-    """
+    """A minGRU and an output projection; the state is one vector."""
 
     def __init__(self, width: int, *, out_std: float = STD) -> None:
         super().__init__()
@@ -76,12 +71,7 @@ class MinGRUMixer(RecurrentMixer):
 
 
 def log_scan(log_keep: Tensor, log_write: Tensor) -> Tensor:
-    """Log h with h_t = keep_t h_{t-1} + write_t and h_{-1} = 0, along dimension 1.
-
-    Args:
-        log_keep: `[batch, time, width]`, at most 0.
-        log_write: `[batch, time, width]`.
-    """
+    """Log h `[batch, time, width]`, with h_t = keep_t h_{t-1} + write_t and h_{-1} = 0."""
     kept = log_keep.cumsum(1)
     return kept + (log_write - kept).logcumsumexp(1)
 

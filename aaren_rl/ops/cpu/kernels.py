@@ -36,11 +36,10 @@ def forward(
     w0: Tensor | None,
     cu_seqlens: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Outputs and states; see `aaren_rl.ops.fused.register`.
+    """Outputs, m and u of every prefix, and the final state; see `aaren_rl.ops.fused.register`.
 
-    Returns:
-        outputs `[batch, time, heads, dim]`, m and u `[batch, heads, time]` of every prefix, and
-        the final m, u `[sequences, heads]` and w `[sequences, heads, dim]`.
+    Shapes: `[batch, time, heads, dim]`, `[batch, heads, time]` twice, `[sequences, heads]` twice,
+    and `[sequences, heads, dim]`.
     """
     library = _library()
     real = state_dtype(scores, values)
