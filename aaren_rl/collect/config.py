@@ -11,14 +11,10 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from aaren_rl.errors import UserError
-from aaren_rl.records import check_counts, decode, plain
+from aaren_rl.records import check_counts, decode, plain, require
 
 Quality = Literal["random", "medium", "medium-replay", "medium-expert", "expert"]
 QUALITIES: tuple[Quality, ...] = ("random", "medium", "medium-replay", "medium-expert", "expert")
-AT_LEAST_ONE = (
-    *("train_steps", "steps", "evaluate_every", "evaluation_episodes", "reference_episodes"),
-    "buffer_size",
-)
 FROM_EXPERT: tuple[Quality, ...] = ("expert", "medium-expert")
 
 
@@ -102,7 +98,7 @@ class CollectConfig:
 
     @property
     def run_folder(self) -> Path:
-        """Where the training lives."""
+        """Folder of the training."""
         folder = Path("runs") / "collect" / self.short_name
         return self.out or folder / f"{self.algorithm}-seed-{self.seed}"
 
@@ -139,24 +135,20 @@ class CollectConfig:
         """Raise `UserError` for a value that cannot work, naming its flag."""
         from aaren_rl.data.sources.minari import is_minari_id
 
-        check_counts(self, *AT_LEAST_ONE)
-        if not 0 < self.medium_score <= 100:
-            raise UserError(f"--medium-score must be in (0, 100], got {self.medium_score}")
-        if self.expert_return is not None and not math.isfinite(self.expert_return):
-            raise UserError(f"--expert-return must be finite, got {self.expert_return}")
+        check_counts(self, "train_steps", "steps", "evaluate_every", "evaluation_episodes")
+        check_counts(self, "reference_episodes", "buffer_size")
+        require(self, "medium_score", 0 < self.medium_score <= 100, "must be in (0, 100]")
+        finite = self.expert_return is None or math.isfinite(self.expert_return)
+        require(self, "expert_return", finite, "must be finite")
         if not self.datasets:
             raise UserError(f"--datasets: at least one of {', '.join(QUALITIES)} expected")
-        if not 0 <= self.seed < 2**31:
-            raise UserError(f"--seed must be in [0, 2^31), got {self.seed}")
+        require(self, "seed", 0 <= self.seed < 2**31, "must be in [0, 2^31)")
         if not is_minari_id(self.dataset_id("medium")):
             raise UserError(f"--name {self.name}: a namespace such as collected/hopper expected")
         self.algorithm_settings()
 
     def to_json(self) -> dict[str, Any]:
-        """What makes this run this run, as JSON.
-
-        All fields but where things lie, `resume`, and what is made of the finished episodes.
-        """
+        """The fields that determine the episodes, as JSON values: no places, no frames."""
         content: dict[str, Any] = plain(self)
         for name in ("out", "root", "resume", "pixels", "color", "stack"):
             del content[name]

@@ -23,15 +23,13 @@ ACTIONS: dict[str, Any] = {
     "dqn": spaces.Discrete,
 }
 """The action spaces that each algorithm takes."""
-
-
 FIELDS = ("observations", "next_observations", "actions", "rewards", "terminations", "truncations")
 Steps = dict[str, NDArray[Any]]
 """`FIELDS`, each `[steps, ...]`."""
 
 
 class Recorder(gymnasium.Wrapper):
-    """Writes down every step."""
+    """Records every step."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -44,7 +42,7 @@ class Recorder(gymnasium.Wrapper):
         return self._observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step, and write the step down."""
+        """Step, and record the step."""
         before = np.copy(self._observation)  # the environment may reuse its arrays
         result = self.env.step(action)
         self._observation, reward, terminated, truncated, _ = result
@@ -108,7 +106,7 @@ def try_environment(config: CollectConfig, env: gymnasium.Env[Any, Any]) -> None
 
 
 def recorder_of(model: BaseAlgorithm) -> Recorder:
-    """What records the steps of a learner of `make_learner`."""
+    """The recorder of a learner that `make_learner` made."""
     recorder: Recorder = model.env.envs[0]  # type: ignore[union-attr]
     return recorder
 
@@ -139,7 +137,7 @@ def weights_file(run: Path, step: int) -> Path:
 
 
 def _algorithm_name(config: CollectConfig, space: spaces.Space[Any]) -> str:
-    """What `--algorithm auto` means for these actions; UserError where nobody can take them."""
+    """The algorithm for these actions; UserError where none, or not the chosen one, takes them."""
     where = f"{config.environment}: actions {space}"
     if not isinstance(space, (spaces.Box, spaces.Discrete)):
         raise UserError(f"{where}: Box or Discrete expected")

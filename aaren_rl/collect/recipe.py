@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from aaren_rl.collect.rollouts import (
     play_in_pixels,
     random_actor,
 )
-from aaren_rl.data import load_trajectories
+from aaren_rl.data import load_dataset
 from aaren_rl.data.sources.minari import METADATA, read_metadata
 from aaren_rl.data.to_minari import check_new_dataset, write_minari
 from aaren_rl.data.trajectory import Trajectory
@@ -73,84 +73,20 @@ def collect(config: CollectConfig) -> list[dict[str, Any]]:
     """
     config.check()
     spec = environment_spec(config.environment)
-    wanted = [quality for quality in QUALITIES if quality in config.datasets]
-    env = make_env(spec)
-    try:
+    with contextlib.closing(make_env(spec)) as env:
         model = make_learner(config, env)
         try_environment(config, env)
-        frames = _try_pixels(config)
-        _check_datasets(config)
+        recipe = Recipe(config, spec, model)
+        recipe.check_datasets()
         _claim_folder(config)
         busy = f"--out {config.run_folder}: another process is collecting there"
         with locked(config.run_folder / LOCK_FILE, busy):
-            _write_missing(config, wanted, Recipe(config, spec, model, frames))
-    finally:
-        env.close()
-    return [_row(config, dataset) for dataset in _datasets(config, wanted)]
-
-
-def _try_pixels(config: CollectConfig) -> EnvSpec | None:
-    """The environment as frames, where they are asked for; reset once."""
-    if not config.pixels:
-        return None
-    spec = pixels_spec(config.environment, config.pixels, color=config.color, stack=config.stack)
-    with contextlib.closing(make_env(spec)) as env:
-        env.reset(seed=0)
-    return spec
-
-
-def _datasets(config: CollectConfig, wanted: Iterable[Quality]) -> list[tuple[Quality, bool]]:
-    """All that are asked for: which, and whether of frames."""
-    framed = [each for each in wanted if config.pixels and each != "medium-replay"]
-    return [*((each, False) for each in wanted), *((each, True) for each in framed)]
-
-
-def _write_missing(config: CollectConfig, wanted: list[Quality], recipe: Recipe) -> None:
-    missing = [each for each in _datasets(config, wanted) if not _folder(config, each).exists()]
-    if missing:
-        recipe.prepare()
-    for quality, pixels in missing:
-        recipe.write(quality, pixels=pixels)
-
-
-def _name(config: CollectConfig, dataset: tuple[Quality, bool]) -> str:
-    return config.dataset_id(dataset[0], pixels=dataset[1])
-
-
-def _folder(config: CollectConfig, dataset: tuple[Quality, bool]) -> Path:
-    return config.minari_root / _name(config, dataset)
-
-
-def _collection(config: CollectConfig, pixels: bool) -> dict[str, Any]:
-    """What a dataset's metadata say of the run that wrote it."""
-    frames = {name: getattr(config, name) for name in ("pixels", "color", "stack")}
-    return config.to_json() | (frames if pixels else {})
-
-
-def _row(config: CollectConfig, dataset: tuple[Quality, bool]) -> dict[str, Any]:
-    data = load_trajectories(_folder(config, dataset))
-    scores = data.normalized_score(data.episode_returns)
-    return {
-        "dataset": _name(config, dataset),
-        "steps": data.num_steps,
-        "episodes": data.num_episodes,
-        "return_mean": float(np.mean(data.episode_returns)),
-        "score_mean": None if scores is None else float(np.mean(scores)),
-    }
-
-
-def _check_datasets(config: CollectConfig) -> None:
-    """Raise UserError for a dataset that is there and not of this run."""
-    for dataset in _datasets(config, config.datasets):
-        folder, wanted = _folder(config, dataset), _collection(config, dataset[1])
-        if not (config.resume and folder.exists()):
-            check_new_dataset(_name(config, dataset), config.minari_root)
-        elif read_metadata(folder / "data" / METADATA).get("collection") != wanted:
-            raise UserError(f"{folder}: there already, and not of this run; give another --name")
+            recipe.write_missing()
+    return recipe.rows()
 
 
 def _claim_folder(config: CollectConfig) -> None:
-    """Make the run's folder, and see that it can be written and holds no other run."""
+    """Make the run's folder, and check that it can be written and holds no other run."""
     folder, now = config.run_folder, config.to_json()
     make_folder(folder)
     file = folder / CONFIG_FILE
@@ -180,13 +116,66 @@ def _read_references(file: Path) -> dict[str, float]:
 class Recipe:
     """Trains and chooses the policies, and writes datasets of them."""
 
-    def __init__(
-        self, config: CollectConfig, spec: EnvSpec, model: BaseAlgorithm, frames: EnvSpec | None
-    ) -> None:
-        self.config, self.spec, self.model, self.frames = config, spec, model, frames
-        self.folder = config.run_folder
+    def __init__(self, config: CollectConfig, spec: EnvSpec, model: BaseAlgorithm) -> None:
+        self.config, self.model, self.folder = config, model, config.run_folder
+        self.seen = {False: (spec, model.observation_space)}  # by whether of frames
+        wanted = [quality for quality in QUALITIES if quality in config.datasets]
+        self.datasets = [(quality, False) for quality in wanted]
+        if config.pixels:
+            shape: dict[str, Any] = {"color": config.color, "stack": config.stack}
+            frames = pixels_spec(config.environment, config.pixels, **shape)
+            with contextlib.closing(make_env(frames)) as env:
+                env.reset(seed=0)
+                self.seen[True] = frames, env.observation_space
+            self.datasets += [(each, True) for each in wanted if each != "medium-replay"]
         self.chosen: dict[str, Evaluation] = {}  # "medium" and "expert"
         self.references: dict[str, float] = {}  # mean returns of "random" and "expert"
+
+    def _target(self, quality: Quality, pixels: bool) -> Path:
+        return self.config.minari_root / self.config.dataset_id(quality, pixels=pixels)
+
+    def _collection(self, pixels: bool) -> dict[str, Any]:
+        """What a dataset's metadata say of the run that wrote it."""
+        frames = {name: getattr(self.config, name) for name in ("pixels", "color", "stack")}
+        return self.config.to_json() | (frames if pixels else {})
+
+    def check_datasets(self) -> None:
+        """Raise UserError for a dataset that exists and is not of this run."""
+        for quality, pixels in self.datasets:
+            folder = self._target(quality, pixels)
+            if not (self.config.resume and folder.exists()):
+                dataset_id = self.config.dataset_id(quality, pixels=pixels)
+                check_new_dataset(dataset_id, self.config.minari_root)
+                continue
+            collection = read_metadata(folder / "data" / METADATA).get("collection")
+            if collection != self._collection(pixels):
+                raise UserError(
+                    f"{folder}: there already, and not of this run; give another --name"
+                )
+
+    def write_missing(self) -> None:
+        """Train if need be, and write the datasets that do not exist."""
+        missing = [each for each in self.datasets if not self._target(*each).exists()]
+        if missing:
+            self.prepare()
+        for quality, pixels in missing:
+            self.write(quality, pixels=pixels)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """See `collect`."""
+        found = []
+        for quality, pixels in self.datasets:
+            data = load_dataset(self._target(quality, pixels))
+            scores = data.normalized_score(data.episode_returns)
+            row = {
+                "dataset": self.config.dataset_id(quality, pixels=pixels),
+                "steps": data.num_steps,
+                "episodes": data.num_episodes,
+                "return_mean": float(np.mean(data.episode_returns)),
+                "score_mean": None if scores is None else float(np.mean(scores)),
+            }
+            found.append(row)
+        return found
 
     def prepare(self) -> None:
         """Train, choose and measure, as far as the datasets need it and it was not done before."""
@@ -199,7 +188,7 @@ class Recipe:
 
             needs_expert = top is None or wanted & set(FROM_EXPERT)
             enough = None if top is None or needs_expert else self._threshold(top)
-            self._choose(train(self.config, self.model, self.spec, enough))
+            self._choose(train(self.config, self.model, self.seen[False][0], enough))
         if top is None:
             self._measure("expert")
         else:
@@ -253,10 +242,8 @@ class Recipe:
         else:
             load_policy_tensors(self.model, self._weights(who))
             actor = actor_of(self.model.policy, seed, random_share(self.model))
-        if pixels and self.frames is not None:
-            yield from play_in_pixels(actor, self.frames, seed=seed, episodes=episodes)
-        else:
-            yield from play(actor, self.spec, seed=seed, episodes=episodes)
+        function = play_in_pixels if pixels else play
+        yield from function(actor, self.seen[pixels][0], seed=seed, episodes=episodes)
 
     def _weights(self, who: str) -> dict[str, Any]:
         return read_tensors(weights_file(self.folder, self.chosen[who].step))
@@ -269,11 +256,7 @@ class Recipe:
     def write(self, quality: Quality, *, pixels: bool = False) -> None:
         """Write a dataset, of frames or numbers, with the policies that made it beside the data."""
         dataset_id = self.config.dataset_id(quality, pixels=pixels)
-        spec, observation_space = self.spec, self.model.observation_space
-        if pixels and self.frames is not None:
-            spec = self.frames
-            with contextlib.closing(make_env(spec)) as env:
-                observation_space = env.observation_space
+        spec, observation_space = self.seen[pixels]
         if quality == "medium-replay":
             from aaren_rl.collect.training import history_episodes
 
@@ -315,7 +298,7 @@ class Recipe:
             "ref_min_score": self.references["random"],
             "ref_max_score": self.references["expert"],
             "num_episodes_average_score": self.config.reference_episodes,
-            "collection": _collection(self.config, pixels),
+            "collection": self._collection(pixels),
         }
 
     def _keep_policies(self, quality: Quality, folder: Path) -> None:

@@ -7,6 +7,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,17 +53,6 @@ def random_actor(action_space: spaces.Space[Any], seed: int) -> Actor:
     return lambda observations: np.stack([own.sample() for _ in observations])
 
 
-class _Acting:
-    """An actor as the loop over vector environments asks it."""
-
-    def __init__(self, actor: Actor) -> None:
-        self.actor = actor
-
-    def act(self, observations: Any, rewards: Any = None, dones: Any = None) -> NDArray[Any]:
-        """Actions for these observations alone."""
-        return self.actor(observations)
-
-
 def play(
     actor: Actor, environment: EnvSpec | str, *, seed: int, episodes: int | None = None
 ) -> Iterator[Trajectory]:
@@ -73,21 +63,14 @@ def play(
     size = BATCH if episodes is None else min(BATCH, episodes)
     with contextlib.closing(make_vector_env(environment, size)) as vector:
         limit = None if time_limit(vector) is not None else LONGEST_EPISODE
-        acting = _Acting(actor)
+        acting = SimpleNamespace(act=lambda observations, rewards, starts: actor(observations))
         yield from recorded_episodes(acting, vector, episodes=episodes, seed=seed, limit=limit)
 
 
 def play_in_pixels(
     actor: Actor, environment: EnvSpec, *, seed: int, episodes: int | None = None
 ) -> Iterator[Trajectory]:
-    """As `play`, observed as frames, though the actor sees numbers: the same episodes.
-
-    Args:
-        actor: acts on the numbers.
-        environment: `aaren/Pixels-v0`.
-        seed: of the first episode.
-        episodes: how many.
-    """
+    """The same episodes as `play`, observed as frames (`aaren/Pixels-v0`); the actor sees numbers."""
     both = replace(environment, kwargs={**environment.kwargs, "numbers": True})
     seen = play(lambda shown: actor(shown["numbers"]), both, seed=seed, episodes=episodes)
     for episode in seen:
@@ -95,7 +78,7 @@ def play_in_pixels(
 
 
 def counted(episodes: Iterable[Trajectory], title: str) -> Iterator[Trajectory]:
-    """The same episodes; says at their end how many there were."""
+    """The same episodes; prints their number at the end."""
     steps = number = 0
     for episode in episodes:
         yield episode
@@ -104,7 +87,7 @@ def counted(episodes: Iterable[Trajectory], title: str) -> Iterator[Trajectory]:
 
 
 def say(line: str) -> None:
-    """Tell the user how far the collection is, on standard error."""
+    """Print progress on standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -114,13 +97,8 @@ def first_steps(episodes: Iterator[Trajectory], steps: int) -> Iterator[Trajecto
     for episode in episodes:
         length = len(episode.rewards)
         if length > left:
-            episode = Trajectory(
-                observations=episode.observations[: left + 1],
-                actions=episode.actions[:left],
-                rewards=episode.rewards[:left],
-                terminated=False,
-                truncated=True,
-            )
+            observations, actions = episode.observations[: left + 1], episode.actions[:left]
+            episode = Trajectory(observations, actions, episode.rewards[:left], False, True)
         yield episode
         left -= length
         if left <= 0:

@@ -7,8 +7,8 @@ A run's folder holds, by the number of steps learned from:
     history/STEP.safetensors    the steps in the environment from STEP to the next checkpoint
     policies/STEP.safetensors   the policy that was evaluated
 
-Every stretch starts afresh: all generators are seeded by the number of steps done and the
-environment is reset. So a resumed run takes the same steps as one that was never stopped, though
+At the start of every stretch all generators are seeded by the number of steps done, and the
+environment is reset. So a resumed run takes the same steps as one that was never stopped, although
 an environment's state cannot be saved.
 """
 
@@ -53,13 +53,7 @@ COUNTERS = ("_n_updates", "_n_calls", "exploration_rate")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Returns of the policy at some point of training.
-
-    Attributes:
-        step: steps learned from before.
-        return_mean: over the evaluation's episodes.
-        return_std: its standard deviation over episodes (population).
-    """
+    """Returns of the policy after `step` steps: mean and population deviation over episodes."""
 
     step: int
     return_mean: float
@@ -68,19 +62,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Progress:
-    """What `progress.json` holds.
-
-    Attributes:
-        evaluations: so far; training stands at the last one.
-        counters: of `COUNTERS`, those that the learner has.
-    """
+    """Content of `progress.json`: evaluations, the last at the checkpoint; those of `COUNTERS`."""
 
     evaluations: list[Evaluation]
     counters: dict[str, int | float]
 
 
 class _Stretch(BaseCallback):
-    """Tells the learner, whose schedules ask for it, how long the whole training is."""
+    """Sets the length of the whole training, which the learner's schedules need."""
 
     def __init__(self, train_steps: int) -> None:
         super().__init__()
