@@ -70,7 +70,7 @@ def play(
 def play_in_pixels(
     actor: Actor, environment: EnvSpec, *, seed: int, episodes: int | None = None
 ) -> Iterator[Trajectory]:
-    """The same episodes as `play`, observed as frames (`aaren/Pixels-v0`); the actor sees numbers."""
+    """As `play`, the same episodes, observed as frames (`aaren/Pixels-v0`); the actor sees numbers."""
     both = replace(environment, kwargs={**environment.kwargs, "numbers": True})
     seen = play(lambda shown: actor(shown["numbers"]), both, seed=seed, episodes=episodes)
     for episode in seen:

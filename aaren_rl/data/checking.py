@@ -40,13 +40,7 @@ Space = spaces.Space[Any]
 
 
 class Known(NamedTuple):
-    """What an environment says.
-
-    Attributes:
-        observation_space: of one environment.
-        action_space: of one environment.
-        spec: how to make it, where it can be told.
-    """
+    """The spaces of an environment, and its specification where it has one."""
 
     observation_space: Space
     action_space: Space
@@ -54,14 +48,10 @@ class Known(NamedTuple):
 
 
 def known_environment(env: Any) -> Known:
-    """The spaces of an environment, which is made and closed if need be.
+    """What an environment says, which is made and closed if need be.
 
-    Args:
-        env: a Gymnasium id, a spec, a function that makes an environment, an environment, or a
-            vector environment.
-
-    Raises:
-        UserError: it cannot be made.
+    `env` is a Gymnasium id, a spec, a function that makes an environment, an environment, or a
+    vector environment. `UserError` when it cannot be made.
     """
     made = None
     if isinstance(env, (str, EnvSpec)) or not hasattr(env, "observation_space"):
@@ -87,13 +77,11 @@ class Block(NamedTuple):
     """Some episodes, one after the other.
 
     Attributes:
-        observations: arrays `[steps, columns]` side by side, one for each run of columns that are
-            stored in one dtype; float64 where they are stored as float32, which rounds them.
+        observations: arrays `[steps, columns]`, one for each run of columns that are stored in one
+            dtype; float64 where float32, in which they are stored, rounds them.
         actions: float32 `[steps, action_size]` or int64 `[steps]`.
         rewards: float64 `[steps]`.
-        lengths: int64 `[episodes]`.
-        terminated: bool `[episodes]`.
-        truncated: bool `[episodes]`.
+        lengths: int64 `[episodes]`, and bool `terminated` and `truncated`.
     """
 
     observations: list[NDArray[Any]]
@@ -122,12 +110,7 @@ class Checker:
                     Layout.of(space)
 
     def blocks(self, episodes: Iterable[Trajectory]) -> Iterator[Block]:
-        """The episodes, about as many steps together as `read_rows` says.
-
-        Raises:
-            UserError: no episodes, an empty one, lengths or shapes that do not fit, NaN or
-                infinity; the message names file, episode and field.
-        """
+        """The episodes in blocks; errors as `TrajectoryDataset.from_episodes`."""
         count = 0
         for group in _groups(episodes):
             try:
@@ -319,7 +302,7 @@ def shifted(block: Block, offset: NDArray[np.float64] | None) -> list[NDArray[An
 def _kept_dtype(leaf: Leaf, part: NDArray[Any]) -> np.dtype[Any]:
     """The dtype to store a part in: its own where that is narrow and its numbers fit, else float32.
 
-    Choices take as many bytes as they need.
+    Choices take the narrowest that holds them.
     """
     plain = np.dtype(np.float32)
     if leaf.levels:
@@ -333,7 +316,7 @@ def _kept_dtype(leaf: Leaf, part: NDArray[Any]) -> np.dtype[Any]:
 
 
 def _groups(episodes: Iterable[Trajectory]) -> Iterator[list[Trajectory]]:
-    """Neighbouring episodes, together at most as `read_rows` says, or a single longer one."""
+    """Neighbouring episodes, together at most `read_rows` steps, or a single longer one."""
     group: list[Trajectory] = []
     steps = 0
     for episode in episodes:

@@ -1,7 +1,7 @@
 """Datasets that memory does not hold: written to the cache once, then memory-mapped.
 
-A folder holds `steps.bin` with one record a step, all that training reads of it side by side;
-what there is once an episode, as NumPy arrays; and `card.json`.
+A folder holds `steps.bin` with one record a step, the arrays with a value an episode as `.npy`
+files, and `card.json`.
 """
 
 from __future__ import annotations
@@ -45,13 +45,8 @@ def cached(
 ) -> TrajectoryDataset:
     """The dataset from the cache, after it was written there if need be.
 
-    Processes that want the same dataset wait for the first one.
-
-    Args:
-        recording: what to read.
-        known: what its environment says, if that was asked.
-        settings: what else changes the dataset, as JSON values.
-        cache: the folder of all entries.
+    Processes that want the same dataset wait for the first one. `settings`, JSON values, is what
+    else changes the dataset.
 
     Raises:
         UserError: the recording does not read, or the cache cannot be written.
@@ -92,11 +87,7 @@ def cached(
 
 
 def write_dataset(folder: Path, recording: Recording, known: Known | None = None) -> None:
-    """Write a recording, block by block, into a folder that is there.
-
-    Raises:
-        UserError: see `TrajectoryDataset.from_episodes`.
-    """
+    """Write a recording, block by block, into a folder; errors as `from_episodes`."""
     checker = Checker(recording, known)
     ends = _write_steps(folder, checker.blocks(recording.episodes()), None)
     observation_space, action_space = checker.spaces()
@@ -125,7 +116,7 @@ def write_dataset(folder: Path, recording: Recording, known: Known | None = None
 def _write_steps(
     folder: Path, blocks: Iterable[Block], offset: NDArray[np.float64] | None
 ) -> list[Block]:
-    """Write the records of all steps; gives the blocks with what there is once an episode."""
+    """Write the records of all steps; gives the blocks without their steps."""
     ends = []
     with open(folder / STEPS_FILE, "wb") as file:
         for block in blocks:
@@ -149,7 +140,7 @@ def _write_steps(
 
 
 def _spec_json(spec: EnvSpec | None) -> str | None:
-    """A spec as JSON; None for one that has no such form, as with a function as entry point."""
+    """A spec as JSON; None for one that has no such form: its entry point is a function."""
     try:
         return None if spec is None else spec.to_json()
     except ValueError:
@@ -178,11 +169,7 @@ def _record(runs: list[tuple[str, int]], action_size: int | None) -> np.dtype[An
 
 
 def open_dataset(folder: Path) -> TrajectoryDataset:
-    """A dataset that `write_dataset` has written; its steps stay on the disk.
-
-    Raises:
-        UserError: the folder's files are broken.
-    """
+    """A dataset that `write_dataset` has written; its steps stay on the disk."""
     card = read_json(folder / CARD_FILE)
     try:
         arrays = {field: np.load(folder / f"{field}.npy") for field in EPISODE_ARRAYS}

@@ -18,7 +18,7 @@ BLOCK = 1 << 14
 READ_STEPS = 1 << 12
 """Steps that are read and checked together; some copies of them are in memory at once."""
 READ_BYTES = 1 << 24
-"""Bytes that their observations may have; a picture of 84 x 84 x 4 has 28 kB."""
+"""The most bytes of their observations; an image of 84 x 84 x 4 has 28 kB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Recording:
-    """A stored dataset, opened and not yet read: what a data source gives.
+    """A stored dataset, opened and not yet read: what a data source returns.
 
     Attributes:
         name: the dataset's id, or the name of its file.
@@ -56,9 +56,9 @@ class Recording:
         action_space: of one action, where the recording says so. Else it is taken from the data.
         env_spec: how to make the environment, where the recording says so.
         reference_scores: returns that count as 0 and 100 in the normalised score, or None.
-        files: what a copy in the cache is made from; it is made anew when one of them changes.
-        to_the_end: as `episodes`, with T + 1 observations where the format has the last one apart
-            (for converting; learning needs T).
+        files: the source of a copy in the cache, which is made anew when one of them changes.
+        to_the_end: as `episodes`, with T + 1 observations where the format stores the last one in
+            another array (for converting; learning needs T).
     """
 
     name: str

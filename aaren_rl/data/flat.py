@@ -27,7 +27,7 @@ NAMES = {
     "timeouts": ("timeouts", "truncations", "truncated"),
     "next_observations": ("next_observations",),
 }
-"""Our name of each array, and the names under which files may have it."""
+"""The name of each array, and the names under which files may have it."""
 NEEDED = ("observations", "actions", "rewards")
 ENDS = ("terminals", "timeouts")
 
@@ -42,12 +42,12 @@ class FlatOptions:
 
 
 def flat_arrays(where: str, what: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays under our names, after a check of what can be seen without reading them.
+    """The arrays under the keys of `NAMES`; their shapes and types are checked without reading.
 
     Args:
         where: the file, which errors name.
         what: the format it was taken for.
-        given: arrays or HDF5 datasets by any of the names in `NAMES`; others are left alone.
+        given: arrays or HDF5 datasets by any of the names in `NAMES`; others are ignored.
             Observations and actions may be dictionaries or tuples of arrays.
 
     Raises:
@@ -102,17 +102,11 @@ def flat_episodes(
     *,
     last_observation: bool = False,
 ) -> Iterator[Trajectory]:
-    """The episodes, read about as many steps at a time as `read_rows` says.
+    """The episodes in arrays of `flat_arrays`, read block by block.
 
     An episode ends where `terminals` or `timeouts` is set, or after `options.episode_length`
-    steps. Steps behind the last end are an episode with neither flag, an unfinished one.
-
-    Args:
-        where: the file, which errors name.
-        arrays: from `flat_arrays`.
-        options: where to cut besides.
-        last_observation: give the observation after the last action too, T + 1 in all, where
-            `next_observations` hold it.
+    steps. Steps behind the last end are an episode with neither flag, an unfinished one. With
+    `last_observation` it has T + 1 observations where `next_observations` hold the last one.
 
     Raises:
         UserError: a length below 1, or a part of a file that does not read.
@@ -177,11 +171,7 @@ def _episode(block: dict[str, Any], low: int, high: int, length: int | None) -> 
 
 
 def as_trajectory(where: str, episode: Mapping[str, Any]) -> Trajectory:
-    """An episode in a dictionary, see `TrajectoryDataset.from_episodes`.
-
-    Raises:
-        UserError: not a dictionary, a field missing, or an end before the last step.
-    """
+    """An episode from a dictionary, see `TrajectoryDataset.from_episodes`."""
     if not isinstance(episode, Mapping):
         raise UserError(f"{where}: a {type(episode).__name__}; a dictionary of arrays expected")
     for field in NEEDED:

@@ -47,12 +47,11 @@ def goal_columns(layout: Layout) -> tuple[slice, slice]:
 
 
 class HindsightGoals:
-    """Puts goals in hindsight into batches. Batch i's are the same in every process and on resume.
+    """Chooses goals in hindsight. Batch i's are the same in every process and after a resume.
 
-    A step's goal is achieved after it, and in the same episode (at its last step there is none
-    later: it is then achieved now). A window has one goal, uniform over all that comes behind it.
-    An episode that is read as a whole, or a stream's segment, keeps its goal until it is achieved
-    and then has a new one.
+    A step's goal is achieved after it in the same episode; the goal of the last step is achieved
+    at that step. A window has one goal, uniform over the steps behind it. An episode that is read
+    as a whole, or a stream's segment, keeps its goal until it is achieved and then has a new one.
 
     Args:
         dataset: where batches come from.
@@ -81,15 +80,15 @@ class HindsightGoals:
         Args:
             behind: int64 `[batch]`, the step behind each row's last one.
             last: int64 `[batch]`, the last step of its episode.
-            kept: int64 `[batch]`, goals to keep where they are not achieved yet.
-            fresh: bool `[batch]`, where none is kept since an episode begins.
+            kept: int64 `[batch]`, earlier goals, which stay where they are not achieved yet.
+            fresh: bool `[batch]`, True where an episode begins, so that none stays.
         """
         low = np.minimum(behind, last)
         new = low + (self._generator().random(len(low)) * (last - low + 1)).astype(np.int64)
         return new if kept is None or fresh is None else np.where(fresh | (kept < low), new, kept)
 
     def of_episodes(self, episodes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The same for every step of whole episodes, one after the other, of the next batch."""
+        """A goal for every step of the next batch's whole episodes, int64 `[steps]`."""
         rng, bounds = self._generator(), self.dataset.offsets
         return np.concatenate(
             [_of_episode(rng, int(bounds[i]), int(bounds[i + 1])) for i in episodes.tolist()]

@@ -156,10 +156,10 @@ def _check_spaces(first: TrajectoryDataset, other: TrajectoryDataset) -> None:
 
 
 def episode_order(rng: np.random.Generator, data: TrajectoryDataset) -> NDArray[np.int64]:
-    """The episodes of an epoch, in the order in which they are read.
+    """The episodes of an epoch in random order, each once.
 
-    Each once; of a mixture as many, from each dataset by its weight, each episode of a dataset
-    once before any of it comes again.
+    Of a mixture as many are drawn, from each dataset by its weight, without repeating an episode
+    before all others of its dataset.
     """
     if not isinstance(data, MixedDataset):
         return rng.permutation(data.num_episodes)

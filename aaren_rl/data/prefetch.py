@@ -11,17 +11,13 @@ from aaren_rl.data.sampling import Batch, Sampler
 
 
 class PrefetchSampler:
-    """A sampler that is one batch ahead, in a thread of its own.
+    """A sampler that draws one batch ahead, in a thread, with the same batches and positions.
 
-    For training on a GPU, where a batch can be gathered and pinned meanwhile, so that its copy
-    needs no waiting. On a CPU there is nothing to gain: gathering takes 0.05 ms, and the thread
-    would take it from the update.
-
-    What it gives, and where it stands, is what the sampler inside would give and say: the batch
-    that was drawn ahead counts only once it is asked for.
+    For training on a GPU, where a batch is gathered and pinned during the update before. On a CPU
+    there is nothing to gain: gathering takes 0.05 ms, and the thread would slow the update.
 
     Args:
-        sampler: draws the batches; nobody else may use it from now on.
+        sampler: draws the batches; it must not be used elsewhere any more.
         pin: put batches in page-locked memory (needs CUDA).
     """
 
@@ -43,11 +39,11 @@ class PrefetchSampler:
         return (batch.pin_memory() if self.pin else batch), self.sampler.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the sampler stood after the last batch that was asked for."""
+        """The sampler's position after the last batch that was asked for."""
         return self._state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where the sampler that gave `state` stood."""
+        """Continue from a position that `state_dict` gave."""
         if self._ahead is not None:
             self._ahead.result()  # the thread must be done with the sampler
             self._ahead = None

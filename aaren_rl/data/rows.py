@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import mmap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,10 +16,9 @@ PAGE_BYTES = 4096
 
 
 class MappedFile:
-    """A file mapped into memory, whose pages are given back after many of them were read.
+    """A file mapped into memory, whose pages are released after many of them were read.
 
-    The operating system keeps them in its own cache, from where they come back in a microsecond;
-    but as long as they are mapped they count as this process' memory.
+    Mapped pages count as this process' memory; released, they stay in the operating system's cache.
     """
 
     def __init__(self, file: Path) -> None:
@@ -31,7 +31,7 @@ class MappedFile:
         return np.frombuffer(self._map, record)
 
     def has_read(self, rows: int, row_bytes: int) -> None:
-        """Count rows that were read; give the pages back after `RESIDENT_BYTES`."""
+        """Count rows that were read; release the pages after `RESIDENT_BYTES`."""
         self._read += rows * max(row_bytes, PAGE_BYTES)
         if self._read > RESIDENT_BYTES and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
@@ -70,18 +70,17 @@ class Rows:
         """Rows by number, slice or array of numbers; `[:, columns]` is a `Rows` again."""
         if isinstance(key, tuple):
             if isinstance(key[0], slice) and key[0] == slice(None):
-                return self._of(self._array[key])
+                other = copy.copy(self)
+                other._array = self._array[key]
+                other.shape = (len(self), *other._array.shape[1:])
+                return other
             return self[key[0]][(..., *key[1:])]
         if isinstance(key, slice):
             key = np.arange(*key.indices(len(self)))
         return self.take(np.asarray(key))
 
     def take(self, indices: NDArray[np.integer], axis: int = 0) -> NDArray[Any]:
-        """Rows by number, `[*indices.shape, ...]`, as numpy's `take` along axis 0.
-
-        Raises:
-            IndexError: a number that is no row.
-        """
+        """Rows by number, `[*indices.shape, ...]`, as numpy's `take` along axis 0."""
         rows = np.asarray(self._array[self._in_file(indices)])
         if self._file is not None:
             self._file.has_read(indices.size, self._array.strides[0])
@@ -95,21 +94,8 @@ class Rows:
         rows = np.where(indices < 0, indices + size, indices)
         return rows + self._shift[np.searchsorted(self._starts, rows, side="right") - 1]
 
-    def _of(self, array: NDArray[Any]) -> Rows:
-        """The same rows of another array."""
-        other = object.__new__(Rows)
-        other.__dict__.update(self.__dict__)
-        other._array, other.dtype = array, array.dtype
-        other.shape = (self.shape[0], *array.shape[1:])
-        return other
-
     def runs(self, first: NDArray[np.int64], lengths: NDArray[np.int64]) -> Rows:
-        """Runs of these rows, which must each be one run in the file as well.
-
-        Args:
-            first: int64 `[runs]`, the row among these where each begins.
-            lengths: int64 `[runs]`.
-        """
+        """Runs of these rows (first row and length of each), contiguous in the file as well."""
         begin = self._in_file(first)
         # Runs that are neighbours in the file as well are one run.
         heads = np.flatnonzero(np.append(True, begin[1:] != begin[:-1] + lengths[:-1]))

@@ -1,9 +1,4 @@
-"""Gymnasium spaces as flat arrays, a whole batch at a time.
-
-The datasets store what a vector environment returns: one array for a simple space, a dictionary
-or tuple of arrays for a composite one. Both are flattened here by the same function, so that an
-agent sees the same numbers in training and in acting.
-"""
+"""Batches of elements of Gymnasium spaces: arrays, or dictionaries or tuples of arrays."""
 
 from __future__ import annotations
 
@@ -22,11 +17,7 @@ from aaren_rl.layout import Layout
 
 
 def flat_size(space: spaces.Space[Any]) -> int:
-    """Number of values that `flatten_batch` gives for one element of `space`.
-
-    Raises:
-        UserError: the space has no flat form (text, sequences, graphs).
-    """
+    """Number of values of one element in `flatten_batch`; `UserError` for text and the like."""
     return sum(int(spaces.flatdim(leaf.space)) for leaf in Layout.of(space).leaves)
 
 
@@ -38,10 +29,7 @@ def flatten_batch(
     Args:
         space: the space of one element.
         batch: `[rows, *space.shape]`; for a Dict or Tuple space a dictionary or tuple of batches.
-        dtype: of the result.
-
-    Returns:
-        `[rows, flat_size(space)]`; discrete parts are one-hot.
+        dtype: of the result, `[rows, flat_size(space)]`; discrete parts are one-hot.
 
     Raises:
         UserError: the space has no flat form, or the batch does not have its shape.
@@ -67,11 +55,7 @@ def flatten_batch(
 
 
 def numbers(values: Any) -> NDArray[Any]:
-    """`values` as an array of booleans, integers or floats.
-
-    Raises:
-        UserError: they are something else.
-    """
+    """`values` as an array of booleans, integers or floats; `UserError` for others."""
     try:
         array = np.asarray(values)
     except ValueError:
@@ -82,7 +66,7 @@ def numbers(values: Any) -> NDArray[Any]:
 
 
 def shaped(space: spaces.Space[Any], values: Any) -> Any:
-    """Values of a space without parts in its shape, where their rows were flat; others as given."""
+    """Flat rows of a space without parts in its shape; other values as given."""
     if isinstance(values, (dict, tuple)) or isinstance(space, (spaces.Dict, spaces.Tuple)):
         return values
     values, shape = numbers(values), space.shape or ()
@@ -136,11 +120,7 @@ def row_count(values: Any) -> int:
 
 
 def join_rows(parts: Sequence[Any]) -> Any:
-    """Arrays, or dictionaries or tuples of arrays of the same form, one after the other.
-
-    Raises:
-        UserError: their forms or shapes differ.
-    """
+    """Arrays, or dictionaries or tuples of arrays of the same form, one after the other."""
     first = parts[0]
     try:
         if isinstance(first, dict):
@@ -154,7 +134,7 @@ def join_rows(parts: Sequence[Any]) -> Any:
 
 @contextmanager
 def named(where: str) -> Iterator[None]:
-    """Put the place in front of what a `UserError` says."""
+    """Put the place in front of the message of a `UserError`."""
     try:
         yield
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What is computed of all steps: means and deviations, returns-to-go, timesteps."""
+"""Computed over all steps: means and deviations, returns-to-go, timesteps."""
 
 from __future__ import annotations
 
@@ -11,23 +11,17 @@ from numpy.typing import NDArray
 
 from aaren_rl.data.episode import BLOCK
 
-BLOCK_NUMBERS = 1 << 24  # that are in float64 at once, where a row is long
+BLOCK_NUMBERS = 1 << 24  # float64 numbers in memory at once, where a row is long
 CONSTANT_STD = 1e-8  # a column counts as constant up to this standard deviation,
 CONSTANT_ROUNDINGS = 4 * float(np.finfo(np.float32).eps)  # or up to this share of its mean
 
 
 def column_statistics(rows: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of each column, to standardise by.
+    """Mean and standard deviation of each column, to standardise by: float32 `[columns]` or `[]`.
 
     A column counts as constant, and gets a deviation of 1, when its deviation is at most 1e-8, or
     at most four float32 roundings of its mean: that is the noise of a simulator or of float32, not
     information, and dividing by it would make any other value enormous.
-
-    Args:
-        rows: `[steps, columns]` or `[steps]`, an array or a `Rows`.
-
-    Returns:
-        Mean and deviation, float32 `[columns]` or `[]` each.
     """
     return divisors(*moments(rows))
 
@@ -57,15 +51,7 @@ def divisors(
 
 
 def returns_to_go(rewards: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Undiscounted rewards from each step to its episode's end.
-
-    Args:
-        rewards: float64 `[steps]`.
-        offsets: int64 `[episodes + 1]`, where episodes begin and end.
-
-    Returns:
-        float64 `[steps]`.
-    """
+    """Undiscounted rewards from each step to its episode's end, float64 `[steps]`."""
     # Each episode is summed on its own: the difference of two running sums over the whole dataset
     # would cost digits that grow with the dataset.
     result = np.empty_like(rewards)

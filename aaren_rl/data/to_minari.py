@@ -96,7 +96,7 @@ def write_minari(
 
 @contextlib.contextmanager
 def _scratch(target: Path) -> Iterator[Path]:
-    """A folder that is to be renamed to `target`; what a killed process left of it goes."""
+    """A folder to be renamed to `target`; what a killed process left of it is removed."""
     scratch = target.with_name(f"{_SCRATCH}{target.name}")
     lock = scratch.with_name(f"{scratch.name}.lock")
     with locked(lock, f"{target}: another process is writing it"):
@@ -153,7 +153,7 @@ class _ErrorKeepingFile(io.FileIO):
 
 @contextlib.contextmanager
 def _new_hdf5(path: Path, **settings: Any) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
-    """A new HDF5 file, and a function that raises OSError once something could not be written."""
+    """A new HDF5 file, and a function that raises the first OSError of writing."""
     with _ErrorKeepingFile(path, "w+") as content:
         try:
             with h5py.File(content, "w", **settings) as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -29,7 +29,7 @@ STEP_FIELDS = ("observations", "actions", "rewards", "returns_to_go", "timesteps
 
 @dataclass(frozen=True, eq=False)
 class TrajectoryDataset:
-    """Episodes laid end to end. Episode i is rows `offsets[i]` to `offsets[i + 1]`.
+    """Episodes one after the other. Episode i is rows `offsets[i]` to `offsets[i + 1]`.
 
     >>> ends = [False, False, True, False, False, True]
     >>> data = arl.TrajectoryDataset.from_arrays(np.zeros((6, 2)), np.zeros((6, 1)), range(6), ends)
@@ -43,9 +43,9 @@ class TrajectoryDataset:
     Attributes:
         name: the dataset's id, or the name of its file.
         observations: `[steps, columns]`, a step's parts flattened side by side in the order of
-            `aaren_rl.layout`, choices counted from 0. Float32, less
-            `observation_offset`; a part of a narrow dtype, such as a uint8 image, is kept in it.
-            Where parts differ in dtype this is a `Columns`, which reads as one float32 array.
+            `aaren_rl.layout`, choices counted from 0. Float32, minus `observation_offset`; a part
+            of a narrow dtype, such as a uint8 image, is kept in it. Where parts differ in dtype
+            this is a `Columns`, which reads as one float32 array.
         actions: int64 `[steps]` (Discrete), else float32 `[steps, columns]`, as observations.
         rewards: float64 `[steps]`.
         returns_to_go: float32 `[steps]`, undiscounted: the rewards from this step to the end of
@@ -58,9 +58,9 @@ class TrajectoryDataset:
         action_space: the environment's.
         env_spec: how to make the environment, where the dataset says so.
         reference_scores: returns that count as 0 and 100, or None.
-        observation_offset: float64 `[observation_size]`, what was taken from the observations
-            because float32 could not tell them apart; None where nothing was. Who acts has to take
-            it, in float64, from what the environment shows.
+        observation_offset: float64 `[observation_size]`, subtracted from the observations because
+            float32 could not tell them apart; None for nothing. In acting it must be subtracted, in
+            float64, from the environment's observations.
     """
 
     name: str
@@ -213,24 +213,22 @@ class TrajectoryDataset:
 
     @classmethod
     def from_recording(cls, recording: Recording, known: Known | None = None) -> TrajectoryDataset:
-        """Read a recording into memory; `known` is what its environment says, if that was asked.
+        """Read a recording into memory; errors as `from_episodes`.
 
-        Raises:
-            UserError: see `from_episodes`.
+        `known` holds the environment's own spaces, where it was asked for them.
         """
         checker = Checker(recording, known)
         blocks = list(checker.blocks(recording.episodes()))
         observation_space, action_space = checker.spaces()
         offset = checker.observation_offset()
-        lengths = np.concatenate([block.lengths for block in blocks])
+        fields = ("lengths", "rewards", "actions", "terminated", "truncated")
+        lengths, rewards, actions, terminated, truncated = (
+            np.concatenate([getattr(block, field) for block in blocks]) for field in fields
+        )
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        rewards = np.concatenate([block.rewards for block in blocks])
-        actions = np.concatenate([block.actions for block in blocks])
-        terminated = np.concatenate([block.terminated for block in blocks])
-        truncated = np.concatenate([block.truncated for block in blocks])
         row = int(offsets[-1])
         runs = [np.empty((row, each.shape[1]), each.dtype) for each in shifted(blocks[0], offset)]
-        while blocks:  # each is let go when it is copied
+        while blocks:  # each is released when it is copied
             block = blocks.pop()
             first = row - len(block.rewards)
             for run, values in zip(runs, shifted(block, offset), strict=True):
@@ -301,10 +299,14 @@ class TrajectoryDataset:
     @cached_property
     def episode_returns(self) -> NDArray[np.float64]:
         """Sum of rewards of each episode, float64 `[episodes]`."""
-        pieces = [
-            np.add.reduceat(self.rewards[start:stop], self.offsets[first:last] - start)
-            for first, last, start, stop in _blocks_of_episodes(self.offsets)
-        ]
+        offsets, pieces, first = self.offsets, [], 0
+        while first < self.num_episodes:  # neighbouring episodes, about `BLOCK` steps together
+            last = max(int(np.searchsorted(offsets, offsets[first] + BLOCK)), first + 1)
+            last = min(last, self.num_episodes)
+            start = offsets[first]
+            rewards = self.rewards[start : offsets[last]]
+            pieces.append(np.add.reduceat(rewards, offsets[first:last] - start))
+            first = last
         return np.concatenate(pieces)
 
     def observation_statistics(
@@ -359,11 +361,7 @@ class TrajectoryDataset:
         return max(float(self.returns_to_go[start : start + BLOCK].max()) for start in starts)
 
     def normalized_score(self, returns: ArrayLike) -> NDArray[np.float64] | None:
-        """D4RL's score, 100 (return - minimum) / (maximum - minimum), or None without references.
-
-        Args:
-            returns: undiscounted returns, of any shape.
-        """
+        """D4RL's scores of undiscounted returns of any shape, or None without reference scores."""
         if self.reference_scores is None:
             return None
         return normalized(np.asarray(returns, dtype=np.float64), self.reference_scores)
@@ -413,7 +411,7 @@ class TrajectoryDataset:
 
 
 def _rows_of_episodes(data: TrajectoryDataset, chosen: NDArray[np.int64]) -> dict[str, Any]:
-    """The arrays with a row for each step, of these episodes alone, in this order."""
+    """The arrays with a row for each step, of these episodes in this order."""
     fields: dict[str, Any] = {field: getattr(data, field) for field in STEP_FIELDS}
     if isinstance(fields["rewards"], Rows):
         first, lengths = data.offsets[chosen], data.lengths[chosen]
@@ -421,20 +419,6 @@ def _rows_of_episodes(data: TrajectoryDataset, chosen: NDArray[np.int64]) -> dic
             field: map_runs(lambda rows: rows.runs(first, lengths), values)
             for field, values in fields.items()
         }
-    numbers_of_rows = np.concatenate(
-        [np.arange(data.offsets[i], data.offsets[i + 1]) for i in chosen.tolist()]
-    )
-    return {
-        field: map_runs(lambda array: array[numbers_of_rows], values)
-        for field, values in fields.items()
-    }
-
-
-def _blocks_of_episodes(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int]]:
-    """Neighbouring episodes, about `BLOCK` steps together: (first, last + 1, their rows)."""
-    first, count = 0, len(offsets) - 1
-    while first < count:
-        last = int(np.searchsorted(offsets, offsets[first] + BLOCK))
-        last = min(max(last, first + 1), count)
-        yield first, last, int(offsets[first]), int(offsets[last])
-        first = last
+    pairs = zip(data.offsets[chosen], data.offsets[chosen + 1], strict=True)
+    rows = np.concatenate([np.arange(*pair) for pair in pairs])
+    return {field: map_runs(lambda array: array[rows], values) for field, values in fields.items()}

@@ -68,19 +68,13 @@ def open_d4rl(
     scores: tuple[float, float] | None = None,
     options: FlatOptions | None = None,
 ) -> Recording:
-    """Open a file in D4RL's layout.
-
-    Episodes end where `terminals` or `timeouts` is set; a file may lack either. Steps after the
-    last such end are an unfinished episode.
+    """Open a file in D4RL's layout; see `flat_episodes` for where episodes end.
 
     Args:
         path: the file.
         name: the dataset's name; the file's if left out.
         scores: reference (minimum, maximum) returns; D4RL's by the name if left out.
         options: where to cut episodes besides.
-
-    Raises:
-        UserError: not a whole HDF5 file, a missing array, or arrays of different lengths.
     """
     name = name or path.stem
     with open_hdf5(path) as file:
@@ -105,11 +99,7 @@ def open_d4rl(
 
 
 def check_d4rl(path: Path, file: h5py.File) -> dict[str, Any]:
-    """The arrays of a file that make episodes, by our names (see `flat_arrays`).
-
-    Raises:
-        UserError: they are missing or do not fit together.
-    """
+    """The arrays of a file, see `flat_arrays`; an error lists what is there."""
     if "episode_0" in file:
         raise UserError(f"{path}: Minari's layout; give the folder with its metadata.json")
     try:
@@ -147,11 +137,7 @@ def _load_infos() -> ModuleType | None:
 
 
 def _file_names(name: str, infos: ModuleType | None) -> list[str]:
-    """The files that the dataset may be in, D4RL's own name first.
-
-    Raises:
-        UserError: D4RL has no dataset of this name.
-    """
+    """The files that the dataset may be in, D4RL's own name first."""
     robot = words(name)[0]
     known = infos.DATASET_URLS if infos else []
     if infos is None and robot in ROBOTS:
@@ -171,7 +157,7 @@ def _file_names(name: str, infos: ModuleType | None) -> list[str]:
 
 
 def _download(name: str, infos: ModuleType | None, path: Path) -> None:
-    """Download the dataset to `path`, or raise a UserError that says how else to get it there."""
+    """Download the dataset to `path`; the error says how else to place it there."""
     if infos is None:
         raise UserError(
             f"dataset {name!r}: no file {path}; place it there, or let it be downloaded after: "

@@ -36,7 +36,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 
 def _what_is_wrong(path: Path, error: Exception) -> str:
-    """In words, with what h5py says."""
+    """A sentence that holds h5py's message."""
     text, number = one_line(error), getattr(error, "errno", None)
     if "unable to lock file" in text or "already open for" in text:
         return f"in use: another process is writing this HDF5 file; wait until it is done ({text})"
@@ -48,11 +48,7 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
 
 
 def read_array(where: str, node: h5py.Dataset, rows: slice | None = None) -> NDArray[Any]:
-    """A whole array, a single value as one row, or some rows of an array.
-
-    Raises:
-        UserError: its part of the file is broken; the message begins with `where`.
-    """
+    """A whole array, a single value as one row, or some rows; errors begin with `where`."""
     try:
         return np.atleast_1d(node[()] if rows is None else node[rows])
     except (OSError, RuntimeError, ValueError, TypeError) as error:
@@ -64,8 +60,7 @@ def read_array(where: str, node: h5py.Dataset, rows: slice | None = None) -> NDA
 class ArrayReader:
     """Reads many small arrays in about a third of the time of `file[name][()]`.
 
-    h5py's high-level objects take 100 us an array, which is what a file with an HDF5 group for
-    each of 20,000 one-step episodes is made of.
+    h5py's high-level objects take 100 us an array, and a file may have 20,000 one-step episodes.
 
     Args:
         file: open for reading.
@@ -83,11 +78,7 @@ class ArrayReader:
             return None
 
     def array(self, group: h5py.h5g.GroupID, field: str) -> NDArray[Any]:
-        """An array of a group.
-
-        Raises:
-            UserError: there is none of this name, or its part of the file is broken.
-        """
+        """An array of a group; `UserError` where there is none, or the file is broken there."""
         try:
             node = h5py.h5d.open(group, field.encode())
         except (KeyError, TypeError, ValueError):

@@ -213,7 +213,7 @@ def _minari_episodes(data: Path, dataset: minari.MinariDataset) -> Iterator[Traj
 
 
 def _trajectory(values: dict[str, Any]) -> Trajectory:
-    """Check what is Minari's alone: one observation more than actions, and the final flags."""
+    """An episode, after a check of what other formats lack: T + 1 observations, T flags."""
     steps = row_count(values["actions"])
     rows = row_count(values["observations"])
     if rows != steps + 1:
@@ -252,7 +252,7 @@ def local_ids(root: Path) -> list[str]:
 
 
 def _check_connection() -> None:
-    """Raise OSError if Minari's server cannot be reached at all.
+    """Raise OSError if Minari's server cannot be reached.
 
     Minari's client would try for half a minute and print every attempt.
     """
@@ -262,8 +262,8 @@ def _check_connection() -> None:
     try:
         urllib.request.urlopen(address, timeout=CONNECTION_SECONDS).close()
     except urllib.error.HTTPError:
-        return  # an answer, if not a friendly one
+        return  # the server answers
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLError):
-            return  # an answer too; Minari's client has certificates of its own
+            return  # it answers; Minari's client has its own certificates
         raise OSError(f"no connection to {address} ({error.reason})") from error
