@@ -70,7 +70,7 @@ def play(
 def play_in_pixels(
     actor: Actor, environment: EnvSpec, *, seed: int, episodes: int | None = None
 ) -> Iterator[Trajectory]:
-    """As `play`, the same episodes, observed as frames (`aaren/Pixels-v0`); the actor sees numbers."""
+    """The episodes of `play`, recorded as frames of `aaren/Pixels-v0`; the actor sees numbers."""
     both = replace(environment, kwargs={**environment.kwargs, "numbers": True})
     seen = play(lambda shown: actor(shown["numbers"]), both, seed=seed, episodes=episodes)
     for episode in seen:
