@@ -61,8 +61,8 @@ OTHER_PHYSICS = {"bullet", "dmcontrol", "dmc", "dm", "brax", "robosuite"}
 QUALITIES = re.compile(r"random|medium|expert|replay|full|simple|small|human|mixed|v?\d+")
 """What may stand behind a robot's name in one component of a dataset's name."""
 ENTRY_POINTS = ("gymnasium.envs.mujoco.", "aaren_rl.envs.")
-OTHER_REWARDS = ("reward", "cost", "xml_file")
-"""Parts of the names of options and wrappers that change the rewards or the robot."""
+OTHER_TASKS = ("reward", "cost", "xml_file", "frame_skip")
+"""Parts of the names of options and wrappers that change the rewards or the physics."""
 
 
 def words(name: str) -> list[str]:
@@ -107,7 +107,7 @@ def robot_of(
 def is_robot_environment(robot: Robot, environment: EnvSpec) -> bool:
     """Whether an environment is Gymnasium's, or ours with hidden velocities, for this robot.
 
-    Options and wrappers that change the rewards or the robot make it another environment.
+    Options and wrappers that change the rewards or the physics make it another environment.
     """
     entry_point = environment.entry_point
     changed = [*environment.kwargs, *(w.name for w in environment.additional_wrappers)]
@@ -115,7 +115,7 @@ def is_robot_environment(robot: Robot, environment: EnvSpec) -> bool:
         isinstance(entry_point, str)
         and entry_point.startswith(ENTRY_POINTS)
         and environment.name.lower().endswith(robot.name)
-        and not any(part in text.lower() for text in changed for part in OTHER_REWARDS)
+        and not any(part in text.lower() for text in changed for part in OTHER_TASKS)
     )
 
 

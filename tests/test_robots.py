@@ -91,6 +91,7 @@ REWARD = WrapperSpec("NormalizeReward", "gymnasium.wrappers:NormalizeReward", {}
         EnvSpec("Hopper-v0", entry_point="my_module:Hopper"),
         gymnasium.spec("Pendulum-v1"),
         replace(gymnasium.spec("Hopper-v5"), kwargs={"forward_reward_weight": 10.0}),
+        replace(gymnasium.spec("Hopper-v5"), kwargs={"frame_skip": 8}),
         replace(gymnasium.spec("Hopper-v5"), additional_wrappers=(REWARD,)),
     ],
 )

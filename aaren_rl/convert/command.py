@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 
 from aaren_rl.convert.config import ConvertConfig
-from aaren_rl.data.checking import Checker, Known, known_environment
-from aaren_rl.data.episode import Recording, Trajectory
+from aaren_rl.data.checking import Checker, known_environment
+from aaren_rl.data.episode import Trajectory
 from aaren_rl.data.sources.load import open_recording
 from aaren_rl.data.sources.minari import is_minari_id, local_root
 from aaren_rl.data.spaces import join_rows, map_arrays, row_count
@@ -22,7 +21,7 @@ from aaren_rl.errors import UserError
 
 
 def convert(config: ConvertConfig) -> Path:
-    """Convert; gives the new folder."""
+    """Write the dataset, and return its folder."""
     if config.target.endswith((".hdf5", ".h5")):
         raise UserError(
             f"target {config.target!r}: D4RL files are read but no longer written; a Minari id "
@@ -35,29 +34,8 @@ def convert(config: ConvertConfig) -> Path:
     spec = None if config.environment is None else environment_spec(config.environment)
     check_new_dataset(config.target, local_root() if config.root is None else config.root)
     recording = open_recording(config.source)
-    return convert_recording(
-        recording,
-        config.target,
-        root=config.root,
-        spec=spec,
-        compression=None if config.compression == "none" else config.compression,
-    )
-
-
-def convert_recording(
-    recording: Recording,
-    dataset_id: str,
-    *,
-    root: Path | None = None,
-    spec: EnvSpec | None = None,
-    compression: str | None = None,
-) -> Path:
-    """Write a recording as a Minari dataset; gives its folder.
-
-    It is read twice: spaces are known, and all episodes checked, only at its end.
-    """
-    known: Known | None = None if spec is None else known_environment(spec)
-    checker = Checker(recording, known)
+    # It is read twice: spaces are known, and all episodes checked, only at its end.
+    checker = Checker(recording, None if spec is None else known_environment(spec))
     try:
         for _ in checker.blocks(recording.episodes()):
             pass
@@ -72,18 +50,18 @@ def convert_recording(
         metadata |= {"ref_min_score": scores[0], "ref_max_score": scores[1]}
         metadata["num_episodes_average_score"] = 100
     return write_minari(
-        dataset_id,
-        with_last_observation((recording.to_the_end or recording.episodes)()),
+        config.target,
+        _with_last_observation((recording.to_the_end or recording.episodes)()),
         observation_space=observation_space,
         action_space=action_space,
         env_spec=spec or recording.env_spec,
-        root=root,
+        root=config.root,
         metadata=metadata,
-        compression=compression,
+        compression=None if config.compression == "none" else config.compression,
     )
 
 
-def with_last_observation(episodes: Iterator[Trajectory]) -> Iterator[Trajectory]:
+def _with_last_observation(episodes: Iterator[Trajectory]) -> Iterator[Trajectory]:
     """Episodes of T + 1 observations; the last is repeated where the source does not have it."""
 
     def repeated(part: Any) -> Any:

@@ -70,14 +70,14 @@ class ActionParts:
 class Actions:
     """Flattens actions block by block, and gives their space at the end.
 
-    Bounds that the environment is known to have hold: actions beyond them are clipped, as the
-    environment would do. Declared bounds of an unknown environment, and those of data without any,
-    are as wide as the data. A warning says so.
+    Actions beyond the bounds of a known environment are clipped, as the environment would do.
+    Declared bounds of an unknown environment, and those of data without any, become as wide as the
+    data. Both are logged as a warning.
 
     Args:
         where: the file or dataset, which errors and warnings name.
         declared: the recording's own space, or None.
-        environments: the environment's space, where it was asked; it wins.
+        environments: the environment's own space, or None; it wins.
         trusted: the declared space is the environment's.
     """
 

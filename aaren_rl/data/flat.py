@@ -74,7 +74,7 @@ def flat_arrays(where: str, what: str, given: Mapping[str, Any]) -> dict[str, An
     steps = row_count(arrays["actions"])
     after = arrays.get("next_observations")
     if after is not None and any(len(part) != steps for part in _leaves(after)):
-        del arrays["next_observations"]  # only converting asks for it
+        del arrays["next_observations"]  # only `convert` needs it
     for name, values in arrays.items():
         for rows in {len(part) for part in _leaves(values)}:
             if rows != steps and not (name == "observations" and rows == steps + 1):

@@ -1,4 +1,4 @@
-"""Robot data without velocities, so that whoever acts has to remember where the body was."""
+"""Robot data without velocities, so that an agent has to remember earlier positions."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from aaren_rl.errors import UserError
 from aaren_rl.layout import Layout
 
 BETWEEN = " + "
-"""What stands between the names of several datasets."""
+"""Separator of the names of several datasets."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,8 +37,8 @@ class TrajectoryDataset:
     (array([0, 3, 6]), array([ 3., 12.]))
 
     Row t holds the observation in which action t was taken: an observation after the last action
-    is not stored, so that the arrays index alike. With `load_dataset(..., on="disk")` an array with
-    a row for each step is a `Rows`, which reads from the disk what is asked for.
+    is not stored, so that all arrays have the same rows. With `load_dataset(..., on="disk")` an
+    array with a row for each step is a `Rows`, which reads chosen rows from the disk.
 
     Attributes:
         name: the dataset's id, or the name of its file.

@@ -65,7 +65,7 @@ class Step(NamedTuple):
 
 
 def autoreset_mode(vector: VectorEnv[Any, Any, Any]) -> AutoresetMode:
-    """How the environments start their next episode; Gymnasium's default where they do not say."""
+    """The mode in their metadata; Gymnasium's default where there is none."""
     return AutoresetMode(vector.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
 
 
@@ -81,9 +81,9 @@ def play(
     """Act for a number of whole episodes.
 
     Environments that are restarted by hand (autoreset mode `DISABLED`) seed episode i with
-    `seed + i`, and take the next episode as soon as one has ended. Which episodes there are does
-    not depend on which end first, so that short ones are not counted more often. Environments that
-    restart by themselves are seeded once; environment j of n plays the episodes j, j + n, ...
+    `seed + i`, and take the next episode as soon as one has ended. The set of episodes does not
+    depend on which end first, so short ones do not count more often. Environments that restart by
+    themselves are seeded once; environment j of n plays the episodes j, j + n, ...
 
     Args:
         actor: chooses the actions. Its `dones` are true wherever an episode begins.
@@ -215,9 +215,9 @@ def _reset(
     mask: NDArray[np.bool_],
     options: ResetOptions | None,
 ) -> Any:
-    """Begin the episodes of the queue where `mask` is true; gives all observations.
+    """Start the queue's episodes where `mask` is true; returns all observations.
 
-    Environments without an episode run on, uncounted, since all step together.
+    Environments without an episode keep stepping, uncounted, since all step together.
     """
     given: dict[str, Any] = {} if options is None else options(queue.running)
     seeds: Any = seed
@@ -275,19 +275,15 @@ def _check_rewards(
 
 
 def _successes(infos: dict[str, Any]) -> NDArray[np.bool_] | None:
-    """See `Step.successes`.
-
-    Where environments restart within the step, `infos` is about the new episode already, and
-    `final_info` about the one that has ended.
-    """
-    now, final = (_told_success(told) for told in (infos, infos.get("final_info", {})))
+    """See `Step.successes`; in SAME_STEP mode `final_info` is of the episode that has ended."""
+    now, final = (_success_in(each) for each in (infos, infos.get("final_info", {})))
     if now is None and final is None:
         return None
     restarted = np.asarray(infos.get("_final_info", False))
     return np.where(restarted, final is not None and final, now is not None and now)
 
 
-def _told_success(infos: dict[str, Any]) -> NDArray[np.bool_] | None:
+def _success_in(infos: dict[str, Any]) -> NDArray[np.bool_] | None:
     """`success` or `is_success` from a vector environment's infos; `None` for neither."""
     found = None
     for name in ("success", "is_success"):

@@ -1,8 +1,8 @@
-"""From whatever names an environment to environments that step together.
+"""Environments made from whatever specifies them.
 
 An environment is given as a Gymnasium id (`Hopper-v5`, `module:Id`, either with options behind a
-question mark), a specification (also as JSON), a function that makes one, one environment that is
-there already, or a vector environment.
+question mark), a specification (also as JSON), a function that makes one, an environment, or a
+vector environment.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def make_vector_env(
             return gymnasium.make_vec(spec, num_envs=count, **mode)
         how = AsyncVectorEnv if asynchronous else SyncVectorEnv
         vector: Any = how([make] * count, autoreset_mode=AutoresetMode.DISABLED)
-        if asynchronous:  # the only one that this process has: Gymnasium asks it for its spaces
+        if asynchronous:  # Gymnasium has made one in this process, for its spaces
             vector.max_episode_steps = time_limit(made[0])
     except Exception as error:
         said = one_line(error)
@@ -312,7 +312,7 @@ def _check_entry_point(spec: EnvSpec, name: str, kind: type) -> None:
         return
     try:
         made = load_env_creator(entry)
-    except Exception:  # which Gymnasium will say when it makes the environment
+    except Exception:  # Gymnasium will raise it when it makes the environment
         return
     if not (isinstance(made, type) and issubclass(made, kind)):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Environments seen through their camera: rendered frames in the place of numbers.
+"""Environments observed as rendered frames.
 
 Registered is `aaren/Pixels-v0`, with the options of `Pixels`:
 `aaren/Pixels-v0?env=CartPole-v1&size=48`.
@@ -95,9 +95,8 @@ class Pixels(gymnasium.Env[Any, Any]):
         self.inner.close()
 
     def _seen(self, shown: Any) -> Any:
-        frame = self._frame()
-        again = 1 if self.frames else self.frames.maxlen or 1
-        self.frames.extend([frame] * again)
+        count = 1 if self.frames else self.frames.maxlen or 1
+        self.frames.extend([self._frame()] * count)
         seen = np.concatenate(self.frames, axis=-1)
         return {"numbers": shown, "pixels": seen} if self.numbers else seen
 
@@ -128,7 +127,7 @@ def _small(env: EnvLike, size: int) -> EnvLike:
     entry = spec.entry_point
     try:
         made = load_env_creator(entry) if isinstance(entry, str) else entry
-    except Exception:  # which Gymnasium will say when it makes the environment
+    except Exception:  # Gymnasium will raise it when it makes the environment
         return spec
     if isinstance(made, type) and issubclass(made, MujocoEnv):
         spec = replace(spec, kwargs={"width": size, "height": size, **spec.kwargs})

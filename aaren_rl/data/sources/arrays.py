@@ -73,8 +73,8 @@ def _array(where: str, values: Any) -> Any:
 def _flat(
     path: Path, kind: str, given: Mapping[str, Any], options: FlatOptions | None
 ) -> Recording:
-    arrays = flat_arrays(str(path), kind, given)
     where = str(path)
+    arrays = flat_arrays(where, kind, given)
     return Recording(
         name=path.stem,
         episodes=lambda: flat_episodes(where, arrays, options),

@@ -31,13 +31,13 @@ def d3rlpy_source(name: str) -> Recording | None:
 def _version_1(path: Path, file: h5py.File) -> Recording:
     """Flat arrays, cut at `episode_terminals`.
 
-    In files of its first releases a row's reward is what was earned on the way to its observation:
-    the first of an episode is 0, and the last row's action was never taken. Such files are known by
-    those zeros, and are read as T + 1 observations with the reward of the action before.
+    In files of its first releases a row holds the reward of the action before: an episode's first
+    is 0, and its last action was never taken. Such files are recognised by those zeros, and are
+    read as T + 1 observations with T actions and rewards.
     """
     _v1_arrays(path, file)
-    arriving = _rewards_of_arriving(path, file)
-    if arriving:
+    late = _has_late_rewards(path, file)
+    if late:
         warn_once(
             f"{path}: the first reward of every episode is 0, so each is taken for the reward of "
             "the action before it, as in d3rlpy's first files"
@@ -46,13 +46,14 @@ def _version_1(path: Path, file: h5py.File) -> Recording:
     def episodes() -> Iterator[Trajectory]:
         with open_hdf5(path) as file:
             arrays = _v1_arrays(path, file)
-            discrete = bool(np.any(file["discrete_action"][()])) if _has_flag(file) else False
+            flag = file.get("discrete_action")
+            discrete = isinstance(flag, h5py.Dataset) and bool(np.any(flag[()]))
             for episode in flat_episodes(str(path), arrays):
                 actions = episode.actions
                 if discrete and (actions == np.floor(actions)).all():
                     actions = actions.astype(np.int64)
                 rewards, steps = episode.rewards, len(episode.rewards)
-                if arriving:
+                if late:
                     steps -= 1
                     actions, rewards = actions[:-1], rewards[1:]
                 if steps:
@@ -64,16 +65,12 @@ def _version_1(path: Path, file: h5py.File) -> Recording:
     return Recording(path.stem, episodes, kind, str(path), files=[path])
 
 
-def _has_flag(file: h5py.File) -> bool:
-    return isinstance(file.get("discrete_action"), h5py.Dataset)
-
-
 def _v1_arrays(path: Path, file: h5py.File) -> dict[str, Any]:
     given = {**dict(file), "timeouts": file["episode_terminals"]}  # of both kinds of ends
     return flat_arrays(str(path), "a d3rlpy file (v1)", given)
 
 
-def _rewards_of_arriving(path: Path, file: h5py.File) -> bool:
+def _has_late_rewards(path: Path, file: h5py.File) -> bool:
     """Whether every episode begins with a reward of 0, and few other rewards are 0."""
     zeros = 0
     rewards = file["rewards"]

@@ -1,4 +1,4 @@
-"""Download one large file so that a broken connection costs only what was not yet there."""
+"""Download a large file, continuing after a broken connection."""
 
 from __future__ import annotations
 
@@ -11,24 +11,20 @@ from filelock import FileLock
 
 from aaren_rl.files import flush_to_disk
 
-CHUNK_BYTES = 1 << 16  # at most so much of what arrived is lost where a connection breaks
+CHUNK_BYTES = 1 << 16  # at most this is lost where a connection breaks
 TIMEOUT_SECONDS = 30.0
 
 
 def download(address: str, target: Path, checksum: str | None = None) -> None:
-    """Download `address` to `target`, going on from `target.part` where an earlier try ended.
+    """Download `address` (http or https) to `target`, if that does not exist.
 
-    A broken connection is taken up again as long as each try brings something. The file takes its
-    final name only when it is whole. Processes that want the same file wait for the first one.
-
-    Args:
-        address: http or https.
-        target: the file; left alone where it is there.
-        checksum: of the file, as `sha256:...`, where it is known.
+    `target.part` of an earlier try is continued, and so is a broken connection as long as each try
+    adds something. The file takes its final name only when it is whole. Processes that want the
+    same file wait for the first one.
 
     Raises:
         OSError: the server cannot be reached, refuses, or stops answering; `target.part` stays.
-        ValueError: the file does not have this checksum; it is removed.
+        ValueError: the file does not have the checksum `sha256:...`; it is removed.
     """
     import pooch  # only here: it takes a while to import
 
@@ -67,17 +63,17 @@ def _append(address: str, part: Path) -> None:
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
     with requests.get(address, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
         if answer.status_code == 416 and answer.headers.get("Content-Range") == f"bytes */{done}":
-            return  # everything was there already
+            return  # the part was complete
         answer.raise_for_status()
-        goes_on = answer.status_code == 206
+        continued = answer.status_code == 206
         size = answer.headers.get("Content-Length")
-        total = None if size is None else int(size) + done * goes_on
+        total = None if size is None else int(size) + done * continued
         columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TimeRemainingColumn())
         with (
-            open(part, "ab" if goes_on else "wb") as file,
+            open(part, "ab" if continued else "wb") as file,
             Progress(*columns, console=Console(stderr=True)) as progress,
         ):
-            task = progress.add_task(part.stem, total=total, completed=done * goes_on)
+            task = progress.add_task(part.stem, total=total, completed=done * continued)
             for chunk in answer.iter_content(CHUNK_BYTES):
                 file.write(chunk)
                 progress.advance(task, len(chunk))

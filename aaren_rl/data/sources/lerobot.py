@@ -21,7 +21,7 @@ from aaren_rl.errors import UserError, one_line
 
 INFO = Path("meta", "info.json")
 STATES = ("observation.state", "observation.environment_state")
-"""The columns that LeRobot's policies read as numbers; joined where both are there."""
+"""The columns of numbers that LeRobot's policies read; joined where both exist."""
 PLACES = ("episode_index", "frame_index")
 REWARD, DONE = "next.reward", "next.done"
 
@@ -83,7 +83,7 @@ def _trajectory(episode: dict[str, NDArray[Any]], states: list[str]) -> Trajecto
 
 
 def _episodes(path: Path, columns: list[str]) -> Iterator[dict[str, NDArray[Any]]]:
-    """The columns of each episode of a file; no episode goes on in the next file."""
+    """The columns of each episode of a file; no episode continues in the next file."""
     rows = _read(path, columns)
     indices, frames = (rows[each].reshape(-1) for each in PLACES)
     cuts = np.flatnonzero(np.diff(indices)) + 1

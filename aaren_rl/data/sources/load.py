@@ -27,7 +27,7 @@ from aaren_rl.registry import load_plugins
 
 __all__ = ["SHIPPED_ROOT", "load_dataset", "load_trajectories", "open_recording"]
 
-# Asked in this order; those that others register come before.
+# Tried in this order, after those that others register.
 register_source("npz", npz_source, FlatOptions)
 register_source("json", json_source, FlatOptions)
 register_source("lerobot", lerobot_source)  # before Minari, whose folders have data/ too
@@ -121,7 +121,7 @@ def open_recording(name_or_path: str | Path, **options: Any) -> Recording:
 
 
 def _open(name: str, source: str | None, options: dict[str, Any]) -> Recording | TrajectoryDataset:
-    """Ask the sources, installed plug-ins' too."""
+    """Try the sources, installed plug-ins' first."""
     load_plugins()
     theirs = [each for each in SOURCES if each not in OURS]
     for each in [source] if source else [*theirs, *OURS]:

@@ -1,4 +1,4 @@
-"""Data sources by name: each says whether a dataset's name is its own, and opens it."""
+"""Data sources by name: each recognises its datasets by their names, and opens them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from aaren_rl.registry import Registry
 Reader = Callable[..., Any]
 """A function of a name or path (`str`), and of its options where it has some (`options=`).
 
-It gives a `Recording`, or a `TrajectoryDataset` that it has read, or None where the name is not
-its own. It raises `UserError` where the name is its own and cannot be opened.
+It returns a `Recording`, or a `TrajectoryDataset` that it has read, or None for a name that is not
+its own; `UserError` for one that is its own and cannot be opened.
 """
 
 SOURCES: Registry[Reader] = Registry("data source")

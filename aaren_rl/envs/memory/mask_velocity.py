@@ -1,4 +1,4 @@
-"""MuJoCo robots that see their positions but not their velocities.
+"""MuJoCo robots observed without their velocities.
 
 Registered are `aaren/MaskVelocityHopper-v5`, `aaren/MaskVelocityHalfCheetah-v5` and
 `aaren/MaskVelocityWalker2d-v5`, with the options of Gymnasium's own. Data for them are made from

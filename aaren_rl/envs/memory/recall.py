@@ -1,4 +1,4 @@
-"""Pairs of a key and a value, shown at random moments and asked for at the end."""
+"""Pairs of a key and a value, shown at random steps and queried at the end."""
 
 from __future__ import annotations
 
