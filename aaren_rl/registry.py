@@ -113,7 +113,7 @@ class Registry(Mapping[str, Registered[T]]):
         return vars(kind(**given))
 
     def unknown(self, name: object) -> str:
-        """The message for a name that nobody has registered."""
+        """The error message for a name that is not registered."""
         hint = "If it comes from a plug-in, install the plug-in or give --plugin MODULE"
         return f"{unknown(self.kind, name, self._entries)}. {hint}"
 
@@ -162,7 +162,7 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
 def import_module(name: str) -> None:
     """Import a module that the user names; it may lie in the working directory."""
     if "" not in sys.path:
-        sys.path.append("")  # the working directory, where a console script does not look by itself
+        sys.path.append("")  # the working directory, which a console script does not search
     importlib.import_module(name)
 
 

@@ -53,7 +53,7 @@ class Agent(nn.Module, ABC):
     """A policy learned from data, with all that acting needs: spaces, scales, statistics.
 
     A subclass with a loss of its own overrides `loss(batch)`, and calls `predict` (or, of a
-    `DecisionAgent`, `features`) in it. On streams these go on from the carried state by themselves.
+    `DecisionAgent`, `features`) in it. On streams these continue from the carried state.
     It overrides `loss_from(batch, state)` instead when it needs the state in hand.
 
     Args:
@@ -69,7 +69,7 @@ class Agent(nn.Module, ABC):
         asks_return: whether it can be asked for a return; of an instance, also by its condition.
         predicts_return: whether it predicts the return that it acts on.
         tokens_per_step: vectors that its body reads of each environment step.
-        modes: the ways of acting that it knows.
+        modes: its ways of acting.
         default_mode: the one of them that is used when nothing is said.
         options: the dataclass that the agent was registered with, filled from
             `config.agent_options`; `None` without one.
@@ -127,7 +127,7 @@ class Agent(nn.Module, ABC):
         """The vector of `--task-embedding`, `[..., width]`; `None` without it.
 
         `tasks` are int64 numbers of the tasks, `[...]`; the agent's own task when `None`, with a
-        `UserError` if it has not been told one.
+        `UserError` if none is set.
         """
         if self.embed_task is None:
             return None
@@ -147,7 +147,7 @@ class Agent(nn.Module, ABC):
         return agent
 
     def check_task(self) -> None:
-        """Raise `UserError` for an agent of several tasks that has not been told which."""
+        """Raise `UserError` for an agent of several tasks of which none is set."""
         if self.spec.tasks:
             self.spec.of_task(self.spec.task)
 
@@ -171,7 +171,7 @@ class Agent(nn.Module, ABC):
 
         bfloat16 has 8 bits: there, returns-to-go of 3600 and 3594 are one number, and acting, which
         is in float32, would show the agent numbers that it has not been trained on. Images, whose
-        numbers have 8 bits themselves, are encoded as autocast says.
+        numbers have 8 bits themselves, are encoded in autocast's dtype.
         """
         device = numbers.device.type
         out: Tensor
@@ -303,7 +303,7 @@ class Agent(nn.Module, ABC):
             num_envs: environments that step together.
             target_return: the return to ask for, one for all or one each; the agent's own first
                 target when `None`.
-            mode: `carry` (the state goes on from the episode's start), `reset` (it starts afresh
+            mode: `carry` (the state is carried from the episode's start), `reset` (it is cleared
                 every context length), `window` (recompute the last context at every step) or, for
                 a Transformer alone, `sliding` (a cache of the last context, each token as it was
                 computed when it was new); `default_mode` when `None`.

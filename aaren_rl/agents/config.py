@@ -66,7 +66,7 @@ class AgentConfig(AarenOptions, AttentionOptions):
 
     task_embedding: bool = False
     """Add a vector that is learned for each of several datasets to all of a step's tokens, so that
-    the agent is told which task it acts in."""
+    the agent knows in which task it acts."""
 
     mixer: str = ""
     """What mixes a sequence agent's tokens: a registered mixer; by the agent's name if empty."""
@@ -86,7 +86,7 @@ class AgentConfig(AarenOptions, AttentionOptions):
     action_chunk: int = 1
     """Actions that are predicted together: this step's and those of the next steps."""
     execute: int = 1
-    """So many actions of a chunk are executed before the next prediction counts."""
+    """Actions of a chunk that are executed before the next prediction is used."""
     agent_options: dict[str, Scalar] = field(default_factory=dict)
     """Options of an agent from a plug-in, by name."""
 
@@ -125,7 +125,7 @@ class AgentConfig(AarenOptions, AttentionOptions):
         require(self, "observation_clip", self.observation_clip > 0, words)
 
     def settings_of(self, mixer: str) -> dict[str, Any]:
-        """The options of a mixer: the settings here that it knows, and `mixer_options`.
+        """The options of a mixer: those settings here that are its own, and `mixer_options`.
 
         Raises:
             UserError: for an unknown mixer, or an option that is a setting of its own.

@@ -11,7 +11,7 @@ the return-to-go or the observation comes first, see `aaren_rl.agents.tokens`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from aaren_rl.agents.policy import AarenPolicy, AgentPolicy, SteppingPolicy, Win
 from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.agents.tokens import (
     CHUNKS,
+    TIMESTEP_EMBEDDINGS,
     TokenKind,
     expectile_loss,
     start_embeddings,
@@ -36,6 +37,8 @@ from aaren_rl.data.sampling import Batch
 from aaren_rl.layers import (
     EVERY_TOKEN,
     MIXERS,
+    AarenAttention,
+    Block,
     ContinuousActions,
     DiscreteActions,
     Dropout,
@@ -101,7 +104,7 @@ class DecisionAgent(Agent):
         if mixer != self.mixer:
             if type(self) in PRESETS:
                 self.name = f"decision-{mixer}"
-            slides = self.sequence_model.can("slides")
+            slides = self.sequence_model.slides
             self.modes, self.default_mode = SLIDING if slides else NOT_SLIDING
         self.head = self.actions.head(width)
         self.return_head = nn.Linear(width, 1) if self.predicts_return else None
@@ -128,10 +131,11 @@ class DecisionAgent(Agent):
 
     @property
     def folds(self) -> bool:
-        """Whether `AarenStep` can stand in: a subclass has overridden nothing that it copies."""
+        """Whether `AarenStep` computes the same: no subclass overrides anything that it copies."""
         head = [type(module) for module in self.head.modules() if not list(module.children())]
+        parts = {(type(block), type(block.mixer)) for block in self.sequence_model.blocks}
         return (
-            self.sequence_model.can("folds")
+            parts == {(Block, AarenAttention)}
             and self.folds_embedding
             and head in ([nn.Linear], [nn.Linear, nn.Tanh])
             and self._inherits("read", "predict_return")
@@ -139,14 +143,18 @@ class DecisionAgent(Agent):
 
     @property
     def folds_embedding(self) -> bool:
-        """Whether `StepEmbedding` can stand in: a subclass has overridden nothing it copies."""
-        kind = type(self.actions)
-        plain = any(
-            kind.encode is each.encode and kind.embedding is each.embedding
-            for each in (ContinuousActions, DiscreteActions)
-        )
-        linear_parts = type(self.embed_observation) is LinearEncoder and plain
-        return linear_parts and self._inherits(*EMBEDDING)
+        """Whether `StepEmbedding` computes the same: no subclass overrides anything it copies."""
+        encode = type(self.actions).encode
+        plain = encode is ContinuousActions.encode or encode is DiscreteActions.encode
+        plain &= type(self.embed_timestep) in TIMESTEP_EMBEDDINGS
+        return plain and self._embeds_linearly and self._inherits(*EMBEDDING)
+
+    @property
+    def _embeds_linearly(self) -> bool:
+        """Whether a step's parts have plain linear embeddings or tables."""
+        kinds = type(self.embed_return), type(self.embed_observation)
+        plain = type(self.embed_action) in (nn.Linear, nn.Embedding)
+        return plain and kinds == (nn.Linear, LinearEncoder)
 
     def _inherits(self, *methods: str) -> bool:
         """Whether no subclass overrides these methods."""
@@ -189,17 +197,22 @@ class DecisionAgent(Agent):
             the condition `max-return` the observation comes before the return-to-go, and with
             `goal` the observation's desired goal stands in place of the return-to-go.
         """
-        if not isinstance(self.embed_observation, nn.Linear) or not isinstance(
-            self.embed_action, (nn.Linear, nn.Embedding)
-        ):
-            given = self._given(returns_to_go, observations, actions)
-            tokens = torch.stack([self._token(kind, given[kind]) for kind in self.order], dim=-2)
-            tokens = self._placed(tokens, timesteps, tasks)
-            return self._finish(tokens.flatten(1, 2))
-        normal = self.normalise(observations)
-        goal = self.goal_columns
-        values = [self.scaled(returns_to_go) if goal is None else normal[..., goal], normal]
-        embedded = [self.embed_return, self.embed_observation]
+        if self._embeds_linearly:
+            tokens = self._linear_tokens(returns_to_go, observations, actions)
+        else:
+            given = returns_to_go, observations, actions
+            tokens = torch.stack([self._token(kind, *given) for kind in self.order], dim=-2)
+        tokens = tokens + self.embed_timestep(timesteps)[:, :, None]
+        added = self.task_vector(tasks)
+        if added is not None:
+            tokens = tokens + (added if tasks is None else added[:, :, None])
+        return self._finish(tokens.flatten(1, 2))
+
+    def _linear_tokens(self, returns: Tensor, observations: Tensor, actions: Tensor) -> Tensor:
+        """Tokens `[batch, time, 3, width]` of linear embeddings, by one product."""
+        normal, goal = self.normalise(observations), self.goal_columns
+        values = [self.scaled(returns) if goal is None else normal[..., goal], normal]
+        embedded: list[Any] = [self.embed_return, self.embed_observation]
         if self.predicts_return:
             values, embedded = values[::-1], embedded[::-1]
         if isinstance(self.embed_action, nn.Linear):
@@ -213,9 +226,7 @@ class DecisionAgent(Agent):
         if isinstance(self.embed_action, nn.Embedding):
             chosen = self.embed_action(self.actions.encode(actions))
             tokens = torch.cat([tokens, chosen.to(tokens.dtype)], dim=-1)
-        tokens = tokens.unflatten(-1, (TOKENS_PER_STEP, -1))
-        tokens = self._placed(tokens, timesteps, tasks)
-        return self._finish(tokens.flatten(1, 2))
+        return tokens.unflatten(-1, (TOKENS_PER_STEP, -1))
 
     def embed_step(
         self,
@@ -230,7 +241,7 @@ class DecisionAgent(Agent):
         Args:
             chunk: which of `chunks`.
             previous_actions: `[batch, action_size]` or `[batch]`, raw.
-            returns_to_go: `[batch, 1]`, unscaled; not looked at in a chunk without a return.
+            returns_to_go: `[batch, 1]`, unscaled; not used in a chunk without a return.
             observations: `[batch, observation_size]`, raw.
             timesteps: `[batch]`, int64.
 
@@ -238,9 +249,9 @@ class DecisionAgent(Agent):
             `[batch, tokens of the chunk, width]`.
         """
         before = (timesteps - 1).clamp(min=0)
-        given = self._given(returns_to_go, observations, previous_actions)
+        given = returns_to_go, observations, previous_actions
         tokens = [
-            self._token(kind, given[kind])
+            self._token(kind, *given)
             + self.embed_timestep(before if kind == "action" else timesteps)
             for kind in self.chunks[chunk]
         ]
@@ -248,33 +259,18 @@ class DecisionAgent(Agent):
         whole = torch.stack(tokens, dim=1)
         return self._finish(whole if added is None else whole + added)
 
-    def _placed(self, tokens: Tensor, timesteps: Tensor, tasks: Tensor | None) -> Tensor:
-        """Tokens `[batch, time, 3, width]` plus the embeddings of timestep and task."""
-        tokens = tokens + self.embed_timestep(timesteps)[:, :, None]
-        added = self.task_vector(tasks)
-        if added is None:
-            return tokens
-        return tokens + (added if tasks is None else added[:, :, None])
-
-    @staticmethod
-    def _given(returns: Tensor, observations: Tensor, actions: Tensor) -> dict[TokenKind, Tensor]:
-        """The input of `_token` for each kind of token; the goal is part of the observation."""
-        return {
-            "return": returns,
-            "goal": observations,
-            "observation": observations,
-            "action": actions,
-        }
-
-    def _token(self, kind: TokenKind, value: Tensor) -> Tensor:
-        """Raw numbers `[..., size]` (discrete actions `[...]`) to a token `[..., width]`."""
+    def _token(
+        self, kind: TokenKind, returns: Tensor, observations: Tensor, actions: Tensor
+    ) -> Tensor:
+        """A token `[..., width]` from raw numbers `[..., size]` (discrete actions `[...]`)."""
         if kind == "action":
-            return self.exactly(self.embed_action, self.actions.encode(value))
-        if kind == "observation":
-            return self.exactly(self.embed_observation, self.normalise(value))
+            return self.exactly(self.embed_action, self.actions.encode(actions))
+        if kind == "return":
+            return self.exactly(self.embed_return, self.scaled(returns.float()))
+        normal = self.normalise(observations)
         if kind == "goal":
-            return self.exactly(self.embed_return, self.normalise(value)[..., self.goal_columns])
-        return self.exactly(self.embed_return, self.scaled(value.float()))
+            return self.exactly(self.embed_return, normal[..., self.goal_columns])
+        return self.exactly(self.embed_observation, normal)
 
     def _finish(self, tokens: Tensor) -> Tensor:
         out: Tensor = self.embed_dropout(self.embed_norm(tokens))

@@ -59,7 +59,7 @@ class AgentSpec:
     tasks: tuple[TaskSpec, ...] = ()
     """One for each dataset, where there were several."""
     task: int | None = None
-    """Which of `tasks` the agent acts in; `None` for an agent that is still to be told, see
+    """Which of `tasks` the agent acts in; `None` for an agent without a chosen one, see
     `Agent.for_task`, or has no tasks."""
 
     def __post_init__(self) -> None:

@@ -68,6 +68,9 @@ class NoEmbedding(nn.Module):
         return torch.zeros(*timesteps.shape, 1, device=timesteps.device)
 
 
+TIMESTEP_EMBEDDINGS = (nn.Embedding, SinusoidalEmbedding, NoEmbedding)
+
+
 def timestep_embedding(config: AgentConfig) -> nn.Module:
     """The module that `config.timestep_embedding` names."""
     if config.timestep_embedding == "learned":
@@ -83,7 +86,7 @@ def start_embeddings(start: str, modules: Iterable[nn.Module], kept: tuple[nn.Mo
     By default the timestep table begins at 0.02: at PyTorch's standard deviation of 1 the norm
     after the sum leaves a token that is nearly all random time and hardly any observation. The
     linear embeddings keep PyTorch's start, with biases: the norm divides a token by its length,
-    so that without a bias a return of 1 and one of 3 would look alike.
+    so that without a bias returns of 1 and of 3 could not be told apart.
 
     Args:
         start: the setting.

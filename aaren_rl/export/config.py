@@ -1,4 +1,4 @@
-"""What `aaren-rl export` is told. The command line is made from it: no import of PyTorch here."""
+"""The settings of `aaren-rl export`, for the command line: no import of PyTorch here."""
 
 from __future__ import annotations
 

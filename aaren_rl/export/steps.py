@@ -55,26 +55,29 @@ def step_of(agent: Agent) -> Step:
         UserError: for an agent that cannot be exported; says why.
     """
     start, count = agent.spec.choices or (0, 1)
+    needed = "embed_step" if agent.has_memory else "predict_step"
+    why = ""
     if max(abs(start), abs(start + count - 1)) > LARGEST_WHOLE:
-        raise UserError(
-            f"{agent.name} cannot be exported: its actions are the numbers from {start} to "
-            f"{start + count - 1}, and float32 holds whole numbers up to {LARGEST_WHOLE} alone"
+        why = (
+            f"its actions are the numbers from {start} to {start + count - 1}, and float32 holds "
+            f"whole numbers up to {LARGEST_WHOLE} alone"
         )
-    if agent.spec.observation_offset:
-        raise UserError(
-            f"{agent.name} cannot be exported: its observations are shifted in float64 before they "
-            "become float32 (`observation_offset`), which an exported step does not do"
+    elif agent.spec.observation_offset:
+        why = (
+            "its observations are shifted in float64 before they become float32 "
+            "(`observation_offset`), which an exported step does not do"
         )
-    if agent.config.execute > 1:
-        raise UserError(
-            f"{agent.name} cannot be exported: it executes {agent.config.execute} actions of a "
-            "chunk; an exported step takes the first of each (--execute 1)"
+    elif agent.config.execute > 1:
+        why = (
+            f"it executes {agent.config.execute} actions of a chunk; an exported step takes the "
+            "first of each (--execute 1)"
         )
+    elif not hasattr(agent, needed):
+        why = f"it has no method `{needed}`"
+    if why:
+        raise UserError(f"{agent.name} cannot be exported: {why}")
     agent.check_task()
     agent.eval()
-    needed = "embed_step" if agent.has_memory else "predict_step"
-    if not hasattr(agent, needed):
-        raise UserError(f"{agent.name} cannot be exported: it has no method `{needed}`")
     size, discrete = agent.spec.action_size, agent.spec.discrete
     chosen = "action, of which nothing is drawn," if agent.actions.samples else "action"
     action = numbers(

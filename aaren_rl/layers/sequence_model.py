@@ -137,9 +137,10 @@ class SequenceModel(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
 
-    def can(self, capability: str) -> bool:
-        """Whether all mixers have a capability, `slides` or `folds`; see `layers.mixers.base`."""
-        return all(getattr(block.mixer, capability, False) for block in self.blocks)
+    @property
+    def slides(self) -> bool:
+        """Whether the mixers' state can be cut, see `layers.mixers.base`."""
+        return all(getattr(block.mixer, "slides", False) for block in self.blocks)
 
     @property
     def state_types(self) -> list[type]:

@@ -29,7 +29,7 @@ _DEVICES = {"cpu": "cpu", "triton": triton_kernels.DEVICE}
 _TRANSFORMABLE = ("reference", "recurrent", "scan")
 """Backends made of torch's own operations, which `torch.func` can follow."""
 _FEW = 4
-"""Up to so many tokens without gradients (acting), one by one is cheaper than a chunk."""
+"""Without gradients (acting) the recurrent form is faster than a chunk up to this many tokens."""
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -58,7 +58,7 @@ def prefix_attention(
         values: `[batch, time, heads, dim]`; may differ from the scores in dtype.
         initial_state: the tokens before the first one; None for none. Gradients flow to it.
         cu_seqlens: for a packed batch, int32 or int64 `[sequences + 1]`, the cumulated lengths
-            from 0 to time: batch must be 1, every sequence begins afresh (or with its own row of
+            from 0 to time: batch must be 1, every sequence starts empty (or with its own row of
             the initial state), and the states have `sequences` rows. Best kept on the CPU, where
             its values are checked at no cost.
         backend: `auto` (by device and length) or one of `available_backends()`. Under `torch.func`

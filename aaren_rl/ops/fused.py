@@ -42,7 +42,7 @@ def register(name: str, forward: Forward, backward: Backward, dispatch_key: str)
         name: of the operator.
         forward: kernel `(scores, values, m0, u0, w0, cu_seqlens) -> (outputs, m, u, m_end, u_end,
             w_end)`; m and u are those of every prefix, `[batch, heads, time]`.
-        backward: kernel that takes what `_BACKWARD_SCHEMA` says; where there is no initial state
+        backward: kernel with the arguments of `_BACKWARD_SCHEMA`; where there is no initial state
             the last three results are empty tensors.
         dispatch_key: `CPU` or `CUDA`: the device that the kernels run on.
     """

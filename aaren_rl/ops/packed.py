@@ -38,7 +38,7 @@ def unit_stride(tensor: Tensor) -> Tensor:
 
 
 def with_packing(run: Plain) -> Backend:
-    """Give packed batches to a backend that knows only rows of one length.
+    """Packed batches for a backend that takes rows of one length only.
 
     Sequences of like length (up to the next power of two) are padded with tokens that do not
     exist (score -inf) into one batch: at most half of it is padding, and there are at most

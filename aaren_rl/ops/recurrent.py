@@ -1,6 +1,6 @@
 """The recurrent form: one token after the other, as the paper's RNN cell.
 
-Right for acting, where a call brings one to three tokens; slow for training.
+Fast for acting, where a call has one to three tokens; slow for training.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Tensor:
     meaning: str
 
     def sizes(self, batch: int) -> tuple[int, ...]:
-        """The shape for so many environments."""
+        """The shape for a batch of this size."""
         return tuple(batch if size == "batch" else int(size) for size in self.shape)
 
 

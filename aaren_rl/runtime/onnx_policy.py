@@ -13,7 +13,7 @@ from aaren_rl.errors import UserError
 from aaren_rl.runtime.card import Card, Tensor, read_card, read_checked
 from aaren_rl.runtime.step_policy import StepPolicy
 
-_FEW = 8  # up to so many environments the plain allocator is faster than the arena, by 1 us a step
+_FEW = 8  # environments up to which the plain allocator is faster than the arena, by 1 us a step
 _TYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",

@@ -15,6 +15,7 @@ from aaren_rl.evaluation.length import LengthError, length_errors
 from aaren_rl.evaluation.memory import episode_batch, memory_horizon, plot_memory
 from aaren_rl.evaluation.rollouts import seconds_per_step
 from aaren_rl.evaluation.seeds import first_episode_seed
+from aaren_rl.layers import AarenAttention
 from aaren_rl.training.checkpoint import random_state, restore_random_state
 from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.loggers import target_tag
@@ -55,7 +56,7 @@ def offline_metrics(agent: Agent, held_out: TrajectoryDataset) -> OfflineMetrics
     """Measure on held-out episodes; the same episodes and steps at every call."""
     lengths = length_errors(agent, held_out)
     sequence = getattr(agent, "sequence_model", None)
-    if sequence is None or not sequence.can("folds"):  # there are no scores to look at
+    if sequence is None or not isinstance(sequence.blocks[0].mixer, AarenAttention):
         return OfflineMetrics(lengths, {})
     batch = episode_batch(held_out, int(held_out.lengths.argmax()))
     memory = memory_horizon(agent, batch.to(agent.observation_mean.device))

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from agent_cases import CONTINUOUS, OBSERVATIONS, make_agent
+from agent_cases import CONTINUOUS, OBSERVATIONS, assert_same_actions, make_agent, play
 from forked import forked_code
 from torch import Tensor, nn
 
@@ -33,10 +33,13 @@ from aaren_rl.data import Batch
 from aaren_rl.errors import UserError
 from aaren_rl.experiments import CompareConfig
 from aaren_rl.layers import (
+    AarenAttention,
     CausalSelfAttention,
     ContinuousActions,
+    LinearEncoder,
     LSTMMixer,
     SequenceState,
+    register_encoder,
     register_head,
     register_mixer,
 )
@@ -344,3 +347,34 @@ def test_a_comparison_does_not_put_one_mixer_under_two_names() -> None:
     with pytest.raises(UserError, match="--mixer lstm would take the place of decision-aaren's"):
         config.check()
     dataclasses.replace(config, agents=("decision-lstm", "behavior-cloning")).check()
+
+
+def test_parts_derived_from_the_library_s_are_not_bypassed(own_registries: None) -> None:
+    """An encoder, an embedding and a mixer whose `forward` differs: training and acting use it."""
+
+    class Squashed(LinearEncoder):
+        def forward(self, observations: Tensor) -> Tensor:
+            return super().forward(observations.tanh())
+
+    class Squared(nn.Linear):
+        def forward(self, actions: Tensor) -> Tensor:
+            return super().forward(actions.square())
+
+    class SquaredActions(ContinuousActions):
+        def embedding(self, width: int) -> nn.Module:
+            return Squared(self.size, width)
+
+    class Sharp(AarenAttention):
+        def scores(self, x: Tensor) -> Tensor:
+            return 50 * super().scores(x)
+
+    register_encoder("squashed", Squashed)
+    register_head("squared", SquaredActions)
+    register_mixer("sharp", Sharp)
+    plain = make_agent("decision-aaren", heads=1)
+    for settings in ({"encoder": "squashed"}, {"head": "squared"}, {"mixer": "sharp"}):
+        agent = make_agent("decision-aaren", heads=1, **settings)
+        played = play(agent, "carry", [[6]])
+        batch = played.batch(0, 0, 6)
+        assert_same_actions(agent, batch, played.actions[:, 0], slice(None))
+        assert (agent.predict(batch) - plain.predict(batch)).abs().max() > 1e-2

@@ -31,7 +31,7 @@ class ImageOptions:
 class ImageEncoder(nn.Module, ABC):
     """Images to tokens: standardised pixels, convolutions, and one linear layer.
 
-    A frame is encoded by itself, once for each step. The channels are the shorter one of the first
+    Each frame is encoded once, on its own. The channels are the shorter one of the first
     and the last axis, so that both `[height, width, channels]` and stacked frames
     `[frames, height, width]` are read; an image of two axes has one channel.
 

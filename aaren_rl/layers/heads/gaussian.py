@@ -16,7 +16,7 @@ from aaren_rl.layers.heads.plain import ContinuousActions
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 APART = 0.5
-"""Standard deviation of the components' means at the start: alike, they would stay so for long."""
+"""Standard deviation of the components' means at the start: equal ones would long stay equal."""
 
 
 @dataclass(frozen=True)

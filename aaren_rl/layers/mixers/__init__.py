@@ -1,1 +1,1 @@
-"""Sequence mixers with one interface; `base` says what a mixer is and how to add one."""
+"""Sequence mixers with one interface; see `base` for the interface."""

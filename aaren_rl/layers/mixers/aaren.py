@@ -60,7 +60,6 @@ class AarenAttention(nn.Module):
     """
 
     state_type = PrefixState
-    folds = True
     recency: Tensor | None
 
     def __init__(

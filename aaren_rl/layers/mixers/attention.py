@@ -63,7 +63,7 @@ class KeyValueCache(TensorState):
         valid = ~mask[:, None].expand(-1, self.keys.shape[2])
         if self.valid is not None:
             valid = valid & self.valid
-        # Columns that no sequence needs are dropped, or restarts would let the cache grow for ever.
+        # Columns that no sequence needs are dropped, or the cache would grow with every restart.
         alive = valid.any(0).nonzero()
         start = int(alive[0]) if len(alive) else valid.shape[1]
         return self._part(start, valid)

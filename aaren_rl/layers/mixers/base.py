@@ -24,11 +24,9 @@ with
                 flash-linear-attention), and nothing passes from one to the next
 
 Cutting a sequence anywhere and carrying the state must not change y. A recurrent mixer gets all
-that from `RecurrentMixer` and writes `mix` alone. A mixer may also have the attributes
-
-    slides = True    # its state has `last(count)`, which keeps the newest tokens: mode `sliding`,
-                     # and, since such a state grows, `window` as the default mode
-    folds = True     # it is an `AarenAttention`, for which `AarenStep` is a faster step
+that from `RecurrentMixer` and writes `mix` alone. A mixer with the attribute `slides = True` has a
+state that grows and has `last(count)`, which keeps the newest tokens: its agents have the mode
+`sliding`, and `window` as the default mode.
 
 docs/plugins.md has a mixer with options in a file of its own.
 """

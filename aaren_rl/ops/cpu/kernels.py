@@ -175,7 +175,7 @@ def load() -> Library | None:
 def _address_of_parallel() -> int:
     """Find `GOMP_parallel` in the OpenMP runtime that torch runs on: one pool of threads.
 
-    A runtime of our own would bring a second pool, which ignores `torch.set_num_threads`.
+    Another OpenMP runtime would start a second pool, which ignores `torch.set_num_threads`.
     """
     if not torch.backends.openmp.is_available():
         return 0

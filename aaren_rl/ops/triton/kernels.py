@@ -1,7 +1,7 @@
 """Triton kernels of prefix attention: one pass over the data forward, one backward.
 
 A program owns one sequence and head, `BLOCK_DIM` dims and, where there are too few rows to fill
-the chip, one of several segments of the time axis. It walks over blocks of `BLOCK_TIME` tokens
+the chip, one of several segments of the time axis. It loops over blocks of `BLOCK_TIME` tokens
 with the state (m, u, w) in registers. Within a block the weights `exp(s_i - m_k)`, i <= k, are a
 small triangular matrix: a matrix product with the values gives the block's own sums, and the
 state before the block is added with its decay. All sums are float32 and the weights lose no

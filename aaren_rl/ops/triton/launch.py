@@ -15,7 +15,7 @@ from aaren_rl.ops.triton import kernels
 WARPS = 4
 MAX_SEGMENTS = 32
 MIN_SEGMENT = 256
-"""Tokens that a segment should have at least: shorter ones cost more than they bring."""
+"""Least tokens of a segment: shorter ones cost more than they save."""
 
 
 def forward(
