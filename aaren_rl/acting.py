@@ -255,10 +255,7 @@ class StepInputs:
 
         Returns:
             The environments that start an episode (bool `[num_envs]`), whose state the policy has
-            to clear; `None` for none.
-
-        Raises:
-            UserError: for an input that does not fit; the policy must then keep its state.
+            to clear; `None` for none. After a `UserError` the policy must keep its state.
         """
         self.set_observations(observations)
         starts = None

@@ -48,12 +48,9 @@ class Registry(Mapping[str, Registered[T]]):
         }
 
     def register(self, name: str, make: T, *, options: type | None = None) -> T:
-        """Add an entry; the same class or function may be registered again under its name.
+        """Add an entry and return `make`; the same one may be registered again under its name.
 
-        Args:
-            name: how users call it, in lower case with hyphens.
-            make: the class or function; returned, for decorators.
-            options: a dataclass of its settings, each with a default.
+        `name` is in lower case with hyphens; `options` a dataclass of settings, all with defaults.
 
         Raises:
             UserError: for a name that belongs to something else, or options that are no dataclass.

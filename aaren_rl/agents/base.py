@@ -416,12 +416,9 @@ def register_agent(name: str, cls: A, *, options: type | None = None) -> A:
     'careful'
 
     Args:
-        name: how it is called in configs, tables and on the command line; becomes `cls.name`.
-        cls: a subclass of `Agent`, made as `cls(config, spec, observation_mean, observation_std)`.
+        name: its name in configs, tables and on the command line; becomes `cls.name`.
+        cls: made as `cls(config, spec, observation_mean, observation_std)`; returned.
         options: a dataclass with settings of its own, each with a default: `agent.options`.
-
-    Returns:
-        `cls`.
 
     Raises:
         UserError: for a name that belongs to another agent.

@@ -236,7 +236,7 @@ class DecisionAgent(Agent):
         observations: Tensor,
         timesteps: Tensor,
     ) -> Tensor:
-        """One of the chunks that a step of acting reads.
+        """One of the chunks that a step of acting reads, `[batch, tokens of the chunk, width]`.
 
         Args:
             chunk: which of `chunks`.
@@ -244,9 +244,6 @@ class DecisionAgent(Agent):
             returns_to_go: `[batch, 1]`, unscaled; not used in a chunk without a return.
             observations: `[batch, observation_size]`, raw.
             timesteps: `[batch]`, int64.
-
-        Returns:
-            `[batch, tokens of the chunk, width]`.
         """
         before = (timesteps - 1).clamp(min=0)
         given = returns_to_go, observations, previous_actions
@@ -343,16 +340,11 @@ class DecisionAgent(Agent):
         return self.read(tokens, state, read=read, cu_seqlens=lengths)
 
     def predict_return(self, features: Tensor) -> Tensor:
-        """The return-to-go to act on, unscaled, with the condition `max-return`.
+        """The return-to-go to act on, unscaled, `[..., 1]`, with the condition `max-return`.
 
-        It is not larger than any in the data, `AgentSpec.largest_return`: expectile regression
-        overshoots, and actions for returns beyond the data are unknown.
-
-        Args:
-            features: of the observations' tokens, `[..., width]`.
-
-        Returns:
-            `[..., 1]`.
+        It is predicted from the features of the observations' tokens, `[..., width]`, and at most
+        `AgentSpec.largest_return`, the largest in the data: expectile regression overshoots, and
+        actions for returns beyond the data are unknown.
         """
         returns = self._scaled_return(features) * self.spec.returns_scale + self.spec.returns_shift
         largest = self.spec.largest_return

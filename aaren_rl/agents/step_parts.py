@@ -75,7 +75,7 @@ class StepEmbedding(nn.Module):
             timestep: int64 `[batch, 1]`.
 
         Returns:
-            Tokens `[tokens batch, width]`, an environment's one after the other.
+            Tokens `[tokens batch, width]`, one environment's after the other's.
         """
         if self.clips:  # raw numbers: standardising is part of the linear map
             observation = observation.clamp(self.lowest, self.highest)

@@ -81,17 +81,12 @@ def timestep_embedding(config: AgentConfig) -> nn.Module:
 
 
 def start_embeddings(start: str, modules: Iterable[nn.Module], kept: tuple[nn.Module, ...]) -> None:
-    """Draw the weights outside the sequence model; see `AgentConfig.embedding_start`.
+    """Draw the weights of `modules`, outside the sequence model; see `AgentConfig.embedding_start`.
 
-    By default the timestep table begins at 0.02: at PyTorch's standard deviation of 1 the norm
+    By default the timestep table starts at 0.02: at PyTorch's standard deviation of 1 the norm
     after the sum leaves a token that is nearly all random time and hardly any observation. The
-    linear embeddings keep PyTorch's start, with biases: the norm divides a token by its length,
-    so that without a bias returns of 1 and of 3 could not be told apart.
-
-    Args:
-        start: the setting.
-        modules: embeddings and heads; changed in place, one after the other.
-        kept: linear embeddings among them, left alone unless `start` is `gpt2`.
+    linear embeddings `kept` keep PyTorch's start, with biases, unless `start` is `gpt2`: the norm
+    divides a token by its length, so that without a bias returns of 1 and of 3 would be the same.
     """
     if start == "original":
         return

@@ -169,7 +169,7 @@ def onnx_policies(agent: Agent, file: Path | None = None) -> Iterator[PolicyMake
     """A maker of policies that act through ONNX Runtime.
 
     Args:
-        agent: who would act otherwise; it is exported to a temporary file if there is none.
+        agent: is exported to a temporary file if there is no `file`.
         file: what `aaren-rl export --format onnx` wrote.
 
     Raises:

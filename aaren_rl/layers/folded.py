@@ -150,18 +150,15 @@ def attend(
     mask: Tensor,
     last_only: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same for scores of any size, with the state (w, u), m; arguments as there.
+    """The same for scores of any size, with the state (w, u), m.
 
     Args:
-        rows: new tokens.
-        sums: (w, u).
+        rows: as in `attend_bounded`.
+        sums: as in `attend_bounded`.
         maximum: m, `[batch, heads, 1]`; `ABSENT` for the empty state.
-        absent: bias of the scores.
+        absent: as in `attend_bounded`.
         mask: `causal`, `[tokens, tokens + 1]`.
         last_only: read after the last token only.
-
-    Returns:
-        Outputs, and w, u and m after the last token.
     """
     values, scores = rows.split([rows.shape[-1] - 1, 1], dim=-1)
     scores = scores if absent is None else scores + absent

@@ -377,4 +377,4 @@ def test_parts_derived_from_the_library_s_are_not_bypassed(own_registries: None)
         played = play(agent, "carry", [[6]])
         batch = played.batch(0, 0, 6)
         assert_same_actions(agent, batch, played.actions[:, 0], slice(None))
-        assert (agent.predict(batch) - plain.predict(batch)).abs().max() > 1e-2
+        assert (agent.predict(batch) - plain.predict(batch)).abs().max() > 1e-3

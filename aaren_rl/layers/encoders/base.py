@@ -29,7 +29,7 @@ ENCODERS: Registry[Callable[..., nn.Module]] = Registry("encoder")
 
 
 def register_encoder(name: str, make: M, *, options: type | None = None) -> M:
-    """Add an encoder, for `AgentConfig.encoder` and `--encoder`.
+    """Add an encoder, for `AgentConfig.encoder` and `--encoder`, as `register_mixer` adds a mixer.
 
     >>> from aaren_rl.layers import LinearEncoder
     >>> class Squashed(LinearEncoder):
@@ -38,16 +38,7 @@ def register_encoder(name: str, make: M, *, options: type | None = None) -> M:
     >>> _ = arl.register_encoder("squashed", Squashed)
     >>> run = arl.train("aaren-rl/hopper-small-v0", encoder="squashed", env="none", updates=2)
 
-    Args:
-        name: how it is called in configs and on the command line.
-        make: its class; see the module's text.
-        options: a dataclass whose fields are keyword arguments of `make`, each with a default.
-
-    Returns:
-        `make`.
-
-    Raises:
-        UserError: for a name that belongs to another encoder.
+    The module's text has the arguments with which `make` is called.
     """
     ENCODERS.register(name, make, options=options)
     return make

@@ -194,10 +194,7 @@ def register_head(name: str, make: M, *, options: type | None = None) -> M:
     ...     "aaren-rl/hopper-small-v0", head="absolute-error", env="none", updates=2
     ... )
 
-    Args:
-        name: in lower case with hyphens.
-        make: made as `make(space, **options)`.
-        options: a dataclass of its settings, each with a default.
+    It is made as `make(space, **options)`.
     """
     HEADS.register(name, make, options=options)
     return make

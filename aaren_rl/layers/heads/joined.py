@@ -123,35 +123,35 @@ class JoinedActions(ActionHead):
 
     def encode(self, actions: Tensor) -> Tensor:
         """Columns to columns, each part by its own head."""
-        return self._cat("encode", actions.split(self.layout.sizes, dim=-1))
+        columns = actions.split(self.layout.sizes, dim=-1)
+        pairs = zip(self.heads, columns, strict=True)
+        return torch.cat([part.encode(own) for part, own in pairs], dim=-1)
 
     def decide(self, predictions: Tensor) -> Tensor:
         """Predictions `[..., outputs]` to columns, float32 `[..., size]`."""
-        return self._cat("decide", self._predicted(predictions))
+        pairs = zip(self.heads, self._split(predictions), strict=True)
+        return torch.cat([part.decide(own) for part, own in pairs], dim=-1)
 
     def sample(self, predictions: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
         """See `ActionHead.sample`; the parts are drawn one after the other."""
-        pairs = zip(self.heads, self._predicted(predictions), strict=True)
+        pairs = zip(self.heads, self._split(predictions), strict=True)
         return torch.cat([part.sample(own, temperature, generator) for part, own in pairs], dim=-1)
 
-    def _cat(self, method: str, given: tuple[Tensor, ...]) -> Tensor:
-        pairs = zip(self.heads, given, strict=True)
-        return torch.cat([getattr(part, method)(values) for part, values in pairs], dim=-1)
-
-    def _predicted(self, predictions: Tensor) -> tuple[Tensor, ...]:
+    def _split(self, predictions: Tensor) -> tuple[Tensor, ...]:
         return predictions.split([part.outputs for part in self.heads], dim=-1)
 
     def loss(self, predictions: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
         """The sum of the parts' losses."""
-        total = torch.zeros((), device=predictions.device)
-        for part, own, wanted in self._of_parts(predictions, actions):
-            total = total + part.loss(own, wanted, mask)
-        return total
+        columns = actions.split(self.layout.sizes, dim=-1)
+        parts = zip(self.heads, self._split(predictions), columns, strict=True)
+        losses = (part.loss(own, wanted, mask) for part, own, wanted in parts)
+        return sum(losses, start=torch.zeros((), device=predictions.device))
 
     def error(self, predictions: Tensor, actions: Tensor) -> Tensor:
         """The mean of the parts' errors."""
-        pairs = self._of_parts(predictions, actions)
-        return torch.stack([part.error(own, wanted) for part, own, wanted in pairs]).mean(0)
+        columns = actions.split(self.layout.sizes, dim=-1)
+        parts = zip(self.heads, self._split(predictions), columns, strict=True)
+        return torch.stack([part.error(own, wanted) for part, own, wanted in parts]).mean(0)
 
     def logged(self) -> dict[str, float]:
         """See `ActionHead.logged`; the names end in the part's."""
@@ -161,12 +161,6 @@ class JoinedActions(ActionHead):
             for part, leaf in pairs
             for name, value in part.logged().items()
         }
-
-    def _of_parts(
-        self, predictions: Tensor, actions: Tensor
-    ) -> list[tuple[ActionHead, Tensor, Tensor]]:
-        wanted = actions.split(self.layout.sizes, dim=-1)
-        return list(zip(self.heads, self._predicted(predictions), wanted, strict=True))
 
     def to_numpy(self, actions: Tensor) -> Any:
         """Columns as arrays, or dictionaries or tuples of them, in the parts' own dtypes."""

@@ -53,7 +53,7 @@ def register_mixer(name: str, make: M, *, options: type | None = None) -> M:
     """Add a mixer, for `AgentConfig.mixer`, `--mixer`, `--agent decision-NAME`, `SequenceModel`.
 
     >>> from aaren_rl.layers import HiddenState, RecurrentMixer
-    >>> class Leaky(RecurrentMixer):  # the tokens' average, the older ones ever lighter
+    >>> class Leaky(RecurrentMixer):  # the tokens' average, the older ones with less weight
     ...     def mix(self, x, state):
     ...         average, outputs = 0.0 if state is None else state.vectors[:, 0], []
     ...         for token in x.unbind(1):
@@ -66,12 +66,9 @@ def register_mixer(name: str, make: M, *, options: type | None = None) -> M:
     'decision-leaky-example'
 
     Args:
-        name: how it is called in configs and on the command line.
-        make: its class; see the module's text for what it must have.
+        name: its name in configs and on the command line, in lower case with hyphens.
+        make: its class, see the module's text; returned.
         options: a dataclass whose fields are keyword arguments of `make`, each with a default.
-
-    Returns:
-        `make`.
 
     Raises:
         UserError: for a name that belongs to another mixer.
