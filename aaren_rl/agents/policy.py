@@ -47,10 +47,8 @@ class AgentPolicy(Policy):
         self._execute = agent.config.execute
         self._plan: Tensor | None = None  # the chunk that is executed, [num_envs, execute, ...]
         self._place = np.zeros(len(targets), np.int64)  # index of the next action in it
-        spec = agent.spec
-        self._inputs = StepInputs(
-            spec.observation_layout, targets, agent.horizon, spec.observation_offset
-        )
+        layout, offset = agent.spec.observation_layout, agent.spec.observation_offset
+        self._inputs = StepInputs(layout, targets, agent.horizon, offset)
         self._timesteps = np.zeros((len(targets), 1), dtype=np.int64)  # of the next step
         # On the CPU these share the arrays' memory.
         self._observation = torch.from_numpy(self._inputs.observation)
@@ -197,12 +195,10 @@ class SteppingPolicy(HistoryPolicy):
         self._restart_every, self._keep = restart_every, keep
         self._state: SequenceState | None = None
         self._actions = agent.actions.blank(len(targets)).to(self._device)
-        # Constant projections multiplied out: a step of the Transformer takes 0.90 of the time.
-        self._embeddings = (
-            [StepEmbedding(agent, kinds).to(self._device) for kinds in agent.chunks]
-            if agent.folds_embedding
-            else None
-        )
+        self._embeddings: list[StepEmbedding] = []
+        if agent.folds_embedding:  # a step of the Transformer then takes 0.90 of the time
+            made = (StepEmbedding(agent, kinds) for kinds in agent.chunks)
+            self._embeddings = [each.to(self._device) for each in made]
 
     @property
     def state_bytes(self) -> int:
@@ -235,7 +231,7 @@ class SteppingPolicy(HistoryPolicy):
         self, chunk: int, actions: Tensor, returns: Tensor, observations: Tensor, times: Tensor
     ) -> Tensor:
         """As `DecisionAgent.embed_step`."""
-        if self._embeddings is None:
+        if not self._embeddings:
             return self._agent.embed_step(chunk, actions, returns, observations, times)
         batch = len(times)
         tokens: Tensor = self._embeddings[chunk](
@@ -364,8 +360,7 @@ class AarenPolicy(AgentPolicy):
     @property
     def returns_to_go(self) -> np.ndarray:
         """The return-to-go that each environment's last action was taken on, `[num_envs]`."""
-        array: np.ndarray = self._state[1][:, 0].cpu().numpy().copy()
-        return array
+        return np.array(self._state[1][:, 0].cpu())
 
     @property
     def state_bytes(self) -> int:

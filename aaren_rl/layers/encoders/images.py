@@ -72,7 +72,7 @@ class ImageEncoder(nn.Module, ABC):
         if min(size) < self.smallest:
             raise UserError(
                 f"images of {size[0]} x {size[1]} pixels: at least {self.smallest} a side expected "
-                f"by {type(self).__name__}; `impala` takes smaller ones"
+                f"by {type(self).__name__}; `impala` takes images from {ImageEncoder.smallest} on"
             )
         if shift < 0:
             raise UserError(f"shift must be at least 0 pixels, got {shift}")
