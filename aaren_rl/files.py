@@ -135,10 +135,9 @@ def write_card(
 
 
 def read_card(path: Path) -> Any:
-    """Read what `write_card` wrote, without the checksums; JSON without them is not checked.
+    """The content of `write_card`, without the checksums; JSON without them is not checked.
 
-    Raises:
-        UserError: when the card or a file beside it is missing or not as it was written; names it.
+    `UserError` names the card or the file beside it that is missing or not as it was written.
     """
     content = read_json(path)
     sums = content.pop(CHECKSUMS, {}) if isinstance(content, dict) else {}

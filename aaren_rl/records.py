@@ -45,15 +45,10 @@ def read_yaml(file: Path) -> Any:
 
 
 def decode(kind: type[T], content: Any, where: str) -> T:
-    """A dataclass from a mapping of plain values, with no other fields than its own.
+    """A dataclass from a mapping of the plain values of YAML or JSON.
 
-    Args:
-        kind: the dataclass.
-        content: plain values, as YAML or JSON holds them.
-        where: file and field, which messages begin with.
-
-    Raises:
-        UserError: a field is unknown, missing or of another type; names the field.
+    `UserError` for a field that is unknown, missing or of another type begins with `where` and
+    names the field.
     """
     if not isinstance(content, dict):
         raise UserError(f"{where}: expected fields, got {content!r}")
@@ -66,11 +61,7 @@ def decode(kind: type[T], content: Any, where: str) -> T:
 
 
 def typed(record: T, where: str) -> T:
-    """The dataclass, and those in its fields, with each field as its annotation says.
-
-    Raises:
-        UserError: for a value of another type; names `where` and the field.
-    """
+    """The dataclass, and those in its fields, with each field in its annotated type."""
     hints = get_type_hints(type(record))
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(record):  # type: ignore[arg-type]
@@ -83,16 +74,10 @@ def typed(record: T, where: str) -> T:
 
 
 def convert(value: Any, kind: Any, where: str, *, strict: bool = False) -> Any:
-    """A value as an annotation asks for it: lists as tuples, text as paths.
+    """A value of YAML, JSON or Python in the type of an annotation: lists as tuples, text as paths.
 
-    Args:
-        value: as YAML, JSON or Python hold it.
-        kind: the annotation.
-        where: what messages begin with.
-        strict: by default a text such as `inf` may stand for a number.
-
-    Raises:
-        UserError: the value is of another type; names the place and what was expected.
+    Unless `strict`, a text such as `inf` may stand for a number. `UserError` for a value of another
+    type begins with `where`, and names the place and what was expected.
     """
     try:
         strict = strict or not isinstance(value, str)

@@ -88,16 +88,13 @@ def train(
     environment: EnvSpec,
     enough: float | None = None,
 ) -> list[Evaluation]:
-    """Train to the end, from the newest checkpoint where there is one.
+    """Train to the end, from the newest checkpoint where there is one; returns all evaluations.
 
     Args:
-        config: what to do.
+        config: of the run.
         model: the learner, of `make_learner`.
         environment: to evaluate in.
         enough: the evaluation return at which training may stop; `None` for never.
-
-    Returns:
-        All evaluations.
 
     Raises:
         UserError: a checkpoint that is damaged or of another version.

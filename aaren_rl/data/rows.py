@@ -155,6 +155,23 @@ def map_runs(function: Callable[[Any], Any], array: Any) -> Any:
     return side_by_side([function(each) for each in runs_of(array)])
 
 
+def row_numbers(first: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows of runs, given the first row and the length of each: int64 `[rows]`."""
+    starts = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(first - starts, lengths)
+
+
+def take_runs(array: Any, first: NDArray[np.int64], lengths: NDArray[np.int64]) -> Any:
+    """Runs of rows of an array, of `Rows` (which are not read) or of `Columns` of these."""
+
+    def take(each: Any) -> Any:
+        if isinstance(each, Rows):
+            return each.runs(first, lengths)
+        return each[row_numbers(first, lengths)]
+
+    return map_runs(take, array)
+
+
 def widened(rows: NDArray[Any]) -> NDArray[Any]:
     """Numbers of narrow dtypes as float32; images stay uint8."""
     narrow = rows.dtype.itemsize < 4 and rows.dtype != np.uint8

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from aaren_rl.data.hindsight import HindsightGoals
 from aaren_rl.data.mixture import MixedDataset, drawn_places, episode_order
-from aaren_rl.data.rows import widened
+from aaren_rl.data.rows import row_numbers, widened
 from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.errors import UserError
 
@@ -354,8 +354,7 @@ def pack(data: TrajectoryDataset, episodes: NDArray[np.int64]) -> Batch:
     """
     lengths = data.lengths[episodes]
     ends = np.cumsum(lengths)
-    # Step i of the row is step i - (its episode's place in the row) of that episode.
-    rows = np.arange(ends[-1]) + np.repeat(data.offsets[episodes] - (ends - lengths), lengths)
+    rows = row_numbers(data.offsets[episodes], lengths)
     padding = -len(rows) % ROUND_TO
     if padding:
         ends = np.append(ends, ends[-1] + padding)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aaren_rl.data.episode import BLOCK
+from aaren_rl.data.rows import row_numbers
 
 BLOCK_NUMBERS = 1 << 24  # float64 numbers in memory at once, where a row is long
 CONSTANT_STD = 1e-8  # a column counts as constant up to this standard deviation,
@@ -62,4 +63,4 @@ def returns_to_go(rewards: NDArray[np.float64], offsets: NDArray[np.int64]) -> N
 
 def timesteps(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """Each step's number within its episode, from 0, int64 `[steps]`."""
-    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return row_numbers(np.zeros_like(lengths), lengths)

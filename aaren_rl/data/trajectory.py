@@ -17,7 +17,7 @@ from aaren_rl.data.actions import actions_of
 from aaren_rl.data.checking import Checker, Known, known_environment, shifted
 from aaren_rl.data.episode import BLOCK, Recording, Trajectory
 from aaren_rl.data.flat import FlatOptions, as_trajectory, flat_arrays, flat_episodes
-from aaren_rl.data.rows import Rows, map_runs, runs_of, side_by_side
+from aaren_rl.data.rows import runs_of, side_by_side, take_runs
 from aaren_rl.data.spaces import map_arrays, named, numbers
 from aaren_rl.data.statistics import column_statistics, returns_to_go, timesteps
 from aaren_rl.errors import UserError
@@ -93,16 +93,9 @@ class TrajectoryDataset:
     ) -> TrajectoryDataset:
         """A dataset of episodes in memory.
 
-            >>> data = TrajectoryDataset.from_episodes(
-            ...     [
-            ...         {
-            ...             "observations": [[0.0, 1.0], [0.5, 1.0], [1.0, 1.0]],
-            ...             "actions": [0, 1],
-            ...             "rewards": [0.0, 1.0],
-            ...             "terminated": True,
-            ...         }
-            ...     ]
-            ... )
+            >>> episode = {"observations": [[0.0], [0.5], [1.0]], "actions": [0, 1]}
+            >>> episode |= {"rewards": [0.0, 1.0], "terminated": True}
+            >>> data = TrajectoryDataset.from_episodes([episode])
             >>> data.action_space
             Discrete(2)
 
@@ -166,12 +159,8 @@ class TrajectoryDataset:
     ) -> TrajectoryDataset:
         """A dataset of flat arrays, which hold all steps of all episodes one after the other.
 
-            >>> data = TrajectoryDataset.from_arrays(
-            ...     observations=np.zeros((6, 2)),
-            ...     actions=np.array([0, 1, 0, 1, 1, 0]),
-            ...     rewards=np.ones(6),
-            ...     terminals=[False, False, True, False, False, True],
-            ... )
+            >>> ends = [False, False, True, False, False, True]
+            >>> data = TrajectoryDataset.from_arrays(np.zeros((6, 2)), np.ones(6), np.ones(6), ends)
             >>> data.lengths
             array([3, 3])
 
@@ -194,13 +183,11 @@ class TrajectoryDataset:
         Raises:
             UserError: lengths or shapes that do not fit, NaN or infinity.
         """
-        given = {"observations": observations, "actions": actions, "rewards": rewards}
-        given |= {"terminals": terminals, "timeouts": timeouts}
-        arrays = {}
-        for key, values in given.items():
-            if values is not None:
-                with named(f"{name}: {key}"):
-                    arrays[key] = map_arrays(numbers, values)
+        arrays = {"observations": observations, "actions": actions, "rewards": rewards}
+        arrays |= {"terminals": terminals, "timeouts": timeouts}
+        for key, values in arrays.items():
+            with named(f"{name}: {key}"):
+                arrays[key] = None if values is None else map_arrays(numbers, values)
         arrays = flat_arrays(name, "a dataset", arrays)
         return cls.from_episodes(
             flat_episodes(name, arrays, FlatOptions(episode_length)),
@@ -387,10 +374,12 @@ class TrajectoryDataset:
         chosen = np.asarray(indices, dtype=np.int64)
         if chosen.size == 0:
             raise UserError(f"{self.name}: a subset of no episodes; at least one expected")
+        first, lengths = self.offsets[chosen], self.lengths[chosen]
+        steps = {name: take_runs(getattr(self, name), first, lengths) for name in STEP_FIELDS}
         return replace(
             self,
-            **_rows_of_episodes(self, chosen),
-            offsets=np.concatenate([[0], np.cumsum(self.lengths[chosen])]),
+            **steps,
+            offsets=np.concatenate([[0], np.cumsum(lengths)]),
             terminated=self.terminated[chosen],
             truncated=self.truncated[chosen],
         )
@@ -408,17 +397,3 @@ class TrajectoryDataset:
         count = math.ceil(self.num_episodes * percent / 100)
         best_first = np.argsort(-self.episode_returns, kind="stable")
         return self.subset(np.sort(best_first[:count]))
-
-
-def _rows_of_episodes(data: TrajectoryDataset, chosen: NDArray[np.int64]) -> dict[str, Any]:
-    """The arrays with a row for each step, of these episodes in this order."""
-    fields: dict[str, Any] = {field: getattr(data, field) for field in STEP_FIELDS}
-    if isinstance(fields["rewards"], Rows):
-        first, lengths = data.offsets[chosen], data.lengths[chosen]
-        return {
-            field: map_runs(lambda rows: rows.runs(first, lengths), values)
-            for field, values in fields.items()
-        }
-    pairs = zip(data.offsets[chosen], data.offsets[chosen + 1], strict=True)
-    rows = np.concatenate([np.arange(*pair) for pair in pairs])
-    return {field: map_runs(lambda array: array[rows], values) for field, values in fields.items()}

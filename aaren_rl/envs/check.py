@@ -19,11 +19,7 @@ from aaren_rl.robots import Robot, is_robot_environment, robot_named, robot_of, 
 
 
 def environment_of(dataset: TrajectoryDataset) -> EnvSpec | str:
-    """The environment to evaluate in: the dataset's own, else the one that its name says.
-
-    Raises:
-        UserError: neither is known.
-    """
+    """The environment to evaluate in: the dataset's own, else by its name; else `UserError`."""
     if dataset.env_spec is not None:
         return dataset.env_spec
     if dataset.name in gymnasium.registry:

@@ -61,11 +61,7 @@ def minari_source(name: str) -> Recording | None:
 
 
 def minari_download(name: str) -> Recording | None:
-    """A Minari dataset that is not on this machine: Minari downloads it into its local root.
-
-    Raises:
-        UserError: Minari's server does not have it or cannot be reached.
-    """
+    """A Minari dataset that is not on this machine: Minari downloads it into its local root."""
     if not is_minari_id(name):
         return None
     try:
@@ -82,12 +78,7 @@ def minari_download(name: str) -> Recording | None:
 
 
 def open_minari(folder: Path) -> Recording:
-    """Open a Minari dataset in its folder (the one that holds `data`, or `data` itself).
-
-    Raises:
-        UserError: metadata missing or broken, or a format that Minari cannot read; reading the
-            episodes raises it where they do not fit together.
-    """
+    """Open a Minari dataset in its folder (the one that holds `data`, or `data` itself)."""
     data = folder / "data" if (folder / "data").is_dir() else folder
     metadata = read_metadata(data / METADATA)
     hdf5 = metadata["data_format"] == "hdf5"

@@ -42,7 +42,7 @@ EXPERTS: dict[str, Callable[[VectorEnv[Any, Any, Any]], Actor]] = {
 def expert_dataset(
     environment: EnvSpec | str, episodes: int, *, seed: int = 0, name: str | None = None
 ) -> TrajectoryDataset:
-    """Let the task's expert act, and give what it did as a dataset, without touching the disk.
+    """Episodes of the task's expert as a dataset, without touching the disk.
 
     Args:
         environment: one of the tasks that need memory, options included.
@@ -67,20 +67,17 @@ def write_expert_dataset(
     seed: int = 0,
     root: Path | None = None,
 ) -> Path:
-    """Let the task's expert act, and write what it did as a Minari dataset.
+    """The same as a Minari dataset under the id `namespace/name-v0`; returns its folder.
 
     Args:
-        dataset_id: the new dataset's id, `namespace/name-v0`.
+        dataset_id: the new dataset's id.
         environment: as for `expert_dataset`, and so are `episodes` and `seed`.
         episodes: how many.
         seed: of the first episode.
         root: the Minari root to write into; by default the local one, `MINARI_DATASETS_PATH`.
 
-    Returns:
-        The dataset's folder.
-
     Raises:
-        UserError: as `expert_dataset`, or the dataset is there already, or cannot be written.
+        UserError: as `expert_dataset`, or the dataset exists already, or cannot be written.
     """
     check_new_dataset(dataset_id, local_root() if root is None else root)
     recording = record_expert(environment, episodes, seed=seed)
@@ -98,8 +95,8 @@ def write_expert_dataset(
         metadata={
             "author": {"aaren-rl"},
             "algorithm_name": "scripted expert",
-            "description": f"Scripted expert in {spec.id}, options "
-            f"{spec.kwargs}; seeds {seed} to {seed + episodes - 1}",
+            "description": f"Scripted expert in {spec.id}, options {spec.kwargs}; "
+            f"seeds {seed} to {seed + episodes - 1}",
             "ref_min_score": low,
             "ref_max_score": high,
             "num_episodes_average_score": 100,
@@ -108,10 +105,7 @@ def write_expert_dataset(
 
 
 def record_expert(environment: EnvSpec | str, episodes: int, *, seed: int = 0) -> Recording:
-    """Let the task's expert act for a number of whole episodes; see `expert_dataset`.
-
-    Each episode has the observation after its last action too.
-    """
+    """Episodes of the task's expert, T + 1 observations each; see `expert_dataset`."""
     spec = environment_spec(environment) if isinstance(environment, str) else environment
     kind = next((kind for kind in EXPERTS if spec.name.startswith(kind)), None)
     if kind is None or spec.namespace != "aaren":

@@ -110,16 +110,10 @@ class VectorMemoryTask(VectorEnv[Any, Any, Any]):
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Begin new episodes.
+        """Start new episodes; see `gymnasium.vector.VectorEnv.reset`.
 
-        Args:
-            seed: one an environment; one number n stands for n, n + 1, ...; without a seed the
-                environment's generator goes on.
-            options: `reset_mask`, bool `[num_envs]`, the environments to restart, by default all;
-                and the task's own. The dictionary is left as it is.
-
-        Returns:
-            Observations of all environments `[num_envs, observation_size]`, and no infos.
+        The option `reset_mask`, bool `[num_envs]`, chooses the environments to restart, by default
+        all; the other options are the task's own. The dictionary is not changed.
         """
         seeds: Sequence[int | None]
         if seed is None or isinstance(seed, (int, np.integer)):

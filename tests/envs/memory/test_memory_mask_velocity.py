@@ -10,7 +10,7 @@ from gymnasium.envs.registration import EnvSpec
 from aaren_rl.data import Trajectory, TrajectoryDataset, load_trajectories
 from aaren_rl.data.mask_velocity import mask_velocity
 from aaren_rl.envs import check_environment, environment_of, make_vector_env
-from aaren_rl.envs.memory import MaskVelocity
+from aaren_rl.envs.memory.mask_velocity import MaskVelocity
 from aaren_rl.errors import UserError
 
 ROBOTS = {"Hopper": 5, "HalfCheetah": 8, "Walker2d": 8}

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from aaren_rl.envs import make_vector_env
-from aaren_rl.envs.memory import MiniGridMemoryExpert
-from aaren_rl.envs.memory.minigrid import EAST, FORWARD, LEFT, SIZES
+from aaren_rl.envs.memory.minigrid import EAST, FORWARD, LEFT, SIZES, MiniGridMemoryExpert
 from aaren_rl.errors import UserError
 
 minigrid = pytest.importorskip("minigrid", reason="needs the extra minigrid")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from aaren_rl.envs import make_vector_env
-from aaren_rl.envs.memory import RecallExpert
+from aaren_rl.envs.memory.recall import RecallExpert
 from aaren_rl.errors import UserError
 
 NAME = "aaren/Recall-v0"
