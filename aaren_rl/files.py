@@ -49,13 +49,13 @@ def _probe_folder(folder: Path, what: str) -> None:
         raise UserError(f"{what}: cannot be written ({error.strerror})") from None
 
 
-def make_folder(folder: Path, flag: str = "--out") -> None:
-    """Make a folder for results; `UserError`, with the flag, when it cannot be written."""
+def make_folder(folder: Path) -> None:
+    """Make a folder for results; `UserError`, with `--out`, when it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{flag} {folder}: cannot be written ({error.strerror})") from None
-    _probe_folder(folder, f"{flag} {folder}")
+        raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
+    _probe_folder(folder, f"--out {folder}")
 
 
 def check_file(file: Path, flag: str) -> None:
@@ -168,7 +168,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     write_bytes(path, save(whole))
 
 
-def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file; `UserError` names one that is missing, truncated or no such file."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
@@ -176,7 +176,7 @@ def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path, device=device)
+        return load_file(path)
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (OSError, SafetensorError) as error:

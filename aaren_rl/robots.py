@@ -57,9 +57,9 @@ ROBOTS = {
     )
 }
 OTHER_PHYSICS = {"bullet", "dmcontrol", "dmc", "dm", "brax", "robosuite"}
-"""Words of a dataset's name for simulators that have robots of the same names."""
+"""Words in names of datasets for simulators that have robots of the same names."""
 QUALITIES = re.compile(r"random|medium|expert|replay|full|simple|small|human|mixed|v?\d+")
-"""What may stand behind a robot's name in one component of a dataset's name."""
+"""Words that may follow a robot's name in one component of a dataset's name."""
 ENTRY_POINTS = ("gymnasium.envs.mujoco.", "aaren_rl.envs.")
 OTHER_TASKS = ("reward", "cost", "xml_file", "frame_skip")
 """Parts of the names of options and wrappers that change the rewards or the physics."""
@@ -71,7 +71,7 @@ def words(name: str) -> list[str]:
 
 
 def robot_named(name: str) -> Robot | None:
-    """The robot that a dataset's, environment's or file's name is about, or None.
+    """The robot in the name of a dataset, environment or file, or None.
 
     Understands `hopper`, `hopper-medium-v2`, `mujoco-zoo/hopper/medium-v0`, `hopper_medium-v2`,
     `Hopper-v5`, but not `grass-hopper` or `hopper-hop`: the robot comes first in one component of
@@ -91,7 +91,7 @@ def robot_of(
     environment: EnvSpec | None = None,
     sizes: tuple[int, int] | None = None,
 ) -> Robot | None:
-    """The robot that a dataset is about, or None when its environment is another one."""
+    """The robot of a dataset, by its name and by its environment or its sizes, or None."""
     robot = robot_named(name)
     if robot is None:
         return None

@@ -1,4 +1,4 @@
-"""What `aaren-rl collect` is told. The command line is made from it: no heavy import here."""
+"""Settings of `aaren-rl collect`. The command line is made from them: no heavy import here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CollectConfig:
     environment: Annotated[str, tyro.conf.Positional]
     """Gymnasium id; options go behind it: 'CartPole-v1?sutton_barto_reward=true'."""
     algorithm: Literal["auto", "sac", "ppo", "dqn"] = "auto"
-    """Who learns; auto is SAC for Box actions and PPO for Discrete ones."""
+    """Learning algorithm; auto is SAC for Box actions and PPO for Discrete ones."""
     train_steps: int = 1_000_000
     """Steps in the environment to learn from."""
     steps: int = 1_000_000
@@ -65,7 +65,7 @@ class CollectConfig:
     seed: int = 0
     """Seed of weights, environments and actions."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where to learn; small networks are quicker on a CPU."""
+    """Device for training; small networks are faster on a CPU."""
     name: str | None = None
     """Namespace of the datasets; by default collected/ENVIRONMENT."""
     root: Path | None = None
@@ -77,9 +77,9 @@ class CollectConfig:
     """Write each dataset but medium-replay also as QUALITY-pixels-v0: the same episodes, observed
     as rendered frames of so many pixels a side. Give it again with --resume. 0 for none."""
     color: bool = False
-    """Frames of three channels, red, green and blue, and not one of brightness."""
+    """Frames of three channels, red, green and blue, instead of one of brightness."""
     stack: int = 1
-    """So many frames, the last ones, are one observation."""
+    """Number of latest frames in one observation."""
     resume: bool = False
     """Go on from the last checkpoint and keep the datasets that are finished; flags not given are
     taken from the folder."""

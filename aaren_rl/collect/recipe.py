@@ -56,7 +56,7 @@ POLICIES: dict[Quality, dict[str, str]] = {
     "medium-expert": {"policy-medium": "medium", "policy-expert": "expert"},
     "expert": {"policy": "expert"},
 }
-"""Folders beside each dataset's data, and whose policy lies there."""
+"""Folders of policies beside each dataset's data, and which policy each holds."""
 
 
 def collect(config: CollectConfig) -> list[dict[str, Any]]:
@@ -118,7 +118,7 @@ class Recipe:
 
     def __init__(self, config: CollectConfig, spec: EnvSpec, model: BaseAlgorithm) -> None:
         self.config, self.model, self.folder = config, model, config.run_folder
-        self.seen = {False: (spec, model.observation_space)}  # by whether of frames
+        self.forms = {False: (spec, model.observation_space)}  # by whether observed as frames
         wanted = [quality for quality in QUALITIES if quality in config.datasets]
         self.datasets = [(quality, False) for quality in wanted]
         if config.pixels:
@@ -126,7 +126,7 @@ class Recipe:
             frames = pixels_spec(config.environment, config.pixels, **shape)
             with contextlib.closing(make_env(frames)) as env:
                 env.reset(seed=0)
-                self.seen[True] = frames, env.observation_space
+                self.forms[True] = frames, env.observation_space
             self.datasets += [(each, True) for each in wanted if each != "medium-replay"]
         self.chosen: dict[str, Evaluation] = {}  # "medium" and "expert"
         self.references: dict[str, float] = {}  # mean returns of "random" and "expert"
@@ -135,7 +135,7 @@ class Recipe:
         return self.config.minari_root / self.config.dataset_id(quality, pixels=pixels)
 
     def _collection(self, pixels: bool) -> dict[str, Any]:
-        """What a dataset's metadata say of the run that wrote it."""
+        """The settings of the run in a dataset's metadata."""
         frames = {name: getattr(self.config, name) for name in ("pixels", "color", "stack")}
         return self.config.to_json() | (frames if pixels else {})
 
@@ -178,7 +178,7 @@ class Recipe:
         return found
 
     def prepare(self) -> None:
-        """Train, choose and measure, as far as the datasets need it and it was not done before."""
+        """Train, choose and measure what the datasets need and an earlier run has not done."""
         top = self.config.expert_return
         self.references = _read_references(self.folder / REFERENCES_FILE)
         self._measure("random")
@@ -188,7 +188,7 @@ class Recipe:
 
             needs_expert = top is None or wanted & set(FROM_EXPERT)
             enough = None if top is None or needs_expert else self._threshold(top)
-            self._choose(train(self.config, self.model, self.seen[False][0], enough))
+            self._choose(train(self.config, self.model, self.forms[False][0], enough))
         if top is None:
             self._measure("expert")
         else:
@@ -236,27 +236,27 @@ class Recipe:
     def _play(
         self, who: str, seed: int, episodes: int | None = None, *, pixels: bool = False
     ) -> Iterator[Trajectory]:
-        """Episodes of the random, the medium or the expert policy, which is loaded for them."""
+        """Episodes of the random, the medium or the expert policy, whose weights are loaded."""
         if who == "random":
             actor = random_actor(self.model.action_space, seed)
         else:
             load_policy_tensors(self.model, self._weights(who))
             actor = actor_of(self.model.policy, seed, random_share(self.model))
         function = play_in_pixels if pixels else play
-        yield from function(actor, self.seen[pixels][0], seed=seed, episodes=episodes)
+        yield from function(actor, self.forms[pixels][0], seed=seed, episodes=episodes)
 
     def _weights(self, who: str) -> dict[str, Any]:
         return read_tensors(weights_file(self.folder, self.chosen[who].step))
 
     def _rollouts(self, who: str, pixels: bool) -> Iterator[Trajectory]:
-        """What the dataset of this policy holds; the same each time."""
+        """The episodes in the dataset of this policy, the same each time."""
         episodes = self._play(who, SEEDS[who] + self.config.seed, pixels=pixels)
         return first_steps(episodes, self.config.steps)
 
     def write(self, quality: Quality, *, pixels: bool = False) -> None:
-        """Write a dataset, of frames or numbers, with the policies that made it beside the data."""
+        """Write a dataset, of frames or numbers, and the policies that made it beside the data."""
         dataset_id = self.config.dataset_id(quality, pixels=pixels)
-        spec, observation_space = self.seen[pixels]
+        spec, observation_space = self.forms[pixels]
         if quality == "medium-replay":
             from aaren_rl.collect.training import history_episodes
 

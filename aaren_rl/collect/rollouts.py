@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from stable_baselines3.common.policies import BasePolicy
 
 BATCH = 16  # environments that step together
-Actor = Callable[[Any], NDArray[Any]]
+Act = Callable[[Any], NDArray[Any]]
 """Gives actions `[num_envs, ...]` for observations `[num_envs, ...]`."""
 
 
 def actor_of(
     policy: BasePolicy, seed: int, random_share: float = 0.0, *, greedy: bool = False
-) -> Actor:
+) -> Act:
     """A policy's actions, drawn by torch's global generator, which is seeded here."""
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
@@ -46,7 +46,7 @@ def actor_of(
     return act
 
 
-def random_actor(action_space: spaces.Space[Any], seed: int) -> Actor:
+def random_actor(action_space: spaces.Space[Any], seed: int) -> Act:
     """Uniform actions."""
     own = copy.deepcopy(action_space)  # seeding must not touch the learner's space
     own.seed(seed)
@@ -54,7 +54,7 @@ def random_actor(action_space: spaces.Space[Any], seed: int) -> Actor:
 
 
 def play(
-    actor: Actor, environment: EnvSpec | str, *, seed: int, episodes: int | None = None
+    actor: Act, environment: EnvSpec | str, *, seed: int, episodes: int | None = None
 ) -> Iterator[Trajectory]:
     """Whole episodes in the order of their seeds: `seed`, `seed + 1`, ...; `None`: without end.
 
@@ -68,7 +68,7 @@ def play(
 
 
 def play_in_pixels(
-    actor: Actor, environment: EnvSpec, *, seed: int, episodes: int | None = None
+    actor: Act, environment: EnvSpec, *, seed: int, episodes: int | None = None
 ) -> Iterator[Trajectory]:
     """The episodes of `play`, recorded as frames of `aaren/Pixels-v0`; the actor sees numbers."""
     both = replace(environment, kwargs={**environment.kwargs, "numbers": True})

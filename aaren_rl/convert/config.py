@@ -1,4 +1,4 @@
-"""What `aaren-rl convert` is told. The command line is made from it: no import of NumPy here."""
+"""Settings of `aaren-rl convert`. The command line is made from them: no import of NumPy here."""
 
 from __future__ import annotations
 

@@ -140,10 +140,10 @@ def _write_steps(
 
 
 def _spec_json(spec: EnvSpec | None) -> str | None:
-    """A spec as JSON; None for one that has no such form: its entry point is a function."""
+    """A spec as JSON; None where its entry point or its options have no such form."""
     try:
         return None if spec is None else spec.to_json()
-    except ValueError:
+    except (TypeError, ValueError):
         return None
 
 

@@ -21,7 +21,7 @@ ResetOptions = Callable[[NDArray[np.int64]], dict[str, Any]]
 
 
 class Actor(Protocol):
-    """Who acts: an agent's policy, a script or a learner."""
+    """What chooses the actions: an agent's policy, a script or a learner."""
 
     def act(
         self,
@@ -44,8 +44,8 @@ class Step(NamedTuple):
         truncations: bool `[num_envs]`, it was cut by a time limit.
         next_observations: `[num_envs, ...]`, after the actions and before any restart.
         episodes: int64 `[num_envs]`, the number of the episode that each environment plays; -1
-            where the step belongs to none: the last episodes are handed out, or the environment
-            used the step to restart.
+            where the step belongs to none: no episode is left for the environment, or it used the
+            step to restart.
         policy_seconds: time spent choosing the actions.
         environment_seconds: time spent in the environments, restarts included.
         successes: bool `[num_envs]`, where the environments' `info` says `success` or `is_success`;
@@ -90,9 +90,9 @@ def play(
         vector: the environments; they are left open.
         episodes: how many; `None` for no end.
         seed: of the first episode.
-        limit: episodes are cut after so many steps; where the environments restart by themselves
-            a longer episode is an error.
-        options: gives what `reset` gets as options, from the numbers of the episodes.
+        limit: episodes are cut after this number of steps; where the environments restart by
+            themselves a longer episode is an error.
+        options: gives the options of `reset` from the numbers of the episodes.
 
     Raises:
         UserError: when an environment fails, or gives a reward that is not finite.
@@ -125,7 +125,7 @@ def play(
         final = after
         if ended.any():
             lengths[ended] = 0
-            queue.hand_out(ended)
+            queue.assign(ended)
             if mode is AutoresetMode.SAME_STEP:
                 final = _final(vector, after, infos, ended)
             elif queue.by_hand and queue.busy:
@@ -148,8 +148,8 @@ class _Queue:
             self.running[self.running >= episodes] = -1
         self.busy = bool((self.running >= 0).any())
 
-    def hand_out(self, ended: NDArray[np.bool_]) -> None:
-        """Give the next episodes to the environments where `ended` is true."""
+    def assign(self, ended: NDArray[np.bool_]) -> None:
+        """Assign the next episodes to the environments where `ended` is true."""
         self.running, size = self.running.copy(), len(self.running)
         for index in np.flatnonzero(ended & (self.running >= 0)).tolist():
             upcoming = self.following if self.by_hand else int(self.running[index]) + size

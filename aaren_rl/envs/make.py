@@ -156,11 +156,7 @@ def make_env(env: EnvLike, *, render_mode: str | None = None) -> Env:
 
 
 def make_vector_env(
-    env: EnvLike,
-    num_envs: int,
-    *,
-    asynchronous: bool = False,
-    render_mode: str | None = None,
+    env: EnvLike, num_envs: int, *, asynchronous: bool = False
 ) -> VectorEnv[Any, Any, Any]:
     """Make `num_envs` copies of an environment that do not restart by themselves.
 
@@ -176,7 +172,6 @@ def make_vector_env(
         env: see the module's text.
         num_envs: how many.
         asynchronous: each in a process of its own.
-        render_mode: as in `gymnasium.make`; for names and specifications alone.
 
     Raises:
         UserError: no such environment, it cannot be made, or fewer than one is asked for.
@@ -190,7 +185,7 @@ def make_vector_env(
     made: list[Env] = []
 
     def make() -> Env:
-        made.append(make_env(env, render_mode=render_mode))
+        made.append(make_env(env))
         return made[-1]
 
     try:

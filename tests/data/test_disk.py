@@ -7,9 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gymnasium
 import h5py
 import numpy as np
 import pytest
@@ -152,6 +155,16 @@ def test_training_ends_in_the_same_bytes(
 def test_masked_velocities(cache: Path) -> None:
     name = f"mask-velocity:{SHIPPED_ID}"
     assert_same(load_trajectories(name), load_trajectories(name, on="disk", cache=cache))
+
+
+def test_an_environment_with_options_that_json_does_not_have(cache: Path) -> None:
+    data = load_trajectories(SHIPPED_ID)
+    spec = replace(gymnasium.spec("Hopper-v5"), kwargs={"start": np.zeros(3)})
+    spaces = {"observation_space": data.observation_space, "action_space": data.action_space}
+    env = SimpleNamespace(**spaces, spec=spec)
+    assert (
+        load_trajectories(SHIPPED_ID, env=env, on="disk", cache=cache).num_steps == data.num_steps
+    )
 
 
 def entries(cache: Path) -> set[Path]:

@@ -111,13 +111,6 @@ def test_mujoco_is_quiet_and_leaves_no_log(
     assert not list(tmp_path.iterdir())
 
 
-def test_render_mode_is_passed_on() -> None:
-    for mode in (None, "rgb_array"):
-        env = make_vector_env("Hopper-v5", 1, render_mode=mode)
-        assert env.render_mode == mode
-        env.close()
-
-
 def test_no_environments_are_refused() -> None:
     with pytest.raises(UserError, match="at least 1"):
         make_vector_env("Hopper-v5", 0)

@@ -8,7 +8,6 @@ The environment's options are stored with the data: training and evaluation make
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ EXPERTS: dict[str, Callable[[VectorEnv[Any, Any, Any]], Actor]] = {
 
 
 def expert_dataset(
-    environment: EnvSpec | str, episodes: int, *, seed: int = 0, name: str | None = None
+    environment: EnvSpec | str, episodes: int, *, seed: int = 0
 ) -> TrajectoryDataset:
     """Episodes of the task's expert as a dataset, without touching the disk.
 
@@ -49,14 +48,11 @@ def expert_dataset(
         episodes: how many; episode i is seeded with `seed + i`. In a passive T-maze the cues come
             equally often.
         seed: of the first episode.
-        name: of the dataset; by default the environment's id.
 
     Raises:
         UserError: an environment without an expert, or that cannot be made; no episodes.
     """
-    recording = record_expert(environment, episodes, seed=seed)
-    name = name or recording.name
-    return TrajectoryDataset.from_recording(replace(recording, name=name, where=name))
+    return TrajectoryDataset.from_recording(record_expert(environment, episodes, seed=seed))
 
 
 def write_expert_dataset(
