@@ -48,7 +48,10 @@ class Trainer:
         loggers: where metrics go.
         callbacks: what is called at fixed moments, in the first process.
         varying: see `RunInfo`.
+        state: what the run has done before; nothing when `None`.
     """
+
+    _bar: TrainingProgress
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class Trainer:
         loggers: Sequence[Logger] = (),
         callbacks: Sequence[Callback] = (),
         varying: frozenset[str] | None = None,
+        state: RunState | None = None,
     ) -> None:
         self.config, self.agent, self.fabric = learner.config, learner.agent, learner.fabric
         self.learner, self.evaluator = learner, evaluator
@@ -69,20 +73,15 @@ class Trainer:
         self._leads = self.fabric.is_global_zero
         self._loggers = tuple(loggers) if self._leads else ()
         self._callbacks = tuple(callbacks) if self._leads else ()
-        self.state = RunState()
+        self.state = state or RunState()
         self.stopped_early = False
         self._saved: tuple[int, int] | None = None  # update and evaluation of the last checkpoint
         self._timed_from = (0, 0.0)  # update and training seconds at which this process began
         self._stop = StopRequest()
-        self._bar = self._progress_bar()
 
-    def _progress_bar(self) -> TrainingProgress:
-        return TrainingProgress(self.title, self.config.updates, self._done, quiet=not self._leads)
-
-    @property
-    def _done(self) -> int:
-        """What the progress bar counts."""
-        return self.state.update
+    def _progress(self) -> tuple[int, int, str]:
+        """What the progress bar shows: how much is done, of how much, and the unit."""
+        return self.state.update, self.config.updates, "update"
 
     # ---- the loop
 
@@ -90,7 +89,8 @@ class Trainer:
         """Run to the last update."""
         if resume:
             self._restore()
-        self._bar = self._progress_bar()
+        done, total, unit = self._progress()
+        self._bar = TrainingProgress(self.title, total, done, quiet=not self._leads, unit=unit)
         with contextlib.ExitStack() as open_loggers:
             self._start_log(open_loggers)
             with self._stop, self._bar:
@@ -110,12 +110,12 @@ class Trainer:
                 if evaluates:
                     self._evaluate()
                     self._save()
-                self._heed_requests()
+                self._check_requests()
             if not (ended or self.stopped_early):
                 self._step()
                 self._call("on_update")
                 self._say_duration()
-                self._heed_requests()
+                self._check_requests()
             elif self.state.evaluated_at == self.state.update:
                 return
 
@@ -142,7 +142,7 @@ class Trainer:
             except StopTraining:
                 self.request_stop()
 
-    def _heed_requests(self) -> None:
+    def _check_requests(self) -> None:
         """End or stop the training when any process was asked to: all do at the same update."""
         requests = [self._stop.requested, self._stop.ending]
         if self.fabric.world_size > 1:
@@ -174,7 +174,7 @@ class Trainer:
         if self._due(self.config.log_every) or self._at_end:
             self._log_training(done)
         else:
-            self._bar.update(self._done)
+            self._bar.update(self._progress()[0])
         self.state.train_seconds += time.perf_counter() - start
 
     def _log_training(self, done: Update) -> None:
@@ -196,7 +196,7 @@ class Trainer:
                 with contextlib.suppress(OSError, UserError):
                     self._save()
             raise
-        self._bar.update(self._done, loss)
+        self._bar.update(self._progress()[0], loss)
 
     # ---- evaluation
 
@@ -239,7 +239,7 @@ class Trainer:
         update, seconds = self.state.update, self.state.train_seconds
         self.state.history += [Evaluated(update, seconds, s).without_episodes() for s in scores]
         top = best_score(scores)
-        self._bar.evaluated(self._done, top.score_mean, top.score_std)
+        self._bar.evaluated(self._progress()[0], top.score_mean, top.score_std)
         self._scalars(score_scalars(scores))
         if self.state.best is None or top.score_mean > self.state.best.score.score_mean:
             self.state.best = Evaluated(update, None, top)

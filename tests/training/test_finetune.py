@@ -88,9 +88,9 @@ def test_stopped_anywhere_and_resumed_is_not_stopped(
     kind, number = stop
     finetune(fine("whole"))
     with monkeypatch.context() as patch:
-        module = "aaren_rl.training.online.sampler."
+        module = "aaren_rl.training.online.trainer."
         name = "_Watched.act" if kind == "play" else "OnlineSampler.sample"
-        target = __import__("aaren_rl.training.online.sampler", fromlist=["_"])
+        target = __import__("aaren_rl.training.online.trainer", fromlist=["_"])
         owner = getattr(target, name.split(".")[0])
         original, calls = getattr(owner, name.split(".")[1]), []
 

@@ -167,5 +167,10 @@ def test_bad_calls_are_refused() -> None:
             arl.train(line_data(), name, env="none", condition="goal", **SMALL)
     with pytest.raises(UserError, match="--condition goal cannot be asked for a return"):
         arl.train(DATA, env="none", condition="goal", target_return=3.0, **SMALL)
+    trained = arl.train(
+        DATA, env="none", condition="goal", head="tanh-gaussian", **{**SMALL, "updates": 1}
+    )
+    with pytest.raises(UserError, match="--condition goal cannot be fine-tuned: .*--init-from"):
+        arl.finetune(trained, "tests/Way-v0", data=DATA, steps=5)
     agent = AGENTS["decision-aaren"].make
     assert agent.asks_return  # of the class; the condition is the instance's

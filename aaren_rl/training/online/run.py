@@ -26,27 +26,42 @@ from aaren_rl.training.evaluator import Evaluator
 from aaren_rl.training.loggers import Logger, make_logger
 from aaren_rl.training.online.buffer import ReplayBuffer
 from aaren_rl.training.online.config import FinetuneConfig
-from aaren_rl.training.online.sampler import OnlineLearner, OnlineSampler
-from aaren_rl.training.online.trainer import OnlineTrainer
+from aaren_rl.training.online.trainer import OnlineLearner, OnlineSampler, OnlineTrainer
 from aaren_rl.training.resume import absolute_dataset, check_same_data, fingerprint, saved_config
 from aaren_rl.training.run import check_agent, disk_errors
 from aaren_rl.training.run_folder import RunFolder
+from aaren_rl.training.state import RunState
 from aaren_rl.training.trained_run import TrainedRun, result_of, run_in
 
 
 @dataclass(frozen=True)
 class _Start:
-    """What fine-tuning begins with.
-
-    Attributes:
-        agent: trained already.
-        config: how it was trained.
-        begun: updates that it has had, and the seconds that they took.
-    """
+    """What fine-tuning begins with: an agent, how it was trained, and for how many updates."""
 
     agent: Agent
     config: TrainConfig
-    begun: tuple[int, float]
+    updates: int
+    train_seconds: float
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Settings, and the things that cannot be written into a config.
+
+    Attributes:
+        folder: `None` for a run that does not touch the disk.
+        own: the run that is fine-tuned, where it has no folder.
+        data: those of the run when `None`.
+        environment: that of `config` or of the run when `None`.
+    """
+
+    config: FinetuneConfig
+    folder: RunFolder | None
+    loggers: Sequence[Logger]
+    own: TrainedRun | None = None
+    data: TrajectoryDataset | None = None
+    environment: Any = None
+    callbacks: Sequence[Callback] = ()
 
 
 @overload
@@ -101,67 +116,72 @@ def finetune(
 
     Raises:
         UserError: for anything wrong with the settings, the run, the data, the environment or the
-            folder, or an agent whose head predicts no distribution to draw from.
+            folder, or an agent whose head predicts no distribution to draw from, that was trained
+            for goals or on several datasets.
         Interrupted: after Ctrl-C; with a folder the run can be resumed.
     """
     if isinstance(run, FinetuneConfig):
         named = [make_logger(name) for name in run.loggers]
-        return _finetune(run, RunFolder(run.run_folder), named).summary
-    trained = run if isinstance(run, TrainedRun) else None
-    place = Path("run") if trained is not None and trained.folder is None else Path(_place(run))
+        return _run(_Job(run, RunFolder(run.run_folder), named)).summary
+    own = run if isinstance(run, TrainedRun) and run.folder is None else None
+    config = _config_of(run, env, out, settings)
+    if loggers is None:
+        loggers = () if out is None else config.loggers
+    return _run(
+        _Job(
+            config=config,
+            folder=None if config.out is None else RunFolder(config.out),
+            loggers=[make_logger(each) for each in loggers],
+            own=own,
+            data=data,
+            environment=None if isinstance(env, str) else env,
+            callbacks=callbacks,
+        )
+    )
+
+
+def _config_of(
+    run: Path | str | TrainedRun, env: Any, out: Path | str | None, settings: dict[str, Any]
+) -> FinetuneConfig:
+    """The keywords of `finetune` as a config."""
     known = {field.name for field in dataclasses.fields(FinetuneConfig)}
     for name in settings.keys() - (known - {"run", "environment", "loggers"}):
         raise UserError(f"finetune() has no setting {name!r}")
     if isinstance(target := settings.get("target_return"), (int, float)):
-        settings["target_return"] = (target,)
-    environment = env if isinstance(env, str) else None
-    where = None if out is None else Path(out)
-    config = FinetuneConfig(run=place, environment=environment, out=where, **settings)
-    config = typed(config, "finetune()")
-    if config.resume and where is None:
+        settings = {**settings, "target_return": (target,)}
+    if settings.get("resume") and out is None:
         raise UserError("resume=True needs out=")
-    if loggers is None:
-        loggers = config.loggers if where is not None else ()
-    folder = None if where is None else RunFolder(where)
-    own = trained if trained is not None and trained.folder is None else None
-    other = None if isinstance(env, str) else env
-    made = [make_logger(each) for each in loggers]
-    return _finetune(config, folder, made, own, data, other, callbacks)
+    place = run.folder or "run" if isinstance(run, TrainedRun) else run
+    config = FinetuneConfig(
+        run=Path(place),
+        environment=env if isinstance(env, str) else None,
+        out=None if out is None else Path(out),
+        **settings,
+    )
+    return typed(config, "finetune()")
 
 
-def _place(run: Path | str | TrainedRun) -> Path:
-    place = run.folder if isinstance(run, TrainedRun) else Path(run)
-    assert place is not None
-    return place
-
-
-def _finetune(
-    config: FinetuneConfig,
-    folder: RunFolder | None,
-    loggers: Sequence[Logger],
-    own: TrainedRun | None = None,
-    data: TrajectoryDataset | None = None,
-    env: Any = None,
-    callbacks: Sequence[Callback] = (),
-) -> TrainedRun:
+def _run(job: _Job) -> TrainedRun:
     """Check the settings, claim the folder, train."""
+    config, folder = job.config, job.folder
     config.check()
     resume = folder is not None and folder.online.exists() and folder.has_checkpoint
-    start, given = _start(config, folder if resume else None, own), config
-    config, start = _settled(config, start)
+    start = _start(config, folder if resume else None, job.own)
+    start = dataclasses.replace(start, config=_train_config(config, start))
     with nullcontext() if folder is None else folder.claimed():
         if folder is not None:
-            _claim(folder, given)
+            _claim(folder, config)
         if resume and folder is not None and folder.summary.exists():
             summary = read_json(folder.summary)
             if summary.get("environment_steps", 0) >= config.steps:
                 return run_in(folder, summary, start.config)
-        if own is not None and data is None:
+        if job.own is not None and job.data is None:
             raise UserError("finetune() needs data=: the run that was given has no folder")
-        dataset = load_data(start.config) if data is None else data
+        dataset = load_data(start.config) if job.data is None else job.data
         if folder is not None and not resume:
-            write_json(folder.online, {**given.to_json(), "begun": start.begun})
-        return _train(config, start, folder, loggers, dataset, env, callbacks, resume)
+            before = (start.updates, start.train_seconds)
+            write_json(folder.online, {**config.to_json(), "begun": before})
+        return _train(job, start, dataset, resume)
 
 
 def _claim(folder: RunFolder, config: FinetuneConfig) -> None:
@@ -187,42 +207,43 @@ def _claim(folder: RunFolder, config: FinetuneConfig) -> None:
 
 
 def _start(config: FinetuneConfig, resumed: RunFolder | None, own: TrainedRun | None) -> _Start:
-    """The agent to begin with, or of the run to go on with; see `_Start`."""
+    """The agent to begin with, or of the run to go on with."""
     if own is not None and resumed is None:
-        begun = own.summary["updates"], own.summary["train_seconds"]
-        return _Start(own.agent, dataclasses.replace(own.config, init_from=None), begun)
+        trained = dataclasses.replace(own.config, init_from=None)
+        return _Start(own.agent, trained, own.summary["updates"], own.summary["train_seconds"])
     place = RunFolder(config.run) if resumed is None else resumed
-    trained = saved_config(place)
-    if trained is None:
+    saved = saved_config(place)
+    if saved is None:
         raise UserError(f"{place.path}: not a training run: it has no {place.config.name}")
-    checkpoint = config.checkpoint if resumed is None else "last"
-    found = checkpoint_folder(place.path, checkpoint)
-    progress = load_progress(found)[1]
     if resumed is not None:
-        begun = tuple(read_json(resumed.online)["begun"])
-    else:
-        begun = progress.get("update", 0), progress.get("train_seconds") or 0.0
-        trained = dataclasses.replace(trained, init_from=config.run)
-    return _Start(load_agent(found), trained, begun)
+        found = checkpoint_folder(place.path, "last")
+        return _Start(load_agent(found), saved, *read_json(resumed.online)["begun"])
+    found = checkpoint_folder(place.path, config.checkpoint)
+    progress = load_progress(found)[1]
+    before = progress.get("update", 0), progress.get("train_seconds") or 0.0
+    return _Start(load_agent(found), dataclasses.replace(saved, init_from=config.run), *before)
 
 
-def _settled(config: FinetuneConfig, start: _Start) -> tuple[FinetuneConfig, _Start]:
-    """Both with all that was left open; the training's config is that of the new run.
-
-    Raises:
-        UserError: for settings that mean nothing to the agent.
-    """
-    agent, before = start.agent, start.config
+def _check_agent(agent: Agent, config: FinetuneConfig) -> None:
+    """Raise `UserError` for an agent that cannot be fine-tuned, or not with these settings."""
     agent.check_draws(config.temperature)
-    mode = config.mode or before.mode
-    agent.check_request(mode, (), agent.config.condition)
-    agent.check_request(target_return=config.target_return, condition=agent.config.condition)
-    asked = config.exploration_return
-    if agent.asks_return:
-        usual = agent.usual_target or 0.0
-        asked = usual + abs(usual) if asked is None else asked
-    elif asked is not None:
+    if agent.config.condition == "goal":
+        raise UserError(
+            f"{agent.name} with --condition goal cannot be fine-tuned: the buffer keeps episodes "
+            "by their returns; train --init-from goes on with data"
+        )
+    if agent.spec.tasks:
+        raise UserError(f"{agent.name} has learned several tasks: one dataset expected")
+    if agent.spec.observation_offset:
+        raise UserError(f"{agent.name}: observations that are shifted in float64 cannot be played")
+    if config.exploration_return is not None and not agent.asks_return:
         raise UserError(f"--exploration-return: {agent.name} cannot be asked for a return")
+
+
+def _train_config(config: FinetuneConfig, start: _Start) -> TrainConfig:
+    """The config of the new run: the training's, with all that was left open."""
+    _check_agent(start.agent, config)
+    before = start.config
     trained = dataclasses.replace(
         before,
         dataset=absolute_dataset(config.dataset or before.dataset),
@@ -233,12 +254,12 @@ def _settled(config: FinetuneConfig, start: _Start) -> tuple[FinetuneConfig, _St
         preset=None,
         device=config.device,
         devices=1,
-        mode=mode,
+        mode=config.mode or before.mode,
         learning_rate=config.learning_rate,
         schedule="constant",
         warmup=0.0,
         batch_size=config.batch_size or before.batch_size,
-        updates=start.begun[0] + config.updates_per_episode,  # until it is known
+        updates=start.updates + config.updates_per_episode,  # until it is known
         evaluate_every=config.evaluate_every,
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,
@@ -249,29 +270,15 @@ def _settled(config: FinetuneConfig, start: _Start) -> tuple[FinetuneConfig, _St
         loggers=config.loggers,
         plugin=(*before.plugin, *config.plugin),
     )
-    trained.check(type(agent))
-    config = dataclasses.replace(config, exploration_return=asked)
-    return config, dataclasses.replace(start, config=trained)
+    trained.check(type(start.agent))
+    return trained
 
 
-def _train(
-    config: FinetuneConfig,
-    start: _Start,
-    folder: RunFolder | None,
-    loggers: Sequence[Logger],
-    dataset: TrajectoryDataset,
-    env: Any,
-    callbacks: Sequence[Callback],
-    resume: bool,
-) -> TrainedRun:
-    agent, trained = start.agent, start.config
-    if agent.spec.observation_offset:
-        raise UserError(f"{agent.name}: observations that are shifted in float64 cannot be played")
-    check_agent(agent, dataset)
-    mark = None if folder is None else fingerprint(dataset)
-    if folder is not None and mark is not None and resume:
-        check_same_data(folder, trained, mark)
-    environment = trained.environment if env is None else env
+def _environment(job: _Job, start: _Start, dataset: TrajectoryDataset) -> Any:
+    """Where to play and to evaluate; the agent takes it for its own if it has none."""
+    agent, environment = start.agent, job.environment
+    if environment is None:
+        environment = start.config.environment
     if environment == "none":
         raise UserError("--env none: fine-tuning needs an environment to play in")
     environment = environment_of(dataset) if environment is None else environment
@@ -282,37 +289,45 @@ def _train(
         agent.spec = dataclasses.replace(
             agent.spec, environment=saved_name(environment), reference_scores=scores
         )
+    return environment
+
+
+def _train(job: _Job, start: _Start, dataset: TrajectoryDataset, resume: bool) -> TrainedRun:
+    agent, config, folder = start.agent, start.config, job.folder
+    check_agent(agent, dataset)
+    mark = None if folder is None else fingerprint(dataset)
+    if folder is not None and mark is not None and resume:
+        check_same_data(folder, config, mark)
+    environment = _environment(job, start, dataset)
     agent.train()
-    evaluator = Evaluator(trained, agent, environment, None, dataset.max_episode_length)
-    buffer = ReplayBuffer(dataset, config.buffer_episodes)
-    with launched(trained) as fabric, disk_errors(folder):
+    evaluator = Evaluator(config, agent, environment, None, dataset.max_episode_length)
+    buffer = ReplayBuffer(dataset, job.config.buffer_episodes)
+    sampler = OnlineSampler(config, job.config, agent, environment, buffer)
+    with closing(sampler), launched(config) as fabric, disk_errors(folder):
         if folder is not None:
             folder.summary.unlink(missing_ok=True)
-            write_json(folder.config, trained.to_json())
-        fabric.seed_everything(trained.seed, verbose=False)
+            write_json(folder.config, config.to_json())
+        fabric.seed_everything(config.seed, verbose=False)
         if fabric.device.type == "cpu":
             keep_freed_memory()
-        with closing(OnlineSampler(trained, config, agent, environment, buffer)) as sampler:
-            learner = OnlineLearner(trained, agent, sampler, fabric, schedule=lambda _: 1.0)
-            trainer = OnlineTrainer(
-                learner,
-                evaluator,
-                folder,
-                begun=start.begun,
-                fingerprint=mark,
-                loggers=loggers,
-                callbacks=callbacks,
-            )
-            trainer.fit(resume and folder is not None and folder.has_checkpoint)
-            played = sampler.environment_steps, sampler.episodes
-            if folder is not None:
-                done = dataclasses.replace(trained, updates=trainer.state.update)
-                write_json(folder.config, done.to_json())
-            return result_of(
-                trainer,
-                dataset,
-                environment,
-                environment_steps=played[0],
-                episodes_played=played[1],
-                updates_before=start.begun[0],
-            )
+        trainer = OnlineTrainer(
+            OnlineLearner(config, agent, sampler, fabric, schedule=lambda _: 1.0),
+            evaluator,
+            folder,
+            fingerprint=mark,
+            loggers=job.loggers,
+            callbacks=job.callbacks,
+            state=RunState(update=start.updates, train_seconds=start.train_seconds),
+        )
+        trainer.fit(resume)
+        if folder is not None:
+            done = dataclasses.replace(config, updates=trainer.state.update)
+            write_json(folder.config, done.to_json())
+        return result_of(
+            trainer,
+            dataset,
+            environment,
+            environment_steps=sampler.environment_steps,
+            episodes_played=sampler.episodes,
+            updates_before=start.updates,
+        )
