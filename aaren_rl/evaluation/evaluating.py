@@ -94,14 +94,18 @@ def evaluate(
     agent: Agent = getattr(given, "agent", given)
     if isinstance(run, (str, Path)):
         agent, about = load_agent(run), {"run": str(run)}
-    _at_least_one(episodes=episodes, num_envs=num_envs)
+    for name, count in (("episodes", episodes), ("num_envs", num_envs)):
+        if count < 1:
+            raise UserError(f"{name} must be at least 1, got {count}")
     rows = []
     for each in agents_by_task(agent, (task,) if isinstance(task, str) else task):
         rows += score_rows(
             each,
             environment_of_agent(each) if env is None else env,
             modes=(mode,) if mode is None or isinstance(mode, str) else mode,
-            targets=_several(target_return),
+            targets=()
+            if target_return is None
+            else tuple(np.ravel(target_return).astype(float).tolist()),
             episodes=episodes,
             seed=seed,
             num_envs=num_envs,
@@ -124,7 +128,6 @@ def agents_by_task(agent: Agent, tasks: Sequence[str] = ()) -> list[Agent]:
 
 
 def _evaluate_config(config: EvaluateConfig, policies: Runtime | None) -> Evaluation:
-    """As the command line says; writes JSON and video where asked."""
     config.check()
     agent = load_agent(config.run, config.device, checkpoint=config.checkpoint)
     parts = [_evaluate_task(config, each, policies) for each in agents_by_task(agent, config.task)]
@@ -135,16 +138,13 @@ def _evaluate_config(config: EvaluateConfig, policies: Runtime | None) -> Evalua
 
 
 def _evaluate_task(config: EvaluateConfig, agent: Agent, policies: Runtime | None) -> Evaluation:
-    """The rows of one task."""
     for mode in config.mode or (None,):
         agent.check_request(mode, config.target_return, agent.config.condition)
     if config.stochastic:
         agent.check_draws(config.temperature)
     env = environment_of_agent(agent, config.environment)
-    draws: dict[str, Any] = {
-        "deterministic": not config.stochastic,
-        "temperature": config.temperature,
-    }
+    draws: dict[str, Any] = {"deterministic": not config.stochastic}
+    draws["temperature"] = config.temperature
     video = None
     if config.video is not None:  # first: what cannot be drawn is said before an hour's evaluation
         target = config.target_return[0] if config.target_return else None
@@ -181,14 +181,9 @@ def score_rows(
     modes: Sequence[Mode | None] = (None,),
     targets: Sequence[float] = (),
     episodes: int = 10,
-    seed: int = 0,
-    num_envs: int = 16,
-    asynchronous: bool = False,
-    make_policy: PolicyMaker | None = None,
-    deterministic: bool = True,
-    temperature: float = 1.0,
+    **acting: Any,
 ) -> list[Row]:
-    """A row for each mode and target return; see `evaluate` and `rollout`."""
+    """A row for each mode and target return; `acting` are further arguments of `rollout`."""
     asked: list[float | None] = list(dict.fromkeys(targets or agent.spec.target_returns))
     if not agent.asks_return:
         agent.check_request(target_return=targets, condition=agent.config.condition)
@@ -199,38 +194,15 @@ def score_rows(
     for mode in modes:
         for target in asked or [None]:
             played = rollout(
-                agent,
-                env,
-                episodes=episodes,
-                target_return=target,
-                mode=mode,
-                seed=seed,
-                num_envs=num_envs,
-                asynchronous=asynchronous,
-                make_policy=make_policy,
-                deterministic=deterministic,
-                temperature=temperature,
+                agent, env, episodes=episodes, target_return=target, mode=mode, **acting
             )
             row = score(agent, played, target, other)
             rows.append(Row(**vars(row), agent=agent.name, mode=mode or agent.default_mode))
     return rows
 
 
-def _several(values: float | Sequence[float] | None) -> tuple[float, ...]:
-    return () if values is None else tuple(np.ravel(values).astype(float).tolist())
-
-
-def _at_least_one(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise UserError(f"{name} must be at least 1, got {count}")
-
-
 def environment_of_agent(agent: Agent, override: str | None = None) -> str:
-    """Where an agent acts: what the user says, else what was saved with it.
-
-    Gives an id with its options, or a specification as JSON; `make_vector_env` takes both.
-    """
+    """What the user says, else the id or the specification that was saved with the agent."""
     name = override or agent.spec.environment
     if name is None:
         raise UserError("--env is needed: the agent was saved without an environment")

@@ -73,13 +73,11 @@ def token_scores(agent: Agent, batch: Batch) -> Tensor:
         agent.train(training)
         for hook in hooks:
             hook.remove()
-    return torch.stack([_scores_at_last_token(layer, seen[layer]) for layer in layers])
-
-
-def _scores_at_last_token(layer: AarenAttention, x: Tensor) -> Tensor:
-    """Scores `[heads, tokens]` with the recency bias that counts at the episode's last token."""
-    scores, bias = layer.scores(x), layer.recency_bias(x)
-    return (scores if bias is None else scores + bias[0])[0].T
+    every = []
+    for layer in layers:
+        scores, bias = layer.scores(seen[layer]), layer.recency_bias(seen[layer])
+        every.append((scores if bias is None else scores + bias[0])[0].T)  # bias at the last token
+    return torch.stack(every)
 
 
 def memory_horizon(agent: Agent, batch: Batch) -> MemoryHorizon:

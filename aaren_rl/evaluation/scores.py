@@ -50,13 +50,9 @@ class Score:
     task: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; a success that nobody counts, or no task, is left out."""
-        often = ("success", "task")
-        return {k: v for k, v in asdict(self).items() if k not in often or v is not None}
-
-    def brief(self) -> dict[str, Any]:
-        """`to_json` without the single episodes."""
-        return {k: v for k, v in self.to_json().items() if k not in ("returns", "lengths")}
+        """As plain JSON values; `success` and `task` are left out when they are `None`."""
+        optional = ("success", "task")
+        return {k: v for k, v in asdict(self).items() if k not in optional or v is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,6 @@ def mean_interval(scores: np.ndarray) -> Estimate:
     Its ends are a 95% interval by the bootstrap, stratified by task; with fewer than `FEWEST_SEEDS`
     runs, the range of the scores.
     """
-    # Imported here: it takes seconds, and most commands do not need it.
     from rliable.metrics import aggregate_mean
 
     table = as_table(scores)
@@ -102,9 +101,7 @@ def bootstrap(
     """Numbers of one or several tables of scores with their 95% stratified-bootstrap intervals.
 
     Each resample draws, for each task by itself, as many runs as there are, with replacement, and
-    takes the same runs in all tables: agents that were run with the same seeds stay paired. (Given
-    two tables, rliable draws from each independently; given a third axis, it draws that
-    independently too. So it is given the runs' numbers to resample, and they select the scores.)
+    takes the same runs in all tables: agents that were run with the same seeds stay paired.
 
     Args:
         tables: float64 `[runs, tasks]` each, all of one shape, at least two runs.
@@ -116,6 +113,8 @@ def bootstrap(
     """
     from rliable.library import get_interval_estimates
 
+    # rliable would draw from each of two tables independently. It resamples the runs' numbers here,
+    # which select the scores of all tables.
     runs, tasks = tables[0].shape
     numbers = np.repeat(np.arange(runs)[:, None], tasks, axis=1)
     columns = np.arange(tasks)

@@ -49,17 +49,12 @@ class ComparisonRow:
     """An agent asked for one return: the last agents' scores over seeds.
 
     Attributes:
-        agent: its name.
-        mode: how it acted.
-        target_return: what it was asked for; `None` for an agent that cannot be asked.
+        target_return: `None` for an agent that cannot be asked.
         normalized: whether scores are normalised (0 to 100), or plain returns.
         score_mean: over seeds; `None`, as its ends, when there was no environment to act in.
-        score_low: lower end of the mean's 95% interval, or of the seeds' range.
-        score_high: upper end.
-        bounds: which of the two.
-        scores: of each seed.
-        seeds: whose scores these are; all seeds when nobody acted.
-        parameters: of the agent.
+        score_low: lower end of the mean's 95% interval, or of the seeds' range; `bounds` says
+            which. `score_high` is the upper end.
+        seeds: whose `scores` these are; all seeds when there are no scores.
         train_seconds: mean over seeds.
         held_out_errors: of each seed, the action error on held-out episodes over all positions, in
             the row's mode; empty when nothing was held out or the mode is not measured.

@@ -204,7 +204,7 @@ def _spread(values: Iterable[float]) -> Spread:
 
 
 def _scores(outcome: Outcome, task: str) -> TaskScores:
-    found = {each.label: outcome.scores(task, each) for each in outcome.contenders}
+    scores = {each.label: outcome.scores(task, each).values() for each in outcome.contenders}
     every = [result for agent in outcome.agents for result in outcome.of(task, agent).values()]
     # An agent that learns from the best episodes alone has seen other data: the others' count.
     every.sort(key=lambda result: -result.unit["config"]["top_percent"])
@@ -212,16 +212,15 @@ def _scores(outcome: Outcome, task: str) -> TaskScores:
         task,
         outcome.normalized(task),
         every[0].summary.dataset_score if every else None,
-        {label: _spread(scores.values()) if scores else None for label, scores in found.items()},
+        {label: _spread(values) if values else None for label, values in scores.items()},
     )
 
 
 def comparison(outcome: Outcome) -> Comparison | None:
-    """The claim's two sides: difference in IQM and chance of improvement, against each mode.
+    """The claim's two sides, with runs paired by task and seed.
 
-    `best` is the rival's mode with the highest IQM: the hardest to beat, chosen by its result.
-    Where no task has normalised scores it is the rival's first mode. Runs are paired by task and
-    seed. `None` when the spec makes no claim or the sides have no finished runs in common.
+    `best` is the rival's mode with the highest IQM; where no task has normalised scores, its first.
+    `None` when the spec makes no claim or the sides have no finished runs in common.
     """
     claim = outcome.spec.claim
     if claim is None:
@@ -241,15 +240,9 @@ def comparison(outcome: Outcome) -> Comparison | None:
 def _against(rival: Contender, pair: list[np.ndarray], margin: float) -> Against:
     ours, theirs = pair
     difference = iqm_difference(ours, theirs)
-    return Against(
-        rival=rival.label,
-        seeds=len(ours),
-        ours_iqm=iqm(ours),
-        rival_iqm=iqm(theirs),
-        iqm_difference=difference,
-        improvement=improvement_probability(ours, theirs),
-        verdict=judge(difference, margin, seeds=len(ours), runs=ours.size),
-    )
+    chance = improvement_probability(ours, theirs)
+    found = judge(difference, margin, seeds=len(ours), runs=ours.size)
+    return Against(rival.label, len(ours), iqm(ours), iqm(theirs), difference, chance, found)
 
 
 def _task_claims(
@@ -269,7 +262,6 @@ def _task_claims(
 
 
 def _profiles(tables: dict[str, np.ndarray]) -> dict[str, Profile]:
-    """Each contender's performance profile over the common tasks."""
     if not tables:
         return {}
     top = max(float(table.max()) for table in tables.values())
@@ -294,19 +286,16 @@ def _by_task(
     outcome: Outcome, keys: list[Any], line: Callable[[Outcome, str, Any], Points]
 ) -> Curves:
     """A curve for each task and key that has any point."""
-    found = {
-        task: {getattr(key, "label", key): line(outcome, task, key) for key in keys}
-        for task in outcome.tasks
-    }
-    return {
-        task: {label: points for label, points in lines.items() if points}
-        for task, lines in found.items()
-        if any(lines.values())
-    }
+    curves: Curves = {}
+    for task in outcome.tasks:
+        for key in keys:
+            if points := line(outcome, task, key):
+                curves.setdefault(task, {})[getattr(key, "label", key)] = points
+    return curves
 
 
 def _learning_curve(outcome: Outcome, task: str, agent: str) -> Points:
-    """Score by update, as the evaluations in training (in the first mode) found it."""
+    """Score by update, from the evaluations in training."""
     # The main target is asked for first: its rows, last in the reversed order, count.
     histories = [reversed(r.summary.history) for r in outcome.of(task, agent).values()]
     tables = [{row.update: row.score_mean for row in history} for history in histories]
@@ -336,7 +325,6 @@ def _measured_offline(outcome: Outcome) -> list[Contender]:
 
 
 def _errors(outcome: Outcome, task: str, key: Contender) -> Points:
-    """Action error on held-out episodes by position, carried state or recomputed window."""
     return error_curve([r.summary for r in outcome.of(task, key.agent).values()], key.mode)
 
 
@@ -368,7 +356,6 @@ def _cost(outcome: Outcome, contender: Contender) -> CostRow:
 
 
 def _settings(outcome: Outcome) -> dict[str, Any]:
-    """What all runs share, and on what they ran."""
     results = list(outcome.results.values())
     configs = [result.unit["config"] for result in results]
     flat = [{n: v for n, v in {**c, **c["model"]}.items() if n != "model"} for c in configs]

@@ -36,10 +36,7 @@ class Outcome:
     """The results of a benchmark's folder.
 
     Attributes:
-        spec: the benchmark.
-        tasks: asked for, in the spec's order.
-        agents: likewise.
-        seeds: likewise.
+        spec: the benchmark; `tasks`, `agents` and `seeds` are those asked for, in its order.
         results: of each finished unit, by task, agent and seed.
     """
 
@@ -135,12 +132,12 @@ class Outcome:
 
 
 def rows_of(result: Result, contender: Contender, kind: str) -> list[Row]:
-    """The evaluations of one kind, `score` or `curve`, in the contender's mode."""
+    """The evaluations of a kind (see `Row`) in the contender's mode."""
     return [row for row in result.rows if (row.kind, row.mode) == (kind, contender.mode)]
 
 
 def read_outcome(folder: Path) -> Outcome:
-    """Read a benchmark's folder."""
+    """Read a benchmark's folder; `UserError` when it is none, or no run is finished."""
     spec, asked = read_benchmark(folder)
     results = {
         (unit.task, unit.agent, unit.seed): read_record(unit.folder / RESULT_FILE, Result)

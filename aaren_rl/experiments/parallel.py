@@ -87,7 +87,7 @@ def run_with_ray(address: str, todo: Sequence[Unit], workers: int) -> Ended:
 
 
 def _connect(ray: Any, address: str) -> None:
-    """Join a cluster, with the environment that data and rendering depend on."""
+    """Join a cluster, with the environment variables that data and rendering depend on."""
     _check_address(address)
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     options: dict[str, Any] = {}
@@ -120,7 +120,7 @@ def _check_address(address: str) -> None:
 
 
 def _task(ray: Any, device: str, threads: int) -> Any:
-    """A remote function: its cores and, on a cluster with GPUs, one GPU; a fresh process each."""
+    """`attempt` as a remote function, in a fresh process, with one GPU where there is one."""
     gpu = 1 if device != "cpu" and ray.cluster_resources().get("GPU", 0) else 0
     options = ray.remote(num_cpus=threads, num_gpus=gpu, max_calls=1, max_retries=RETRIES)
     return options(attempt)

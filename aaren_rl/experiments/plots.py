@@ -33,14 +33,12 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of curves.
+    """One picture of curves by label.
 
     Attributes:
-        title: above it.
-        curves: by label.
         labels: of the axes.
         limits: of the vertical axis.
-        diagonal: whether to draw where both axes are equal.
+        diagonal: whether to draw the line on which both axes are equal.
         log: whether the horizontal axis is logarithmic; each point then has a marker.
     """
 
@@ -54,7 +52,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Group:
-    """Pictures of one kind: the name of their file, a title, and what they show."""
+    """Pictures of one kind; `name` is that of their file."""
 
     name: str
     title: str

@@ -188,7 +188,7 @@ def _part(name: str, content: Any, where: str) -> Any:
 
 
 def _contender(name: Any, content: Any, where: str) -> ContenderSpec:
-    """An agent that is named as what it is need not say so, nor its usual mode."""
+    """By default an agent has the registered name that it is called by, and its default mode."""
     content = {} if content is None else content
     if isinstance(content, dict):
         content = {"agent": name, "modes": (), **content}
@@ -199,7 +199,7 @@ def _contender(name: Any, content: Any, where: str) -> ContenderSpec:
 
 
 def _check_settings(settings: dict[str, Any], where: str) -> None:
-    """Check each setting's name and type; numbers and tuples are put in their place."""
+    """Check each setting's name and type, and convert its value."""
     hints = {**get_type_hints(TrainSettings), **get_type_hints(AgentConfig)}
     for name, value in settings.items():
         if name in ELSEWHERE:

@@ -42,14 +42,7 @@ class Remembered:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a call of the benchmark is about.
-
-    Attributes:
-        spec: the whole spec.
-        out: the folder.
-        todo: the units that are asked for and were not finished when the call began.
-        asked: how many are asked for.
-    """
+    """A call of `benchmark`: the spec, its folder, and of `asked` units those it had `todo`."""
 
     spec: BenchmarkSpec
     out: Path
@@ -105,7 +98,7 @@ def benchmark(
 
 
 def _without_data(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, TrajectoryDataset]]:
-    """A spec's values with the names of data in memory in their place, and these by task."""
+    """A spec's values with the names of data in memory in the data's place; the data by task."""
     data: dict[str, TrajectoryDataset] = {}
     tasks = content.get("tasks")
     if isinstance(tasks, dict):

@@ -15,13 +15,9 @@ PLACES = (0, 1, 10, 100, 1000)
 
 @dataclass(frozen=True)
 class Table:
-    """Words in rows.
+    """Rows of text; the first column is left-aligned.
 
-    Attributes:
-        columns: heads; the first column is text, the others are numbers.
-        rows: cells.
-        caption: what it shows.
-        strong: (row, column) of the cells that stand out.
+    `strong` holds (row, column) of the cells in bold.
     """
 
     columns: list[str]
@@ -212,7 +208,7 @@ def _estimate(value: Estimate, style: str = ".1f") -> str:
 
 
 def _bounds(values: list[Estimate]) -> str:
-    """What stands behind the numbers of a table, as a sentence or two of its caption."""
+    """What the brackets and ranges of a table are, for its caption."""
     words = []
     if any(value.bounds == "95% interval" for value in values):
         words.append("In brackets: 95% intervals by the stratified bootstrap (rliable).")

@@ -48,9 +48,8 @@ def write_curves(folder: Path, content: Content) -> None:
 def write_mean_curves(folder: Path, summaries: dict[str, list[Summary]]) -> None:
     """The mean score over seeds by update, with its 95% interval or range: a run AGENT/mean each.
 
-    The ends are `score_interval_low` and `score_interval_high`; with fewer than 5 seeds,
-    `score_range_low` and `score_range_high`. Below `evaluation` is the score of the first target
-    return, or of an agent that cannot be asked for one: there, all agents are in one chart.
+    `evaluation` has the score of the first target return, or of an agent that cannot be asked for
+    one, so that all agents are in one chart.
     """
     for agent, found in summaries.items():
         with fresh(folder / agent / "mean") as writer:
@@ -95,14 +94,14 @@ def sheets(groups: list[Group]) -> dict[str, Figure]:
 
 
 def write_acting_costs(folder: Path, checkpoint: Path, observations: np.ndarray) -> None:
-    """What acting costs by environment step, in `carry` and in the agent's default mode.
+    """What acting costs by environment step: runs `acting-MODE-seed-N`.
 
-    The horizontal axis is the step of the episode, not the update: these are runs of their own.
+    The modes are `carry` and the agent's default.
 
     Args:
-        folder: gets a run `acting-MODE-seed-N` for each mode.
+        folder: gets the runs.
         checkpoint: the agent, as saved in a run's folder `seed-N`.
-        observations: real ones, `[any number, observation_size]`.
+        observations: of the data, `[any number, observation_size]`.
     """
     agent = load_agent(checkpoint)
     if not agent.has_memory:
@@ -139,12 +138,9 @@ def write_videos(folder: Path, files: dict[str, Path], frames: int = 150) -> Non
 
 
 def _moving_picture(tag: str, frames: list[np.ndarray], pause: float) -> Any:
-    """An image of TensorBoard that moves (torch's own `add_video` asks for moviepy 1).
+    """An animated image for TensorBoard (torch's own `add_video` needs moviepy 1).
 
-    Args:
-        tag: its name.
-        frames: `[height, width, 3]`, uint8.
-        pause: milliseconds from one to the next.
+    `frames` are uint8 `[height, width, 3]`, `pause` is in milliseconds.
     """
     from PIL import Image
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -164,7 +160,7 @@ def _moving_picture(tag: str, frames: list[np.ndarray], pause: float) -> Any:
 
 @contextlib.contextmanager
 def fresh(folder: Path) -> Iterator[SummaryWriter]:
-    """A writer of a run that begins anew."""
+    """A writer into a folder whose event files are removed first."""
     for old in folder.glob("events.*"):
         old.unlink()
     writer = SummaryWriter(str(folder))

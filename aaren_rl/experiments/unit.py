@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 
 import torch
 
+from aaren_rl import evaluation
 from aaren_rl.agents import Agent, load_agent
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.errors import UserError
-from aaren_rl.evaluation import Score, acting_cost, score_rows
+from aaren_rl.evaluation import acting_cost, score_rows
 from aaren_rl.evaluation.evaluating import environment_of_agent
 from aaren_rl.evaluation.length import LengthError
 from aaren_rl.evaluation.seeds import first_episode_seed
@@ -32,14 +33,12 @@ from aaren_rl.training.loggers import flat_settings
 from aaren_rl.training.resume import MAY_CHANGE
 from aaren_rl.training.run import train_config
 from aaren_rl.training.run_folder import SUMMARY_FILE, RunFolder
+from aaren_rl.training.state import HeldOut
 
 T = TypeVar("T")
 RESULT_FILE, LOG_FILE = "result.json", "log.txt"
 COST_STEPS = 1000
 LOCK_SECONDS = 60.0  # workers of a killed sweep need some time to end
-
-
-# ---- what runs leave behind
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,6 @@ class Evaluated:
     target_return: float | None = None
     normalized: bool = True
     update: int = 0
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The action errors on held-out episodes that were measured at one evaluation."""
-
-    lengths: list[LengthError]
 
 
 @dataclass(frozen=True)
@@ -79,19 +71,15 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row(Score):
-    """One evaluation after training: a `Score`, and what acted.
+class Row(evaluation.Row):
+    """One evaluation after training; `agent` is the agent's name in the benchmark.
 
     Attributes:
-        agent: the agent's name in the benchmark.
-        mode: how it acted.
         kind: `score`, which counts, or `curve`, a point of the return-conditioning curve.
         update: the update after which the agent was kept.
         reference_scores: returns that count as 0 and 100; `None` when scores are plain returns.
     """
 
-    agent: str
-    mode: str
     kind: str
     update: int
     reference_scores: tuple[float, float] | None
@@ -117,7 +105,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Result(Request):
-    """A unit's `result.json`: what was asked for, what came of it, and on what machine."""
+    """A unit's whole `result.json`: also what came of it, and on what machine."""
 
     summary: Summary
     rows: list[Row]
@@ -132,9 +120,6 @@ def read_record(file: Path, kind: type[T]) -> T:
     """A record from a JSON file, whose other fields are left out; `UserError` names a wrong one."""
     record: T = convert(read_json(file), kind, str(file))
     return record
-
-
-# ---- units
 
 
 @dataclass(frozen=True)
@@ -181,7 +166,7 @@ class Unit:
         return first_episode_seed(self.seed, "after training") + self.spec.evaluation.seed
 
     def to_json(self) -> dict[str, Any]:
-        """What was asked for, as JSON; without where it lies and on what it ran."""
+        """What was asked for, as JSON values."""
         content = {
             "task": self.task,
             "agent": self.agent,
@@ -214,10 +199,7 @@ def units(
 ) -> list[Unit]:
     """All units of a spec: every task and agent with the first seed, then with the second.
 
-    Args:
-        spec: the benchmark.
-        out: its folder.
-        data: of the tasks whose data are in memory.
+    `data` are those of the tasks whose data are in memory.
     """
     places = [(task, agent, s) for s in spec.seeds for task in spec.tasks for agent in spec.agents]
     varying = varying_settings([spec.train_config(*place) for place in places])
@@ -337,13 +319,7 @@ def _curve_targets(unit: Unit, agent: Agent) -> tuple[float, ...]:
 
 
 def _row(
-    unit: Unit,
-    agent: Agent,
-    mode: Any,
-    update: int,
-    target: float | None,
-    episodes: int,
-    kind: str,
+    unit: Unit, agent: Agent, mode: Any, update: int, target: float | None, episodes: int, kind: str
 ) -> Row:
     def measure() -> Row:
         [row] = score_rows(
@@ -363,8 +339,6 @@ def _row(
 
 
 def _cost(unit: Unit, agent: Agent, mode: Any) -> Cost:
-    """What acting costs, on the data's observations."""
-
     def measure() -> Cost:
         steps = acting_steps(agent)
         observations = (unit.data or load_data(unit.config)).observations[:steps]

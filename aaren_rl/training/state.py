@@ -27,7 +27,9 @@ class Evaluated:
     def to_json(self) -> dict[str, Any]:
         """As one flat JSON object."""
         content = {"update": self.update, "train_seconds": self.train_seconds}
-        score = self.score.to_json() if self.score.returns else self.score.brief()
+        score = self.score.to_json()
+        if not self.score.returns:
+            del score["returns"], score["lengths"]
         return {**{k: v for k, v in content.items() if v is not None}, **score}
 
     @staticmethod
@@ -47,7 +49,7 @@ class HeldOut:
 
     update: int
     lengths: list[LengthError]
-    margin: dict[str, float | None]
+    margin: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

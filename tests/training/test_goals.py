@@ -170,7 +170,7 @@ def test_bad_calls_are_refused() -> None:
     trained = arl.train(
         DATA, env="none", condition="goal", head="tanh-gaussian", **{**SMALL, "updates": 1}
     )
-    with pytest.raises(UserError, match="--condition goal cannot be fine-tuned: .*--init-from"):
+    with pytest.raises(UserError, match=r"--condition goal cannot be fine-tuned: .*--init-from"):
         arl.finetune(trained, "tests/Way-v0", data=DATA, steps=5)
     agent = AGENTS["decision-aaren"].make
     assert agent.asks_return  # of the class; the condition is the instance's
