@@ -1,4 +1,4 @@
-"""From a config to what a training needs: data, agent, sampler, environment, processes."""
+"""What a training needs, made from its config: data, agent, sampler, processes."""
 
 from __future__ import annotations
 
@@ -42,28 +42,21 @@ SMALLEST_IMAGE = 16  # pixels a side
 
 
 def load_data(config: TrainSettings) -> TrajectoryDataset:
-    """The data that the settings name, where they say; all episodes.
-
-    The environment's spaces win over the file's, where `--environment` names one.
-    """
+    """The data that the settings name, with the spaces of the environment that they name."""
     names = weighted_names(config.dataset)
     if len(names) > 1 and config.data_on == "disk":
         raise UserError("--data-on disk: several datasets are mixed in memory only")
-    parts = [(_load(config, name), weight) for name, weight in names]
+    options: dict[str, Any] = {
+        "on": config.data_on,
+        "cache": config.data_cache,
+        "keep_unfinished_episode": config.keep_unfinished_episode,
+    }
+    if config.episode_length is not None:
+        options["episode_length"] = config.episode_length
+    if config.environment not in (None, "none"):
+        options["env"] = lambda: make_env(str(config.environment))
+    parts = [(load_dataset(name, **options), weight) for name, weight in names]
     return parts[0][0] if len(parts) == 1 else mix(parts)
-
-
-def _load(config: TrainSettings, dataset: str) -> TrajectoryDataset:
-    name, length = config.environment, config.episode_length
-    options: dict[str, Any] = {} if length is None else {"episode_length": length}
-    return load_dataset(
-        dataset,
-        env=None if name in (None, "none") else lambda: make_env(str(name)),
-        on=config.data_on,
-        cache=config.data_cache,
-        keep_unfinished_episode=config.keep_unfinished_episode,
-        **options,
-    )
 
 
 def make_sampler(
@@ -73,24 +66,13 @@ def make_sampler(
     goals = None
     if config.model.condition == "goal":
         goals = HindsightGoals(dataset, config.seed)
+    shared: dict[str, Any] = {"seed": config.seed, "goals": goals}
+    shared |= {"rank": rank, "world_size": world_size}
     if config.sampling == "episodes":
         steps = config.batch_steps or config.batch_size * config.model.context_length
-        return EpisodeSampler(
-            dataset,
-            batch_steps=steps,
-            seed=config.seed,
-            rank=rank,
-            world_size=world_size,
-            goals=goals,
-        )
-    shared: dict[str, Any] = {
-        "batch_size": config.batch_size,
-        "context_length": config.model.context_length,
-        "seed": config.seed,
-        "rank": rank,
-        "world_size": world_size,
-        "goals": goals,
-    }
+        return EpisodeSampler(dataset, batch_steps=steps, **shared)
+    shared["context_length"] = config.model.context_length
+    shared["batch_size"] = config.batch_size
     if config.sampling == "streams":
         return StreamSampler(dataset, **shared)
     return WindowSampler(dataset, **shared, inside=config.windows == "inside")
@@ -99,14 +81,14 @@ def make_sampler(
 def is_leader() -> bool:
     """Whether this is the first process, or the only one.
 
-    Asked before the processes know each other, so that a mistake is reported before any of them
-    starts: launchers (Fabric's, torchrun, SLURM's) number the processes in the environment.
+    Launchers (Fabric's, torchrun, SLURM's) number the processes in environment variables, so that
+    this is known before the processes are connected.
     """
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "NODE_RANK"))
 
 
 def resolved_precision(config: TrainSettings) -> Literal["32", "bf16"]:
-    """What `--precision` comes to here: `auto` is `bf16` where matrix units multiply it, else `32`.
+    """`--precision`, with `auto` as `bf16` where matrix units multiply it, else `32`.
 
     On a CPU these are Intel's AMX tiles: with them an update takes half as long. With vector
     instructions alone bfloat16 was slower than float32 on one machine (benchmarks/README.md).
@@ -119,11 +101,10 @@ def resolved_precision(config: TrainSettings) -> Literal["32", "bf16"]:
 
 
 class Autocast(MixedPrecision):
-    """bfloat16 arithmetic on a batch as it is.
+    """bfloat16 arithmetic on batches that stay float32.
 
-    Fabric would round the batch's numbers to bfloat16 before the agent sees them: an agent would
-    learn from other returns-to-go, observations and actions than it acts on, and choices beyond
-    256 could not be counted.
+    Fabric would round returns-to-go, observations and actions to bfloat16, whose integers are exact
+    up to 256 only.
     """
 
     def convert_input(self, data: Any) -> Any:
@@ -133,7 +114,7 @@ class Autocast(MixedPrecision):
 
 @contextmanager
 def launched(config: TrainConfig) -> Iterator[Fabric]:
-    """Lightning Fabric with its processes started; those still running are ended on the way out."""
+    """Lightning Fabric with its processes started; an error ends those that still run."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     devices, hosts = processes(config)
     strategy = "ddp" if devices * hosts > 1 else "auto"
@@ -194,7 +175,7 @@ def build_agent(
     Args:
         config: all settings.
         dataset: what it will learn from.
-        environment: where it will act; `None` for nowhere.
+        environment: where it will act; `None` for nowhere. One for each task of several datasets.
         source: the agent of `config.init_from`, if it is loaded already.
 
     Raises:
@@ -226,13 +207,7 @@ def build_agent(
 
 
 def _spec_of_tasks(config: TrainConfig, data: MixedDataset, environments: Any) -> AgentSpec:
-    """The task of an agent that learns from several datasets, with returns in units of their own.
-
-    Args:
-        config: all settings.
-        data: the datasets.
-        environments: where to act after each of them; `None` for nowhere.
-    """
+    """The spec of an agent that learns from several datasets, each with its own returns' scale."""
     where = environments if environments is not None else [None] * len(data.parts)
     specs = [_spec_of(config, part, env) for part, env in zip(data.parts, where, strict=True)]
     names = [each.name for each in dataclasses.fields(TaskSpec)]
@@ -248,7 +223,6 @@ def _spec_of(
     environment: EnvLike | None,
     source: Agent | None = None,
 ) -> AgentSpec:
-    """The task of a dataset; arguments and errors as `build_agent`'s."""
     robot = robot_of_dataset(dataset, environment)
     shift, scale = _returns_scale(config, dataset, robot)
     if source is not None:
@@ -276,11 +250,7 @@ def _spec_of(
 
 
 def goals_as_achieved(spec: AgentSpec, mean: np.ndarray, std: np.ndarray) -> None:
-    """Give desired goals the statistics of the achieved ones, which they are in training.
-
-    Raises:
-        UserError: see `aaren_rl.data.hindsight.goal_columns`.
-    """
+    """Give desired goals the statistics of the achieved ones, which replace them in training."""
     achieved, desired = goal_columns(spec.observation_layout)
     std[desired], mean[desired] = std[achieved], mean[achieved]
     if spec.observation_offset:
@@ -289,10 +259,9 @@ def goals_as_achieved(spec: AgentSpec, mean: np.ndarray, std: np.ndarray) -> Non
 
 
 def for_images(model: AgentConfig, spec: AgentSpec) -> AgentConfig:
-    """The shape with an encoder of images where the observations hold some and none is named.
+    """The config with an image encoder where observations hold images and no encoder is named.
 
-    An image here has at least 16 pixels a side: smaller ones, as MiniGrid's 7 x 7 cells, may be
-    codes, which a linear encoder reads.
+    Images below 16 pixels a side, such as MiniGrid's 7 x 7 cells, may be codes: they keep `linear`.
     """
     leaves = [leaf for leaf in spec.observation_layout.leaves if leaf.is_image]
     large = [leaf.shape for leaf in leaves if sorted(leaf.shape)[-2] >= SMALLEST_IMAGE]
@@ -303,7 +272,6 @@ def for_images(model: AgentConfig, spec: AgentSpec) -> AgentConfig:
 
 
 def _start_from(agent: Agent, source: Agent, flag: str) -> None:
-    """Copy weights and statistics of an agent of the same kind and shape."""
     if source.name != agent.name:
         raise UserError(f"{flag}: holds a {source.name}; --agent {agent.name} was asked for")
     try:
@@ -315,10 +283,10 @@ def _start_from(agent: Agent, source: Agent, flag: str) -> None:
 def _returns_scale(
     config: TrainConfig, dataset: TrajectoryDataset, robot: Robot | None
 ) -> tuple[float, float]:
-    """What is taken from returns-to-go, and what the rest is divided by, before the embedding.
+    """Shift and scale of returns-to-go before their embedding.
 
-    Standardised returns-to-go lie around zero. Divided alone, those of a good episode are all far
-    from it, where the layer norm behind the embedding turns them into nearly the same token.
+    Without a shift those of a good episode are all far from zero, where the layer norm behind the
+    embedding turns them into nearly the same token.
     """
     if config.returns_scale is not None:
         return 0.0, config.returns_scale

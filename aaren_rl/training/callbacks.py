@@ -61,7 +61,7 @@ class TrainerView:
     @property
     def learning_rate(self) -> float:
         """Learning rate of the last update (of the optimiser's first group)."""
-        return float(self._trainer.learner.optimizer.param_groups[0]["lr"])
+        return self._trainer.learner.learning_rate
 
     @property
     def scores(self) -> Sequence[Score]:

@@ -42,17 +42,14 @@ def save_checkpoint(
             write_tensors(new / TENSORS_FILE, tensors)
             files.append(TENSORS_FILE)
         write_card(new / PROGRESS_FILE, finite(progress), files)
-    except Exception:  # such as a full disk: leave nothing behind that takes up room
+    except Exception:  # such as a full disk: free the space again
         shutil.rmtree(new, ignore_errors=True)
         raise
     replace_folder(new, folder)
 
 
 def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
-    """Read a checkpoint: the folder that holds it, its progress and its tensors.
-
-    Files are compared with their checksums, which checkpoints of older versions do not have.
-    """
+    """Read a checkpoint: the folder that holds it, its progress and its tensors."""
     found, progress = load_progress(folder)
     return found, progress, read_tensors(found / TENSORS_FILE)
 

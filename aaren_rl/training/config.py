@@ -221,7 +221,7 @@ class TrainConfig(TrainSettings):
 
     @property
     def run_folder(self) -> Path:
-        """Where the run lives."""
+        """The folder of the run."""
         if self.out is not None:
             return self.out
         name = Path(self.dataset).stem if Path(self.dataset).exists() else self.dataset
@@ -243,35 +243,21 @@ class TrainConfig(TrainSettings):
         agent.check_request(self.mode, self.target_return, self.model.condition)
 
     def to_json(self) -> dict[str, Any]:
-        """What makes this run this run, as JSON: all fields but where it lies and `resume`."""
+        """All settings but `out` and `resume`, as JSON values."""
         content: dict[str, Any] = plain(self)
         del content["out"], content["resume"]
-        if self.init_from is None:
-            del content["init_from"]  # so that results of before this field still compare equal
         plugins = list(dict.fromkeys(self.plugin))
         return {**content, "plugin": plugins, "model": self.model.to_json()}
 
     @staticmethod
     def from_json(content: dict[str, Any], file: Path) -> TrainConfig:
-        """The inverse of `to_json`, also of what older versions wrote.
-
-        Fields that they did not have are as in `BEFORE`, else at their defaults.
+        """The inverse of `to_json`. Missing fields are as in `BEFORE`, else at their defaults.
 
         Raises:
-            UserError: for a field that this version does not know, or a value of another type;
-                names `file` and the field.
+            UserError: for an unknown field, or a value of another type; names `file` and the field.
         """
-        from aaren_rl.agents import AGENTS
-
         try:
             fields = {**BEFORE, **content}
-            name = fields.get("agent", TrainConfig.agent)
-            if name in AGENTS:
-                agent = AGENTS[name].make
-                if not agent.has_memory:
-                    fields["mode"] = None  # they took any and did nothing with it
-                if not agent.asks_return and fields.get("target_return"):
-                    fields["target_return"] = []
             model = AgentConfig.from_json(fields.pop("model"))
             return typed(TrainConfig(model=model, **fields), str(file))
         except UserError as error:
@@ -282,7 +268,7 @@ class TrainConfig(TrainSettings):
 
 
 BEFORE = {"keep_unfinished_episode": True, "standardize_returns": False, "windows": "inside"}
-"""What versions without these fields did, so that their runs go on as they began."""
+"""What runs of before these fields did, which are resumed as they began."""
 
 
 def agent_class(name: str, where: str = "--agent") -> type[Agent]:

@@ -76,7 +76,7 @@ class Evaluator:
         agent: who acts.
         environment: where, as `rollout` takes it; `None` for nowhere. With several datasets a list
             of one for each.
-        held_out: episodes to measure on without acting; `None` for none.
+        held_out: episodes to measure errors on; `None` for none.
         longest_episode: steps of the data's longest episode, for the expected duration.
     """
 
@@ -103,11 +103,7 @@ class Evaluator:
     def act(self, on_step: Callable[[], None]) -> list[Score]:
         """A score for each target return; none without an environment.
 
-        Args:
-            on_step: called after each step of acting; may raise to stop.
-
-        Raises:
-            UserError: for an environment that does not fit, or a score that is not finite.
+        `on_step` is called after each step of acting; it may raise to stop.
         """
         try:
             return [
@@ -119,7 +115,7 @@ class Evaluator:
             self.agent.train()
 
     def targets_of(self, agent: Agent) -> list[float | None]:
-        """What the agent is asked for, in turn."""
+        """The returns that the agent is asked for."""
         asked: list[float | None] = [*(self.config.target_return or agent.spec.target_returns)]
         return asked if agent.asks_return else [None]
 

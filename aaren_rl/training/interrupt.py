@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a polite request: finish the update, save, stop."""
+"""Ctrl-C and SIGTERM as a request to finish the update, save, and stop."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ class Interrupted(Exception):
 class StopRequest:
     """Inside this context the first Ctrl-C or SIGTERM only sets `requested`; a second one kills.
 
-    Attributes:
-        requested: save and stop; the run can be resumed.
-        ending: end as at the last update. Set by callbacks.
+    Callbacks set `ending`: end as at the last update.
     """
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -30,26 +30,12 @@ Schedule = Callable[[int], float]
 FLOOR = 0.1  # of the peak, at the end of a cosine
 
 
-class Update(NamedTuple):
-    """What an update gives back.
-
-    Attributes:
-        loss: this process's, a scalar; attached to no graph.
-        learning_rate: of the optimiser's first group.
-        gradient_norm: before it was clipped, a scalar.
-    """
-
-    loss: Tensor
-    learning_rate: float
-    gradient_norm: Any
-
-
 class Learner:
-    """Makes the updates of an agent, and holds what they need from one to the next.
+    """Makes the updates of an agent, whose `forward` gives the loss.
 
     Args:
-        config: what to do.
-        agent: what to train; its `forward` gives the loss.
+        config: all settings.
+        agent: trained in place.
         sampler: gives the batches of this process.
         fabric: launched already.
         optimizer: makes the optimiser; AdamW as `config` says when `None`.
@@ -82,8 +68,8 @@ class Learner:
         self._tokens = 0  # real ones, since the last `tokens_per_second`
         self._seconds = 0.0
 
-    def step(self, update: int) -> Update:
-        """Learn from the next batch; `update` updates were done before."""
+    def step(self, update: int) -> Any:
+        """Train on the next batch, after `update` updates; gives the gradient's unclipped norm."""
         start = time.perf_counter()
         factor = self._schedule(update)
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
@@ -105,14 +91,15 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         self.last_loss = loss.detach()
         self._seconds += time.perf_counter() - start
-        return Update(self.last_loss, float(self.optimizer.param_groups[0]["lr"]), norm)
+        return norm
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the last update, of the optimiser's first group."""
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def _weighted(self, loss: Tensor, steps: int) -> Tensor:
-        """A process's mean loss, so that the mean over processes is the mean over all their steps.
-
-        DDP averages gradients over processes, whose shares of a batch may hold unequal numbers of
-        steps: windows are cut at an episode's end.
-        """
+        """The loss, weighted so that DDP's mean over processes is the mean over all their steps."""
         if self.fabric.world_size == 1:
             return loss
         mean = self.fabric.all_reduce(torch.tensor(float(steps)), reduce_op="mean")
@@ -120,13 +107,13 @@ class Learner:
         return loss * (steps / mean.clamp(min=1)).to(loss.device)
 
     def loss_over_all(self) -> float:
-        """The mean over processes of their last weighted losses: the whole batch's."""
+        """The loss of the last batch, of all processes together."""
         mean = self.fabric.all_reduce(self.last_loss.clone(), reduce_op="mean")  # in its place
         assert isinstance(mean, Tensor)
         return float(mean)
 
     def metrics(self) -> dict[str, float]:
-        """What else there is to log of the last update, by tag."""
+        """Further scalars of the last update, by tag."""
         return {f"training/{name}": v for name, v in self.agent.actions.logged().items()}
 
     def tokens_per_second(self) -> float:
@@ -136,14 +123,14 @@ class Learner:
         return tokens / seconds if seconds > 0 else 0.0
 
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What must survive: of the optimiser, the same in all processes, and of this process."""
+        """Tensors of a checkpoint: the optimiser's, equal in all processes, and this process's."""
         own: dict[str, Tensor] = {}
         if self._carry is not None and self._carry.state is not None:
             own = with_prefix("carry.", self._carry.state.tensors())
         return optimizer_tensors(self.optimizer, self._names), own
 
     def restore(self, shared: dict[str, Tensor], own: dict[str, Tensor]) -> None:
-        """The inverse of `tensors`; other tensors are passed over."""
+        """The inverse of `tensors`; other tensors are ignored."""
         restore_optimizer(self.optimizer, self._names, shared)
         carried = without_prefix("carry.", own)
         if carried and self._carry is not None:

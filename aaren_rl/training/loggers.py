@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a logger is told about the run that it logs.
+    """What a logger is told about its run.
 
     Attributes:
-        name: of the run, such as `decision-aaren on aaren-rl/hopper-small-v0`.
+        name: such as `decision-aaren on aaren-rl/hopper-small-v0`.
         folder: the run's folder; `None` for a run that does not touch the disk.
-        settings: all settings on one level; those that are not set are left out.
+        settings: all settings on one level; those that are `None` are left out.
         groups: prefixes of the evaluations' tags.
-        done: updates done before, 0 for a new run. What a process that died has logged after this
-            update is logged again.
+        done: updates done before, 0 for a new run. Entries of later updates, which a process that
+            died may have left, are to be replaced.
         varying: the settings in which the runs of a comparison differ; `None` for a single run.
     """
 
@@ -78,7 +78,7 @@ class Logger:
         """Log a matplotlib figure after update `step`."""
 
     def finish(self, metrics: dict[str, float], step: int) -> None:
-        """Log what came of the run, by tags such as `final/score`."""
+        """Log the run's results, by tags such as `final/score`."""
 
     def close(self) -> None:
         """Write what is not written yet."""
@@ -100,7 +100,7 @@ class TensorBoardLogger(Logger):
 
     def start(self, run: RunInfo) -> None:
         """Open an event file; what was logged after `run.done` is purged."""
-        from torch.utils.tensorboard import SummaryWriter  # late: it takes a second to import
+        from torch.utils.tensorboard import SummaryWriter
 
         folder = _destination(self.folder, run, "TensorBoardLogger(folder)")
         shown = run.settings.keys() if run.varying is None else run.varying
@@ -138,7 +138,7 @@ class TensorBoardLogger(Logger):
             threading.excepthook = self._hook
 
     def _without_writers(self, args: Any) -> None:
-        """Leave out the writer's thread: what it met, it raises again at the next event."""
+        """Leave out errors of the writer's thread: it raises them again at the next event."""
         if type(args.thread).__module__ != "tensorboard.summary.writer.event_file_writer":
             self._hook(args)
 
@@ -146,8 +146,7 @@ class TensorBoardLogger(Logger):
 def _wait_for_a_later_name(folder: Path) -> None:
     """Wait until a new event file's name sorts behind those in the folder, at most a second.
 
-    TensorBoard reads files by name: second, host, process. What a run writes that goes on within
-    the same second, in a process of a lower number, would be read before what it goes on from.
+    TensorBoard reads files in the order of their names: second, host, process id.
     """
     last = max((file.name for file in folder.glob("events.out.tfevents.*")), default="")
     while True:
@@ -319,7 +318,6 @@ register_logger("mlflow", MLflowLogger)
 def _destination(
     given: Path | str | None, run: RunInfo, argument: str, own: Path | None = None
 ) -> Path | str:
-    """Where to write: as given, else the run's own place."""
     place = given or own or run.folder
     if place is None:
         raise UserError(f"{argument}: needed, since the run has no folder (out=None)")
@@ -327,14 +325,13 @@ def _destination(
 
 
 def _rows_until(file: Path, step: int) -> list[list[str]]:
-    """The whole lines of a metrics table up to and including a step."""
+    """The complete lines of a metrics table up to and including a step."""
     with file.open(newline="") as lines:
         rows = list(csv.reader(line for line in lines if line.endswith("\n")))
     return [row for row in rows if len(row) == 3 and row[0].isdigit() and int(row[0]) <= step]
 
 
 def _extra(module: str) -> Any:
-    """A module of an optional dependency."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -369,12 +366,11 @@ def custom_layout(tags: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
 
 
 def score_scalars(scores: Sequence[Score]) -> dict[str, float]:
-    """Scalars of one evaluation by tag: of each target return, and of the first below `evaluation`.
+    """Scalars of one evaluation by tag: of each target return, and of the first as `evaluation`.
 
-    All agents, asked for a return or not, have the latter; of several tasks it is `best_score`. The
-    spread is one standard deviation.
+    With several tasks `evaluation` has their `best_score`. The spread is one standard deviation.
     """
-    from aaren_rl.evaluation.scores import best_score  # late: it needs PyTorch
+    from aaren_rl.evaluation.scores import best_score  # needs PyTorch, which --help does not
 
     found = {}
     for tag, score in [

@@ -1,6 +1,6 @@
 """Configs from settings, and named settings that were measured to work for a kind of task.
 
-A preset only changes defaults: what the user says still counts. From Python:
+A preset only changes defaults: settings that are given override it. From Python:
 
     config = from_preset(TrainConfig, "memory", dataset="memory/passive-tmaze-v0", updates=3000)
 """
@@ -71,15 +71,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def from_preset(kind: type[S], name: str, **settings: Any) -> S:
-    """A config with a preset's settings as defaults.
+    """A config with a preset's settings as defaults; `UserError` for an unknown preset.
 
     Args:
         kind: `TrainConfig` or `CompareConfig`.
-        name: a key of `PRESETS`; the config remembers it.
-        settings: fields of the config, which win over the preset's.
-
-    Raises:
-        UserError: for an unknown preset.
+        name: a key of `PRESETS`; the config's field `preset`.
+        settings: fields of the config, which override the preset's.
     """
     if name not in PRESETS:
         *some, last = sorted(PRESETS)

@@ -1,4 +1,4 @@
-"""How a run shows itself while it works: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LINE_SECONDS = 30.0
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: `40 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Seconds in words: `40 s`, `3 min 20 s`, `2 h 5 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

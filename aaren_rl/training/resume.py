@@ -28,7 +28,7 @@ SAMPLED_ROWS = 4096
 def check_same_run(folder: Path, config: TrainConfig, *more: str) -> None:
     """Raise `UserError` when the folder holds another run than the config's; names the flags.
 
-    `MAY_CHANGE`, and what is named besides, may differ.
+    The settings in `MAY_CHANGE` and in `more` may differ.
     """
     before = saved_config(RunFolder(folder))
     if before is None:
@@ -55,7 +55,7 @@ def _flat(config: TrainConfig) -> dict[str, Any]:
 
 
 def claim_folder(folder: RunFolder, config: TrainConfig) -> None:
-    """Raise `UserError` unless the run's folder is free, or its run can go on as `config` says."""
+    """Raise `UserError` unless the folder holds no run, or one that `config` resumes."""
     if not folder.config.exists():
         return
     if folder.online.exists():
@@ -71,7 +71,7 @@ def claim_folder(folder: RunFolder, config: TrainConfig) -> None:
 
 
 def check_progress(folder: RunFolder, config: TrainConfig, processes: int) -> None:
-    """Raise `UserError` when the checkpoint cannot be gone on from with these settings."""
+    """Raise `UserError` when the checkpoint cannot be resumed with these settings."""
     _, progress = load_progress(folder.last)
     try:
         done, before = int(progress["update"]), len(progress["random"])
@@ -89,16 +89,11 @@ def check_progress(folder: RunFolder, config: TrainConfig, processes: int) -> No
 def check_same_data(folder: RunFolder, config: TrainConfig, fingerprint: str) -> None:
     """Raise `UserError` unless the data are those that the run has learned from until now.
 
-    They may have moved: their contents are compared. Checkpoints of older versions say nothing
-    about them; with those the name has to be the same.
+    They may have moved: their contents are compared.
     """
     saved = saved_config(folder)
     before = load_progress(folder.last)[1].get("data") if folder.has_checkpoint else None
-    if before is None and saved is not None:
-        same = absolute_dataset(saved.dataset) == absolute_dataset(config.dataset)
-    else:
-        same = before in (None, fingerprint)
-    if not same:
+    if before not in (None, fingerprint):
         there = "" if saved is None else f"; the run began with {saved.dataset}"
         raise UserError(
             f"--dataset {config.dataset}: not the data that the run in {folder.path} has learned "
@@ -125,7 +120,7 @@ def fingerprint(data: TrajectoryDataset) -> str:
 
 
 def absolute_dataset(name: str) -> str:
-    """A dataset's path, whatever stands before it and a colon, as an absolute one; else `name`."""
+    """The name with an absolute path, if it is one of a file or folder (`PREFIX:` may precede)."""
     several = weighted_names(name)
     if len(several) > 1:
         return BETWEEN.join(f"{absolute_dataset(one)}:{weight:g}" for one, weight in several)

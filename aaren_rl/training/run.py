@@ -68,8 +68,6 @@ class _Job:
         agent: a new one as `config` says when `None`.
         source: the agent of `config.init_from`, once it is loaded.
         environment: that of `config` or of the data when `None`.
-        title: names the run's lines; agent and data when empty.
-        varying: see `RunInfo`.
     """
 
     config: TrainConfig
@@ -206,7 +204,7 @@ def train_config(
 
 
 def _mixture(several: Several) -> TrajectoryDataset | str:
-    """Datasets of which each may have a weight as one: mixed, or their names for a config."""
+    """Several datasets as one: mixed, or their names and weights as `TrainConfig.dataset`."""
     pairs = [each if isinstance(each, tuple) else (each, 1.0) for each in several]
     loaded = [isinstance(data, TrajectoryDataset) for data, _ in pairs]
     if not pairs or any(loaded) != all(loaded):
@@ -256,10 +254,7 @@ def _run(job: _Job) -> TrainedRun:
 
 
 def _settled(job: _Job) -> _Job:
-    """The job with all that this machine, the working directory and `init_from` decide.
-
-    `--precision auto` is decided by the run that goes on, else by this machine.
-    """
+    """The job with what depends on the machine, the folder, `init_from` and a resumed run."""
     config, folder, source = job.config, job.folder, None
     precision: Any = resolved_precision(config)
     model, dataset = config.model, config.dataset
@@ -312,7 +307,7 @@ def _train(job: _Job) -> TrainedRun:
     evaluator = Evaluator(config, agent, environment, held_out, dataset.max_episode_length)
     with launched(config) as fabric, disk_errors(folder):
         learner = _learner(job, agent, training, fabric)
-        if folder is not None and is_leader():  # what fails above leaves the folder free
+        if folder is not None and is_leader():  # an error above leaves no config behind
             folder.summary.unlink(missing_ok=True)
             write_json(folder.config, config.to_json())
         trainer = Trainer(
@@ -330,7 +325,7 @@ def _train(job: _Job) -> TrainedRun:
 
 
 def _units(agent: Agent, data: MixedDataset) -> list[tuple[float, float]]:
-    """Shift and scale of each dataset's returns, which must be the agent's tasks."""
+    """Shift and scale of each dataset's returns; `UserError` unless they are the agent's tasks."""
     tasks, names = agent.spec.tasks, [part.name for part in data.parts]
     if [task.dataset for task in tasks] != names or agent.spec.task is not None:
         raise UserError(f"{data.name}: the agent that was given was not made for these tasks")
@@ -338,7 +333,7 @@ def _units(agent: Agent, data: MixedDataset) -> list[tuple[float, float]]:
 
 
 def _agent(job: _Job, data: TrajectoryDataset, environment: Any, resume: bool) -> Agent:
-    """The agent that was given, else a new one; when resumed its weights are read later."""
+    """The agent that was given, else a new one; weights of a resumed run are loaded later."""
     config, folder = job.config, job.folder
     torch.manual_seed(config.seed)  # the same first weights in every process
     if job.agent is not None:
@@ -350,7 +345,7 @@ def _agent(job: _Job, data: TrajectoryDataset, environment: Any, resume: bool) -
 
 
 def _learner(job: _Job, agent: Agent, data: TrajectoryDataset, fabric: Fabric) -> Learner:
-    """What makes the updates; the random generators of this process are seeded."""
+    """The learner; the random generators of this process are seeded first."""
     fabric.seed_everything(job.config.seed + fabric.global_rank, verbose=False)
     sampler = make_sampler(job.config, data, fabric.global_rank, fabric.world_size)
     sampler = prefetched(sampler, fabric.device)
@@ -377,7 +372,7 @@ def _data(config: TrainConfig) -> TrajectoryDataset:
 
 
 def _environment(job: _Job, dataset: TrajectoryDataset) -> Any:
-    """Where to evaluate; `None` for nowhere: data from memory need not have an environment."""
+    """Where to evaluate; `None` for nowhere. Data from memory need not have an environment."""
     environment = job.config.environment if job.environment is None else job.environment
     if isinstance(environment, str) and environment == "none":
         return None

@@ -15,17 +15,15 @@ LOCK_FILE = ".training.lock"
 
 
 class RunFolder:
-    """Where a run keeps what.
-
-    TensorBoard's events lie in the folder itself, under names that TensorBoard chooses.
+    """Paths in a run's folder. TensorBoard's event files are in the folder itself.
 
     Attributes:
         path: the folder.
-        config: what the run was told.
-        summary: what came of it; there once the run has finished.
-        last: the checkpoint that training goes on from.
+        config: all settings.
+        summary: all results; exists once the run has finished.
+        last: the checkpoint that a resumed run starts from.
         best: the agent of the evaluation with the highest score.
-        online: how the run plays, if it is one of `aaren-rl finetune`.
+        online: the settings of `aaren-rl finetune`, in a run of it.
         lock: held by the process that trains here.
     """
 
@@ -41,7 +39,7 @@ class RunFolder:
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether there is something to go on from."""
+        """Whether there is a checkpoint to resume from."""
         return recover_folder(self.last).is_dir()
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What a training run has done so far, as records that go to JSON and back."""
+"""Progress and results of a training run, as records that are written as JSON."""
 
 from __future__ import annotations
 
@@ -68,8 +68,7 @@ class RunState:
         update: updates done.
         evaluated_at: the update of the last evaluation; -1 before the first.
         logged_at: the update of the last log entry of the training itself; -1 before the first.
-        logged: that entry. Needed when the process dies in an evaluation: what was logged at this
-            update is then taken back with the evaluation.
+        logged: that entry, which is logged again when the process dies in an evaluation.
         train_seconds: spent on updates, without evaluations.
         scores: of the last evaluation, one for each target return; empty when it failed.
         best: the highest score so far.
@@ -106,7 +105,7 @@ class RunState:
 
     @staticmethod
     def from_json(content: dict[str, Any], where: str) -> RunState:
-        """The inverse of `to_json`; other entries of `content` are passed over.
+        """The inverse of `to_json`; other entries of `content` are ignored.
 
         Raises:
             KeyError, UserError: content that is something else.

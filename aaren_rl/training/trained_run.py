@@ -1,4 +1,4 @@
-"""What came of a training: the agent, its scores, and the summary that is written."""
+"""Results of a training: the agent, its scores, and the summary that is written."""
 
 from __future__ import annotations
 
@@ -89,16 +89,14 @@ def run_in(folder: RunFolder, summary: dict[str, Any], config: TrainConfig) -> T
 def result_of(
     trainer: Trainer, dataset: TrajectoryDataset, environment: Any, **more: Any
 ) -> TrainedRun:
-    """What came of the training; with a folder also as its summary, the mark of a finished run.
-
-    `more` are entries of the summary.
-    """
+    """The results of a training, and `summary.json` in its folder; `more` are entries of it."""
     config, agent, state = trainer.config, trainer.agent, trainer.state
+    data_scores = normalized_scores(dataset.episode_returns, agent.spec.reference_scores)
     summary = finite(
         {
             "agent": config.agent,
             "dataset": dataset.name,
-            "dataset_score": _dataset_score(dataset, agent.spec.reference_scores),
+            "dataset_score": float(data_scores.mean()),
             "seed": config.seed,
             "mode": config.mode or agent.default_mode,
             "parameters": agent.num_parameters,
@@ -121,8 +119,3 @@ def result_of(
         config=config,
         environment=environment,
     )
-
-
-def _dataset_score(dataset: TrajectoryDataset, reference: tuple[float, float] | None) -> float:
-    """Mean normalised score (or return) of the data's own episodes."""
-    return float(normalized_scores(dataset.episode_returns, reference).mean())

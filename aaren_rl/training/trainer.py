@@ -26,14 +26,14 @@ from aaren_rl.training.checkpoint import (
 )
 from aaren_rl.training.evaluator import Evaluator, OfflineMetrics
 from aaren_rl.training.interrupt import Interrupted, StopRequest
-from aaren_rl.training.learner import Learner, Update
+from aaren_rl.training.learner import Learner
 from aaren_rl.training.loggers import Logger, RunInfo, flat_settings, score_scalars
 from aaren_rl.training.progress import TrainingProgress, duration
 from aaren_rl.training.run_folder import RunFolder
 from aaren_rl.training.state import Evaluated, EvaluationError, HeldOut, RunState
 
 T = TypeVar("T")
-TIMED_UPDATES = 10  # after which the expected duration is said
+TIMED_UPDATES = 10  # after which the expected duration is printed
 
 
 class Trainer:
@@ -83,8 +83,6 @@ class Trainer:
         """What the progress bar shows: how much is done, of how much, and the unit."""
         return self.state.update, self.config.updates, "update"
 
-    # ---- the loop
-
     def fit(self, resume: bool = False) -> None:
         """Run to the last update."""
         if resume:
@@ -104,7 +102,8 @@ class Trainer:
     def _loop(self) -> None:
         while True:
             ended = self.stopped_early or self._at_end
-            evaluates = self._evaluation_due(ended)
+            evaluates = ended or self._due(self.config.evaluation_interval)
+            evaluates &= self.state.evaluated_at != self.state.update
             if ended or evaluates or self._due(self.config.checkpoint_interval):
                 self._save()  # before acting: whatever the environment does, nothing is lost
                 if evaluates:
@@ -125,10 +124,6 @@ class Trainer:
 
     def _due(self, interval: int) -> bool:
         return self.state.update > 0 and self.state.update % interval == 0
-
-    def _evaluation_due(self, ended: bool) -> bool:
-        due = ended or self._due(self.config.evaluation_interval)
-        return due and self.state.evaluated_at != self.state.update
 
     def request_stop(self) -> None:
         """Let the training end after this update as if it were the last one."""
@@ -158,7 +153,7 @@ class Trainer:
         raise Interrupted(self.state.update)
 
     def _say_duration(self) -> None:
-        """Say once how long it all takes; rather too long, since the first updates are slow."""
+        """Say once how long the run will take; an upper bound, since the first updates are slow."""
         first, before = self._timed_from
         if not self._leads or self.state.update - first != TIMED_UPDATES:
             return
@@ -169,22 +164,22 @@ class Trainer:
 
     def _step(self) -> None:
         start = time.perf_counter()
-        done = self.learner.step(self.state.update)
+        norm = self.learner.step(self.state.update)
         self.state.update += 1
         if self._due(self.config.log_every) or self._at_end:
-            self._log_training(done)
+            self._log_training(norm)
         else:
             self._bar.update(self._progress()[0])
         self.state.train_seconds += time.perf_counter() - start
 
-    def _log_training(self, done: Update) -> None:
+    def _log_training(self, gradient_norm: Any) -> None:
         update, loss = self.state.update, self.learner.loss_over_all()
         if not math.isfinite(loss):
             raise UserError(f"the loss became {loss} at update {update}: lower --learning-rate")
         values: dict[str, float | None] = {
             "training/loss": loss,
-            "training/learning_rate": done.learning_rate,
-            "training/gradient_norm": float(torch.as_tensor(done.gradient_norm)),
+            "training/learning_rate": self.learner.learning_rate,
+            "training/gradient_norm": float(torch.as_tensor(gradient_norm)),
             "training/tokens_per_second": self.learner.tokens_per_second(),
             **self.learner.metrics(),
         }
@@ -198,13 +193,13 @@ class Trainer:
             raise
         self._bar.update(self._progress()[0], loss)
 
-    # ---- evaluation
-
     def _evaluate(self) -> None:
         """Act and measure; the first process does, the others wait for it."""
         if self._leads:
             self._record_scores(self._guarded(lambda: self.evaluator.act(self._on_step)) or [])
-            self._record_offline(self._guarded(self.evaluator.measure))
+            offline = self._guarded(self.evaluator.measure)
+            if offline is not None:
+                self._record_offline(offline)
             if self.folder is not None and self.state.update in self.config.kept_updates:
                 self.agent.save(self.folder.kept(self.state.update))
         self.state.evaluated_at = self.state.update
@@ -247,16 +242,12 @@ class Trainer:
                 save_checkpoint(self.folder.best, self.agent, self.state.best.to_json(), {})
         self._call("on_evaluation", scores)
 
-    def _record_offline(self, offline: OfflineMetrics | None) -> None:
-        if offline is None:
-            return
+    def _record_offline(self, offline: OfflineMetrics) -> None:
         self.state.offline.append(HeldOut(self.state.update, offline.lengths, {**offline.margin}))
         self._scalars(offline.scalars())
         for logger in self._loggers:
             if offline.picture is not None:
                 logger.figure("memory/held_at_the_end", offline.picture, self.state.update)
-
-    # ---- logging
 
     def _start_log(self, open_loggers: contextlib.ExitStack) -> None:
         """Begin to log, after the last update whose entries are complete."""
@@ -281,7 +272,7 @@ class Trainer:
             logger.scalars(_loggable(values), self.state.update)
 
     def _final(self) -> dict[str, float]:
-        """What the HParams tab shows of a finished run, in this order."""
+        """The results that the HParams tab shows, in this order."""
         top = best_score(self.state.scores) if self.state.scores else None
         scores = {"final/score": top.score_mean, "final/score_std": top.score_std} if top else {}
         return {
@@ -290,10 +281,8 @@ class Trainer:
             "final/parameters": self.agent.num_parameters,
         }
 
-    # ---- saving and going on
-
     def _save(self) -> None:
-        """Write all of the run's state to `last`, unless nothing has happened since it was."""
+        """Write all of the run's state to `last`, unless it is there already."""
         if (self.state.update, self.state.evaluated_at) == self._saved:
             return
         if not all(bool(p.isfinite().all()) for p in self.agent.parameters()):
@@ -325,7 +314,7 @@ class Trainer:
         self.fabric.barrier()
 
     def _restore(self) -> None:
-        """Take up the state that `_save` wrote."""
+        """Load the state that `_save` wrote."""
         assert self.folder is not None
         found, progress, tensors = load_checkpoint(self.folder.last)
         load_weights(self.agent, found)
