@@ -1,4 +1,4 @@
-"""The command line: each command reads its config, imports what it needs, runs and prints."""
+"""The command line: each command reads its config, imports what it needs, runs, and prints."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ if TYPE_CHECKING:  # for their types alone: `--help` must not wait for PyTorch
 PROG = "aaren-rl"
 EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 2, 130, 141
 CHOSEN = ("agent", "mixer", "encoder", "head")
-"""What may have options of its own, where it was registered with some."""
+"""Settings that name something registered, which may have options of its own."""
 
 
 class Command(NamedTuple):
-    """One command: where its config is defined, as `module:class`, and what it does with it."""
+    """One command: its config's class as `module:class`, and the function that takes the config."""
 
     config: str
     action: Callable[[Any], None]
 
     @property
     def kind(self) -> Any:
-        """The config's class, imported now."""
+        """The config's class, imported when it is needed."""
         module, _, name = self.config.partition(":")
         return getattr(import_module(module), name)
 
@@ -58,8 +58,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the command line's words; those of this process when `None`.
 
     Returns:
-        The exit code: 0, 2 for a user's mistake or what the system refuses, 130 when interrupted,
-        141 when nobody reads the output any more.
+        The exit code: 0, 2 for a user's or the operating system's error, 130 when interrupted, 141
+        when the output's pipe is closed.
     """
     words = list(sys.argv[1:] if args is None else args)
     name = words[0] if words else ""
@@ -82,7 +82,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def overview() -> str:
-    """The help of all: every command with the first line of its config's docstring."""
+    """The help of `aaren-rl`: every command with the first line of its config's docstring."""
     firsts = {
         name: (inspect.getdoc(each.kind) or "").split("\n")[0] for name, each in COMMANDS.items()
     }
@@ -95,7 +95,7 @@ def overview() -> str:
 
 @contextlib.contextmanager
 def one_line_warnings() -> Iterator[None]:
-    """Print a warning as one line, without the place in the source that gave it."""
+    """Inside this context a warning is printed as one line, without its place in the source."""
     before = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: (
         f"warning: {' '.join(str(message).split())}\n"
@@ -107,7 +107,7 @@ def one_line_warnings() -> Iterator[None]:
 
 
 def run(name: str, words: Sequence[str]) -> int:
-    """Read the config of a command from the words behind its name and do what it says."""
+    """Run a command with the options behind its name; returns the exit code."""
     from aaren_rl.training.interrupt import Interrupted
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -121,18 +121,17 @@ def run(name: str, words: Sequence[str]) -> int:
         action(parse(kind, words, prog=f"{PROG} {name}", default=default, chosen=chosen))
     except UserError as error:
         return report(error)
-    except BrokenPipeError:  # what stands behind `aaren-rl ... |` has ended
+    except BrokenPipeError:  # the reader of `aaren-rl ... |` has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return EXIT_BROKEN_PIPE
-    except OSError as error:  # a full disk, a folder that was removed or may not be written
+    except OSError as error:  # such as a full disk
         return report(system_error(error))
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if not known and "can't allocate memory" not in str(error):  # PyTorch's on a CPU
             raise
-        reason = " ".join(str(error).split())
-        return report(
-            UserError(f"out of memory ({reason}): lower --batch-size, --context-length or --width")
-        )
+        smaller = "lower --batch-size, --context-length or --width"
+        return report(UserError(f"out of memory ({error}): {smaller}"))
     except Interrupted as stop:
         print(f"{stop}; all is saved, --resume goes on", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -148,24 +147,18 @@ def report(error: UserError) -> int:
     return EXIT_USER_ERROR
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, as NumPy, PyTorch on a CPU or PyTorch on a GPU say it."""
-    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return known or "can't allocate memory" in str(error)
-
-
 def first_look(words: Sequence[str]) -> argparse.Namespace:
-    """The options that decide which options there are and what their defaults are."""
+    """The values of those options on which other options and their defaults depend."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--plugin", action="append", nargs="?", default=[])
     for flag in ("--out", "--preset", *(f"--{kind}" for kind in CHOSEN)):
-        parser.add_argument(flag, nargs="?")  # tyro says it when a value is missing
+        parser.add_argument(flag, nargs="?")  # tyro reports a missing value
     return parser.parse_known_args(words)[0]
 
 
 def chosen_names(early: argparse.Namespace, default: Any) -> dict[str, str]:
-    """The parts that are asked for by name, or were by the config to go on from."""
+    """The names in `CHOSEN`, as given, else as in the config `default`."""
     names = {}
     for kind in CHOSEN:
         before = getattr(default, kind, getattr(getattr(default, "model", None), kind, None))
@@ -175,10 +168,9 @@ def chosen_names(early: argparse.Namespace, default: Any) -> dict[str, str]:
 
 
 def starting_point(kind: Any, given: argparse.Namespace) -> Any:
-    """Where options that are not given are taken from; `given` is what `first_look` saw.
+    """Defaults of the options: the saved config with `--resume --out DIR`, else the preset's.
 
-    With `--resume --out DIR` the config that the run saved there, else with `--preset` the preset's
-    settings, else `None`.
+    `None` without either. `given` is what `first_look` returned.
     """
     if given.resume and given.out is not None and hasattr(kind, "from_json"):
         from aaren_rl.files import read_json
@@ -198,12 +190,11 @@ def starting_point(kind: Any, given: argparse.Namespace) -> Any:
 
 
 def with_value(flag: str, value: str, words: Sequence[str]) -> list[str]:
-    """The words with a value put behind a flag that stands alone: tyro wants one."""
-    words = list(words)
-    for place in range(len(words) - 1, -1, -1):
-        if words[place] == flag and (words[place + 1 :] or ["--"])[0].startswith("--"):
-            words.insert(place + 1, value)
-    return words
+    """The words with `value` inserted behind a flag without one: tyro needs it."""
+    found: list[str] = []
+    for word, following in zip(words, [*words[1:], "--"], strict=True):
+        found += [word, value] if word == flag and following.startswith("--") else [word]
+    return found
 
 
 def _train(config: TrainConfig) -> None:
@@ -367,7 +358,7 @@ COMMANDS: dict[str, Command] = {
 
 
 def _counted(rows: list[dict[str, Any]]) -> list[str]:
-    """The columns of tasks and successes, where all rows have them."""
+    """The columns `task` and `success`, where all rows have them."""
     return [name for name in ("task", "success") if all(row.get(name) is not None for row in rows)]
 
 
@@ -382,13 +373,13 @@ def print_rows(title: str, rows: list[dict[str, Any]], columns: list[str]) -> No
         table.add_column(column.replace("_", " "), justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(_cell(row[column], _places(rows, column)) for column in columns))
-    # A pipe has no width: rich would cut the table to 80 columns there.
+    # rich would take a pipe for 80 columns wide.
     console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(table)
 
 
 def _places(rows: list[dict[str, Any]], column: str) -> int:
-    """Decimals of a column: one; of targets as many as tell different ones apart."""
+    """Decimals of a column; target returns have as many as different ones need."""
     asked = {row[column] for row in rows if isinstance(row[column], float)}
     enough = (n for n in range(1, 16) if len({f"{x:.{n}f}" for x in asked}) == len(asked))
     return next(enough, 16) if column == "target_return" else 2 if column == "success" else 1

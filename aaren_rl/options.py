@@ -1,7 +1,7 @@
-"""Config dataclasses as command-line options: groups, aliases, and mistakes in one line.
+"""Config dataclasses as command-line options: groups, aliases, and errors in one line.
 
-tyro makes the options, from a dataclass derived from the config: the same fields, with those that
-the config's `GROUPS` names in boxes of their own below the others. `parse` puts the values back.
+tyro makes the options from a dataclass derived from the config: the same fields, with those in the
+config's `GROUPS` in boxes of their own below the others. `parse` puts the values into the config.
 """
 
 from __future__ import annotations
@@ -35,17 +35,16 @@ CHOICES = {
     "loggers": "logger",
     "dataset": "data source",
 }
-"""Fields that name something registered, and its kind."""
+"""Fields that name something registered, and the name of its registry."""
 LATE = {"encoder": "aaren_rl.layers.encoders", "head": "aaren_rl.layers.heads"}
-"""Where what has options of its own is registered; imported once one is chosen."""
-NOTHING: Mapping[str, str] = {}
+"""Modules that register what comes with this package; imported when a name is given."""
 
 
 class Box:
     """Base of the derived dataclasses that hold one box of options."""
 
     config: Callable[..., Any] | None = None
-    """What they make, which is one field of the whole; `None` when each is a field."""
+    """Makes one field of the config from them; `None` when each is a field."""
 
 
 def parse(
@@ -54,7 +53,7 @@ def parse(
     *,
     prog: str,
     default: C | None = None,
-    chosen: Mapping[str, str] = NOTHING,
+    chosen: Mapping[str, str] | None = None,
 ) -> C:
     """Read a config from the words behind a command.
 
@@ -64,13 +63,13 @@ def parse(
         words: the command line behind the command's name.
         prog: the command, for the help.
         default: where options that are not given are taken from; by default the config's defaults.
-        chosen: for `mixer`, `encoder`, `head` and `agent` the name that is asked for. What is
-            registered under it may have options of its own, such as `--mixer-options.keep`.
+        chosen: the `mixer`, `encoder`, `head` and `agent` by name. What is registered under it may
+            have options of its own, such as `--mixer-options.keep`.
 
     Raises:
         UserError: for options that do not fit, in one line.
     """
-    options, messages = options_of(kind, default, chosen), io.StringIO()
+    options, messages = options_of(kind, default, chosen or {}), io.StringIO()
     values: Any
     try:
         with contextlib.redirect_stderr(messages):
@@ -89,7 +88,7 @@ def parse(
     return kind(**given) if default is None else dataclasses.replace(default, **given)  # type: ignore[type-var]
 
 
-def options_of(kind: type, default: Any = None, chosen: Mapping[str, str] = NOTHING) -> type:
+def options_of(kind: type, default: Any = None, chosen: Mapping[str, str] | None = None) -> type:
     """The dataclass that tyro makes the options of a config from; arguments as in `parse`."""
     titles = {name: title for title, names in getattr(kind, "GROUPS", {}).items() for name in names}
     hints, helps = get_type_hints(kind, include_extras=True), helps_of(kind)
@@ -100,7 +99,7 @@ def options_of(kind: type, default: Any = None, chosen: Mapping[str, str] = NOTH
         value = None if default is None else getattr(default, name)
         inner = hint.__origin__ if get_origin(hint) is Annotated else hint
         if name.endswith("_options"):
-            boxes += named_box(name, value, chosen, hints)
+            boxes += named_box(name, value, chosen or {}, hints)
         elif isinstance(inner, type) and dataclasses.is_dataclass(inner):
             inside = options_of(inner, value, chosen)
             config = inner if value is None else partial(dataclasses.replace, value)
@@ -122,9 +121,10 @@ def option_of(
     registry = REGISTRIES.get(CHOICES.get(field.name, ""))
     if registry is not None and registry.from_plugins():
         help = f"{help} From plug-ins: {', '.join(registry.from_plugins())}."
-    if field.name in ("env", "environment") and not is_positional(hint):
+    positional = tyro.conf.Positional in getattr(hint, "__metadata__", ())
+    if field.name in ("env", "environment") and not positional:
         names |= {"name": "env", "aliases": ("--environment",)}
-    if field.name == "plugin":  # --plugin a --plugin b, added to those of the run to go on with
+    if field.name == "plugin":  # --plugin a --plugin b, added to those of a resumed run
         hint = Annotated[hint, tyro.conf.UseAppendAction]
     start: Any = {"default": field.default, "default_factory": field.default_factory}
     if default is not None:
@@ -136,14 +136,14 @@ def option_of(
 def named_box(
     name: str, given: Any, chosen: Mapping[str, str], settings: Mapping[str, Any]
 ) -> list[Option]:
-    """The options of the mixer, encoder, head or agent that is chosen, if it has any of its own.
+    """The own options of the chosen mixer, encoder, head or agent, if it has any.
 
-    Those of the mixers of this package are `settings` of the config themselves.
+    Those of this package's mixers are fields of the config already (`settings`).
     """
     kind = name.removesuffix("_options")
     which = chosen.get(kind, "")
     if which not in ("", "linear") and kind in LATE:
-        importlib.import_module(LATE[kind])  # registers what comes with this package
+        importlib.import_module(LATE[kind])
     registry = REGISTRIES.get(CHOICES.get(kind, kind))
     entry = registry.get(which) if registry is not None else None
     if registry is None or entry is None or entry.options is None:
@@ -158,16 +158,15 @@ def named_box(
         flag = f"{name}.{field.name}".replace("_", "-")
         help = helps.get(field.name, "")
         options.append(option_of(field, hints[field.name], help, default, flag))
+
+    def given_options(**values: Any) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if value is not None}
+
     return [boxed(name, make_dataclass(name, options, Box, config=partial(given_options)))]
 
 
-def given_options(**values: Any) -> dict[str, Any]:
-    """The options that have a value: configs keep nothing of those left to what they belong to."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def boxed(title: str, box: type) -> Option:
-    """Options in a box with a title, which is no part of their names."""
+    """Options in a box whose title is no part of their names."""
     return title, Annotated[box, tyro.conf.OmitArgPrefixes], dataclasses.field(default_factory=box)
 
 
@@ -176,11 +175,6 @@ def make_dataclass(name: str, options: list[Option], *bases: type, **namespace: 
     return dataclasses.make_dataclass(
         name, options, bases=bases, kw_only=True, namespace={"__doc__": "", **namespace}
     )
-
-
-def is_positional(hint: Any) -> bool:
-    """Whether tyro reads a field of this annotation by its place and not by its name."""
-    return tyro.conf.Positional in getattr(hint, "__metadata__", ())
 
 
 def helps_of(kind: type) -> dict[str, str]:
@@ -207,7 +201,7 @@ def fields_of(values: Any) -> dict[str, Any]:
 
 
 def in_one_line(messages: str) -> str:
-    """What is wrong, from tyro's box of it: a title, the message, a rule, what may be meant."""
+    """The error in tyro's box: a title, the message, a rule, perhaps a suggestion."""
     plain = re.sub(r"\x1b\[[\d;]*m", "", messages)
     lines = [line.strip("│ ") for line in plain.splitlines()]
     message = itertools.takewhile(lambda line: not line.startswith("─"), lines[1:])

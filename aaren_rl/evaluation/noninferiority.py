@@ -26,20 +26,17 @@ DEFAULT_MARGIN = 5.0
 FEWEST_RUNS = 10
 """The fewest runs of each agent for a verdict over all tasks, whose IQM counts half of them."""
 MOST_SEEDS = 1000
-"""Numbers of seeds above this are not named: no such experiment would be run."""
+"""More seeds than this are not reported as a number."""
 
 Status = Literal["better", "not worse", "worse", "not decided", "no verdict"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What may be said of a difference.
+    """A status (see this module), and its reason as a clause that can end a sentence.
 
-    Attributes:
-        status: see the module's text.
-        reason: why, as a clause that can end a sentence.
-        seeds_needed: for `not decided`, about how many seeds would decide it; `None` otherwise, and
-            when it would take more than `MOST_SEEDS`.
+    `seeds_needed` is for `not decided`: about how many seeds would decide it; `None` when more than
+    `MOST_SEEDS`.
     """
 
     status: Status
@@ -57,17 +54,15 @@ def judge(
 ) -> Verdict:
     """Apply the rule to a difference of paired runs.
 
-    Words about a task need at least `FEWEST_SEEDS` seeds. Words about all tasks need as many, and
-    at least `FEWEST_RUNS` runs of each agent. Many tasks do not make up for few seeds: runs are
-    resampled within each task, where the interval of few seeds is too narrow however many tasks
-    there are.
+    A verdict needs at least `FEWEST_SEEDS` seeds of each task, and one over all tasks at least
+    `FEWEST_RUNS` runs of each agent too. Many tasks do not make up for few seeds: runs are
+    resampled within each task.
 
     Args:
         difference: `ours` less `theirs`.
         margin: positive, in the scores' points.
         seeds: paired runs of each task.
-        runs: for a difference over all of a benchmark's tasks, the paired runs of each agent on all
-            of them together; `None` for a single task.
+        runs: of each agent over all tasks; `None` for a difference on a single task.
         normalized: whether scores are normalised, as the margin is.
 
     Raises:
@@ -113,17 +108,8 @@ def seeds_to_decide(difference: Estimate, margin: float, seeds: int) -> int | No
     - the upper end, D + (high - D) sqrt(n / N), lies below 0 when D < 0 and
       N > n ((high - D) / D)^2.
 
-    The smaller of these numbers, and at least one seed more than were seen, is returned. It is a
-    rough number: D itself is only known to its interval.
-
-    Args:
-        difference: an undecided one, with its interval.
-        margin: positive.
-        seeds: n.
-
-    Returns:
-        N, or `None` when it is more than `MOST_SEEDS`: D is then too near to both limits for the
-        interval's width.
+    The smaller of these numbers is returned, at least n + 1, or `None` when it is more than
+    `MOST_SEEDS`. It is rough: D itself is only known to its interval.
     """
     assert difference.low is not None
     assert difference.high is not None

@@ -39,9 +39,9 @@ class Episodes:
         policy_seconds: time spent choosing actions.
         environment_seconds: time spent in the environments.
         vector_steps: how often a batch of actions was chosen.
-        successes: bool `[episodes]`, whether the environment said so at any step, see
-            `aaren_rl.envs.loop.Step`; where it says nothing to an agent with the condition `goal`,
-            whether a reward was 1. `None` where there is nothing to count.
+        successes: bool `[episodes]`, whether the environment reported a success at any step, see
+            `aaren_rl.envs.loop.Step`. Where it reports none, for agents with the condition `goal`
+            whether a reward was 1, for others `None`.
     """
 
     returns: np.ndarray
@@ -70,8 +70,8 @@ def rollout(
 ) -> Episodes:
     """Act for a number of whole episodes; episode i is seeded with `seed + i`.
 
-    Episodes are handed out and seeded as `aaren_rl.envs.play` says. Where the environment names no
-    time limit they are cut after `LONGEST_EPISODE` steps, with a warning.
+    See `aaren_rl.envs.play`. Where the environment has no time limit, episodes are cut after
+    `LONGEST_EPISODE` steps, with a warning.
 
     Args:
         agent: who acts.
@@ -128,8 +128,8 @@ def drawing(
     """Makes policies that draw their actions; see `Agent.policy`.
 
     Raises:
-        UserError: the agent predicts no distribution, a temperature that cannot work, or
-            `make_policy`: what acts in an agent's place draws nothing.
+        UserError: the agent predicts no distribution, a temperature that is not positive, or
+            a `make_policy`.
     """
     if make_policy is not None:
         raise UserError("actions are drawn by the agent itself alone: leave make_policy out")
@@ -138,7 +138,7 @@ def drawing(
 
 
 def seconds_per_step(agent: Agent, env: EnvLike, *, steps: int = 20, **how: Any) -> float:
-    """Time of one step of acting, all environments together, in seconds.
+    """Seconds that one step of acting takes, all environments together.
 
     Arguments and errors are as `rollout`'s; `steps` steps are timed, after a first one that is not.
     The agent is left in evaluation mode.
@@ -189,10 +189,9 @@ def check_length(agent: Agent, env: Env | VectorEnv[Any, Any, Any]) -> None:
 
 
 def fitted(policy: Policy, env: Env | VectorEnv[Any, Any, Any], agent: Agent) -> Actor:
-    """The policy; if the agent knows a flat Box, it is shown flattened what has another form.
+    """The policy; one for a flat Box gets observations of another form flattened.
 
-    Data may hold observations flattened as `gymnasium.spaces.flatten` does, and the agents of
-    earlier versions saw them so.
+    Data may hold observations that `gymnasium.spaces.flatten` has flattened.
     """
     space, _ = single_spaces(env)
     as_it_is = isinstance(space, spaces.Box) or not agent.spec.observation_layout.is_box

@@ -75,7 +75,7 @@ class Row(Score):
 def normalized_scores(returns: np.ndarray, reference: tuple[float, float] | None) -> np.ndarray:
     """D4RL's normalised score, 0 for the reference minimum and 100 for the maximum.
 
-    The returns themselves when there is no reference, or one that is of no use.
+    The returns themselves without a usable reference.
     """
     usable = usable_reference(reference)
     return returns if usable is None else normalized(returns, usable)
@@ -114,11 +114,7 @@ def score(
 
 
 def best_score(scores: Sequence[Score]) -> Score:
-    """The best of an evaluation's scores; of several tasks the mean of each one's best.
-
-    That mean is of the scores' means and spreads, returns, lengths and successes alike; it says no
-    target, no task and no single episodes.
-    """
+    """The best of an evaluation's scores; with several tasks the mean of each one's best."""
     tasks = list(dict.fromkeys(each.task for each in scores))
     best = [max((s for s in scores if s.task == t), key=lambda s: s.score_mean) for t in tasks]
     if len(best) == 1:
@@ -138,10 +134,7 @@ def best_score(scores: Sequence[Score]) -> Score:
 
 
 def _mean_and_std(values: np.ndarray) -> tuple[float, float]:
-    """Mean and population standard deviation, finite for all finite values.
-
-    Values whose squares float64 does not hold are scaled by the largest one first.
-    """
+    """Mean and population standard deviation, without an overflow for large values."""
     largest = float(np.abs(values).max())
     if largest < 1e150:
         return float(values.mean()), float(values.std())
@@ -150,10 +143,7 @@ def _mean_and_std(values: np.ndarray) -> tuple[float, float]:
 
 
 def warn_of_far_targets(targets: Sequence[float | None], best: float | None) -> None:
-    """Warn of target returns that are far above the best return of the data.
-
-    Agents have seen nothing like them, and do not do better for being asked.
-    """
+    """Warn of target returns that are far above the best return of the data."""
     for target in targets:
         if best is not None and target is not None and target > best + abs(best):
             warnings.warn(

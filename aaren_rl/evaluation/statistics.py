@@ -132,10 +132,7 @@ def bootstrap(
 
 @contextlib.contextmanager
 def _fixed_draws() -> Iterator[None]:
-    """Numpy's global generator, seeded, and afterwards as it was.
-
-    rliable 1.2 draws from it, whatever `random_state` it is given.
-    """
+    """NumPy's global generator seeded, then restored: rliable 1.2 ignores `random_state`."""
     before = np.random.get_state()  # noqa: NPY002
     np.random.seed(0)  # noqa: NPY002
     try:

@@ -1,4 +1,4 @@
-"""One step in an environment before hours of training: does it do what an agent needs?"""
+"""Check an environment by one step in it, before hours of training."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _as_batch(observation: Any, space: spaces.Space[Any]) -> Any:
 
 
 def _action(agent: Agent, env: Env, batch: Any) -> Any:
-    """What the agent does at the beginning of an episode."""
+    """The agent's action at the beginning of an episode."""
     training = agent.training
     actions = fitted(agent.policy(1, agent.usual_target), env, agent).act(batch)
     agent.train(training)
