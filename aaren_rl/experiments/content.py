@@ -22,6 +22,7 @@ from aaren_rl.evaluation.statistics import Estimate, paired_difference
 from aaren_rl.experiments.outcome import Contender, Outcome, rows_of
 from aaren_rl.experiments.unit import Row, Summary
 from aaren_rl.robots import normalized
+from aaren_rl.training.loggers import flattened
 
 
 @dataclass(frozen=True)
@@ -357,8 +358,7 @@ def _cost(outcome: Outcome, contender: Contender) -> CostRow:
 
 def _settings(outcome: Outcome) -> dict[str, Any]:
     results = list(outcome.results.values())
-    configs = [result.unit["config"] for result in results]
-    flat = [{n: v for n, v in {**c, **c["model"]}.items() if n != "model"} for c in configs]
+    flat = [flattened(result.unit["config"]) for result in results]
     same = {n: v for n, v in flat[0].items() if all(n in c and c[n] == v for c in flat)}
     names = ("torch", "device", "threads")
     machine = {name: sorted({str(getattr(r, name)) for r in results}) for name in names}

@@ -36,6 +36,7 @@ from aaren_rl.envs import (
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.layers import sees_images, usual_image_encoder
 from aaren_rl.robots import Robot
+from aaren_rl.training.allocator import keep_freed_memory
 from aaren_rl.training.config import TrainConfig, TrainSettings, agent_class
 
 SMALLEST_IMAGE = 16  # pixels a side
@@ -132,6 +133,8 @@ def launched(config: TrainConfig) -> Iterator[Fabric]:
         raise UserError(f"--device {config.device} --devices {devices}: {reason}") from None
     try:
         fabric.launch()
+        if fabric.device.type == "cpu":
+            keep_freed_memory()
         yield fabric
     except BaseException:  # the others would wait for this process for ever
         for process in getattr(fabric.strategy.launcher, "procs", ()):

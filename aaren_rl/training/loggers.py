@@ -392,9 +392,13 @@ def flat_settings(config: dict[str, Any]) -> dict[str, bool | int | float | str]
 
     TensorBoard's HParams tab can sort and filter a column only when all its values are of one type.
     """
-    flat = {**config, **config.get("model", {})}
     return {
         name: value if isinstance(value, (bool, int, float, str)) else str(value)
-        for name, value in flat.items()
-        if name != "model" and value is not None
+        for name, value in flattened(config).items()
+        if value is not None
     }
+
+
+def flattened(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings with those of the agent (`model`) on the same level."""
+    return {name: v for name, v in {**config, **config["model"]}.items() if name != "model"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from aaren_rl.files import read_json, remove_leftovers
 from aaren_rl.records import flag
 from aaren_rl.training.checkpoint import load_progress
 from aaren_rl.training.config import TrainConfig
+from aaren_rl.training.loggers import flattened
 from aaren_rl.training.run_folder import RunFolder
 
 MAY_CHANGE = (
@@ -33,7 +33,10 @@ def check_same_run(folder: Path, config: TrainConfig, *more: str) -> None:
     before = saved_config(RunFolder(folder))
     if before is None:
         return
-    first, second = (_flat(each) for each in (before, config))
+    first, second = (
+        {**flattened(each.to_json()), "dataset": absolute_dataset(each.dataset)}
+        for each in (before, config)
+    )
     differing = [
         f"{flag(name)} {first.get(name)} there, {second.get(name)} here"
         for name in sorted(first.keys() | second.keys())
@@ -46,12 +49,6 @@ def check_same_run(folder: Path, config: TrainConfig, *more: str) -> None:
             f"--out {folder}: already holds a different run ({'; '.join(differing)}); "
             "choose another folder"
         )
-
-
-def _flat(config: TrainConfig) -> dict[str, Any]:
-    content = config.to_json()
-    model = content.pop("model")
-    return {**content, **model, "dataset": absolute_dataset(config.dataset)}
 
 
 def claim_folder(folder: RunFolder, config: TrainConfig) -> None:

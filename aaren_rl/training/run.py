@@ -25,7 +25,6 @@ from aaren_rl.evaluation.scores import warn_of_far_targets
 from aaren_rl.files import recover_folder, write_json
 from aaren_rl.layout import Layout
 from aaren_rl.records import typed
-from aaren_rl.training.allocator import keep_freed_memory
 from aaren_rl.training.build import (
     build_agent,
     is_leader,
@@ -51,7 +50,7 @@ from aaren_rl.training.resume import (
     saved_config,
 )
 from aaren_rl.training.run_folder import RunFolder
-from aaren_rl.training.trained_run import TrainedRun, finished_run, result_of
+from aaren_rl.training.trained_run import TrainedRun, read_summary, result_of, run_in
 from aaren_rl.training.trainer import Trainer
 
 ARGUMENTS = ("agent", "dataset", "environment", "preset")
@@ -349,8 +348,6 @@ def _learner(job: _Job, agent: Agent, data: TrajectoryDataset, fabric: Fabric) -
     fabric.seed_everything(job.config.seed + fabric.global_rank, verbose=False)
     sampler = make_sampler(job.config, data, fabric.global_rank, fabric.world_size)
     sampler = prefetched(sampler, fabric.device)
-    if fabric.device.type == "cpu":
-        keep_freed_memory()
     return Learner(job.config, agent, sampler, fabric, job.optimizer, job.schedule)
 
 
@@ -397,7 +394,11 @@ def check_agent(agent: Agent, data: TrajectoryDataset) -> None:
 def _finished(job: _Job, folder: RunFolder) -> TrainedRun | None:
     """The run in the folder, when it has done all updates that are asked for, of these data."""
     config, saved = job.config, saved_config(folder)
-    finished = finished_run(folder, config) if config.resume else None
-    if finished and saved and absolute_dataset(saved.dataset) != config.dataset:
+    if not config.resume or not folder.summary.exists():
+        return None
+    summary = read_summary(folder)
+    if config.updates > max(summary["updates"], summary.get("updates_asked", 0)):
+        return None
+    if saved and absolute_dataset(saved.dataset) != config.dataset:
         check_same_data(folder, config, fingerprint(job.data or _data(config)))
-    return finished
+    return run_in(folder, summary, config)

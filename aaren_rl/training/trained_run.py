@@ -55,17 +55,12 @@ class TrainedRun:
         return evaluate(self.agent, self.environment if env is None else env, **settings)
 
 
-def finished_run(folder: RunFolder, config: TrainConfig) -> TrainedRun | None:
-    """The run in a folder, when it has done all updates that are asked for."""
-    if not folder.summary.exists():
-        return None
+def read_summary(folder: RunFolder) -> dict[str, Any]:
+    """The `summary.json` of a finished run."""
     summary = read_json(folder.summary)
-    try:
-        if config.updates > max(summary["updates"], summary.get("updates_asked", 0)):
-            return None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder.summary}: not a training's summary ({error!r})") from None
-    return run_in(folder, summary, config)
+    if not isinstance(summary, dict) or not isinstance(summary.get("updates"), int):
+        raise UserError(f"{folder.summary}: not a training's summary")
+    return summary
 
 
 def run_in(folder: RunFolder, summary: dict[str, Any], config: TrainConfig) -> TrainedRun:
@@ -73,7 +68,7 @@ def run_in(folder: RunFolder, summary: dict[str, Any], config: TrainConfig) -> T
     try:
         scores = convert(summary["scores"], list[Score], str(folder.summary))
         history = [Evaluated.from_json(row, str(folder.summary)) for row in summary["history"]]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"{folder.summary}: not a training's summary ({error!r})") from None
     return TrainedRun(
         agent=load_agent(recover_folder(folder.last)),

@@ -50,7 +50,7 @@ class ClassifySettings(Settings):
 
 @dataclass(frozen=True)
 class Stream:
-    """What a classifier carries: `recent` are the last steps, `[batch, kernel - 1, channels]`."""
+    """State of a classifier; `recent` are the last steps, `[batch, kernel - 1, channels]`."""
 
     state: SequenceState
     recent: Tensor
@@ -78,7 +78,7 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor, stream: Stream | None = None) -> tuple[Tensor, Stream]:
         """Steps `[batch, time, channels]` to logits after each, `[batch, time, classes]`.
 
-        What stands behind the end of a shorter series changes nothing before it.
+        Padding behind the end of a shorter series has no effect on the steps before.
         """
         count, before = x.shape[1], 0 if stream is None else stream.tokens
         recent = (
@@ -132,7 +132,7 @@ class Classification(Task):
             yield x[chosen, : int(lengths[chosen].max())], lengths[chosen], labels[chosen]
 
     def logits(self, model: nn.Module, x: Tensor, lengths: Tensor) -> Tensor:
-        """At the last step of each series, `[batch, classes]`."""
+        """Logits at the last step of each series, `[batch, classes]`."""
         logits, _ = model(x)
         return logits[torch.arange(len(x)), lengths - 1]
 
@@ -142,7 +142,7 @@ class Classification(Task):
         return nn.functional.cross_entropy(self.logits(model, x, lengths).float(), labels)
 
     def all_logits(self, model: nn.Module, part: Batch) -> Tensor:
-        """At the last step of every series of a part."""
+        """Logits at the last step of every series of a part."""
         x, lengths, _ = part
         pairs = zip(x.split(64), lengths.split(64), strict=True)
         return torch.cat([self.logits(model, *pair) for pair in pairs])

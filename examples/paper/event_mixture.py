@@ -1,4 +1,4 @@
-"""What an event model knows of the next event: when it comes, and which mark it has."""
+"""The predicted distribution of the next event: its time and its mark."""
 
 from __future__ import annotations
 

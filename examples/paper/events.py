@@ -43,14 +43,14 @@ class EventSettings(Settings):
 
 @dataclass(frozen=True)
 class Stream:
-    """What an event model carries: the blocks' state and the time of the last event, `[batch]`."""
+    """State of an event model: the blocks' state and the time of the last event, `[batch]`."""
 
     state: SequenceState
     time: Tensor
 
 
 class EventModel(nn.Module):
-    """Events -> blocks -> what is known of the next event.
+    """Events -> blocks -> the distribution of the next event.
 
     Marks are compared with the same vectors that embed them, so that a mark can be expected again
     that was never seen in training.

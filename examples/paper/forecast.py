@@ -46,7 +46,7 @@ class ForecastSettings(Settings):
 
 @dataclass(frozen=True)
 class Stream:
-    """What a forecaster carries: `mean` and `std` `[series, 1]` are those of the first window."""
+    """State of a forecaster; `mean` and `std` `[series, 1]` are those of the first window."""
 
     state: SequenceState | None
     mean: Tensor

@@ -17,7 +17,6 @@ from aaren_rl.errors import UserError
 from aaren_rl.evaluation import try_environment
 from aaren_rl.files import read_json, remove_leftovers, write_json
 from aaren_rl.records import flag, typed
-from aaren_rl.training.allocator import keep_freed_memory
 from aaren_rl.training.build import launched, load_data
 from aaren_rl.training.callbacks import Callback
 from aaren_rl.training.checkpoint import load_progress
@@ -31,7 +30,7 @@ from aaren_rl.training.resume import absolute_dataset, check_same_data, fingerpr
 from aaren_rl.training.run import check_agent, disk_errors
 from aaren_rl.training.run_folder import RunFolder
 from aaren_rl.training.state import RunState
-from aaren_rl.training.trained_run import TrainedRun, result_of, run_in
+from aaren_rl.training.trained_run import TrainedRun, read_summary, result_of, run_in
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def _run(job: _Job) -> TrainedRun:
         if folder is not None:
             _claim(folder, config)
         if resume and folder is not None and folder.summary.exists():
-            summary = read_json(folder.summary)
+            summary = read_summary(folder)
             if summary.get("environment_steps", 0) >= config.steps:
                 return run_in(folder, summary, start.config)
         if job.own is not None and job.data is None:
@@ -308,8 +307,6 @@ def _train(job: _Job, start: _Start, dataset: TrajectoryDataset, resume: bool) -
             folder.summary.unlink(missing_ok=True)
             write_json(folder.config, config.to_json())
         fabric.seed_everything(config.seed, verbose=False)
-        if fabric.device.type == "cpu":
-            keep_freed_memory()
         trainer = OnlineTrainer(
             OnlineLearner(config, agent, sampler, fabric, schedule=lambda _: 1.0),
             evaluator,
