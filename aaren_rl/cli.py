@@ -192,7 +192,7 @@ def starting_point(kind: Any, given: argparse.Namespace) -> Any:
 def with_value(flag: str, value: str, words: Sequence[str]) -> list[str]:
     """The words with `value` inserted behind a flag without one: tyro needs it."""
     found: list[str] = []
-    for word, following in zip(words, [*words[1:], "--"], strict=True):
+    for word, following in zip(words, [*words[1:], "--"], strict=False):
         found += [word, value] if word == flag and following.startswith("--") else [word]
     return found
 

@@ -143,30 +143,32 @@ def _evaluate_task(config: EvaluateConfig, agent: Agent, policies: Runtime | Non
     if config.stochastic:
         agent.check_draws(config.temperature)
     env = environment_of_agent(agent, config.environment)
-    draws: dict[str, Any] = {"deterministic": not config.stochastic}
-    draws["temperature"] = config.temperature
-    video = None
-    if config.video is not None:  # first: what cannot be drawn is said before an hour's evaluation
-        target = config.target_return[0] if config.target_return else None
-        mode = config.mode[0] if config.mode else None
-        video = record_video(agent, env, config.video, target, mode, config.seed, **draws)
-    acting: AbstractContextManager[PolicyMaker | None] = nullcontext()
+    policy: AbstractContextManager[PolicyMaker | None] = nullcontext()
     if config.runtime != "torch":
         if policies is None:
             raise UserError(f"--runtime {config.runtime}: nothing was given that acts with it")
-        acting = policies(agent, config.exported)
-    with acting as make_policy:
+        policy = policies(agent, config.exported)
+    video = None
+    with policy as make_policy:
+        acting: dict[str, Any] = {
+            "seed": config.seed,
+            "deterministic": not config.stochastic,
+            "temperature": config.temperature,
+            "make_policy": make_policy,
+        }
+        if config.video is not None:  # first: before the time that the evaluation takes
+            target = config.target_return[0] if config.target_return else None
+            mode = config.mode[0] if config.mode else None
+            video = record_video(agent, env, config.video, target, mode, **acting)
         rows = score_rows(
             agent,
             env,
             modes=config.mode or (None,),
             targets=config.target_return,
             episodes=config.episodes,
-            seed=config.seed,
             num_envs=config.num_envs,
             asynchronous=config.asynchronous,
-            make_policy=make_policy,
-            **draws,
+            **acting,
         )
     about = {"run": str(config.run), "checkpoint": config.checkpoint, "runtime": config.runtime}
     if config.stochastic:

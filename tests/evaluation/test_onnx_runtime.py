@@ -12,8 +12,9 @@ from exported_agents import exported, make_aaren, make_agent
 
 from aaren_rl.agents import Agent
 from aaren_rl.errors import UserError
-from aaren_rl.evaluation import EvaluateConfig, evaluate
+from aaren_rl.evaluation import EvaluateConfig, evaluate, evaluating
 from aaren_rl.export import onnx_policies
+from aaren_rl.runtime import OnnxPolicy
 
 
 def saved(agent: Agent, folder: Path) -> Path:
@@ -40,6 +41,21 @@ def test_the_same_episodes_as_pytorch(tmp_path: Path, name: str) -> None:
         assert ours.lengths == theirs.lengths
         assert ours.returns == pytest.approx(theirs.returns, rel=1e-3)
         assert ours.target_return == theirs.target_return
+
+
+def test_a_video_shows_the_exported_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[Any] = []
+
+    def record(*_: Any, make_policy: Any, **__: Any) -> Path:
+        recorded.append(make_policy(1, None, None))
+        return tmp_path / "episode.mp4"
+
+    monkeypatch.setattr(evaluating, "record_video", record)
+    config = EvaluateConfig(
+        saved(make_aaren(), tmp_path), episodes=1, runtime="onnx", video=tmp_path
+    )
+    assert evaluate(config, policies=onnx_policies).video == tmp_path / "episode.mp4"
+    assert isinstance(recorded[0], OnnxPolicy)
 
 
 @pytest.mark.parametrize(
