@@ -30,9 +30,9 @@ from aaren_rl.collect.rollouts import (
     random_actor,
 )
 from aaren_rl.data import load_dataset
+from aaren_rl.data.episode import Trajectory
 from aaren_rl.data.sources.minari import METADATA, read_metadata
 from aaren_rl.data.to_minari import check_new_dataset, write_minari
-from aaren_rl.data.trajectory import Trajectory
 from aaren_rl.envs.make import environment_spec, make_env
 from aaren_rl.envs.pixels import pixels_spec
 from aaren_rl.errors import UserError

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from aaren_rl.data.trajectory import Trajectory
+from aaren_rl.data.episode import Trajectory
 from aaren_rl.envs import make_vector_env, recorded_episodes, time_limit
 from aaren_rl.evaluation.rollouts import LONGEST_EPISODE
 

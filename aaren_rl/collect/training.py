@@ -40,7 +40,7 @@ from aaren_rl.collect.learner import (
     weights_file,
 )
 from aaren_rl.collect.rollouts import actor_of, play, say
-from aaren_rl.data.trajectory import Trajectory
+from aaren_rl.data.episode import Trajectory
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.files import read_json, read_tensors, write_bytes, write_json, write_tensors
 from aaren_rl.records import decode

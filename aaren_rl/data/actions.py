@@ -18,24 +18,24 @@ Space = spaces.Space[Any]
 
 
 def actions_of(
-    where: str, declared: Space | None, environments: Space | None, trusted: bool, values: Any
+    where: str, declared: Space | None, env_space: Space | None, trusted: bool, values: Any
 ) -> Actions | ActionParts:
     """What flattens actions such as `values`; the other arguments are those of `Actions`."""
-    given = [space for space in (declared, environments) if space is not None]
+    given = [space for space in (declared, env_space) if space is not None]
     in_parts = isinstance(values, (dict, tuple))
     if any(isinstance(each, (spaces.Dict, spaces.Tuple)) is not in_parts for each in given):
         found = "in parts" if in_parts else "in one array"
         raise UserError(f"{found}, which does not fit {'; '.join(map(str, given))}")
     if not in_parts:
-        return Actions(where, declared, environments, trusted)
+        return Actions(where, declared, env_space, trusted)
     names = dict(enumerate(values)) if isinstance(values, tuple) else values
-    own, theirs = (None if each is None else parts_of(each) for each in (declared, environments))
-    for each in (own, theirs):
+    known = [None if space is None else parts_of(space) for space in (declared, env_space)]
+    for each in known:
         if each is not None and each.keys() != names.keys():
             raise UserError(f"parts {list(names)}; parts {list(each)} expected")
     parts: dict[Any, Actions | ActionParts] = {}
     for key in sorted(names):  # as in `aaren_rl.layout`
-        first, second = (None if each is None else each[key] for each in (own, theirs))
+        first, second = (None if each is None else each[key] for each in known)
         with named(str(key)):
             parts[key] = actions_of(f"{where}: {key}", first, second, trusted, names[key])
     return ActionParts(parts, isinstance(values, tuple))
@@ -77,15 +77,15 @@ class Actions:
     Args:
         where: the file or dataset, which errors and warnings name.
         declared: the recording's own space, or None.
-        environments: the environment's own space, or None; it wins.
+        env_space: the environment's own space, or None; it wins.
         trusted: the declared space is the environment's.
     """
 
     def __init__(
-        self, where: str, declared: Space | None, environments: Space | None, trusted: bool
+        self, where: str, declared: Space | None, env_space: Space | None, trusted: bool
     ) -> None:
-        self._where, self._declared, self._environments = where, declared, environments
-        self._trusted = trusted or environments is not None
+        self._where, self._declared, self._env_space = where, declared, env_space
+        self._trusted = trusted or env_space is not None
         self._space: Space | None = None  # chosen at the first block
         self._integers = False  # found in data of no known space
         self._low: NDArray[Any] = np.array(np.inf, np.float32)  # of each column so far
@@ -120,30 +120,30 @@ class Actions:
         """The environment's space, else the declared one, else one from the first block."""
         values = numbers(values)
         single = values.size == len(values)
-        theirs = self._environments
+        env_space = self._env_space
         if self._declared is not None:
             own = self._declared
-        elif isinstance(theirs, (spaces.MultiDiscrete, spaces.MultiBinary)):
-            return theirs
+        elif isinstance(env_space, (spaces.MultiDiscrete, spaces.MultiBinary)):
+            return env_space
         elif values.dtype.kind in "bui" and single:
             own = spaces.Discrete(1)  # `_choices` widens it
         else:
             self._integers = values.dtype.kind in "bui"
             own = spaces.Box(-np.inf, np.inf, values.shape[1:], np.float32)
-        if theirs is None:
+        if env_space is None:
             return own
-        choices = self._declared is None and single and isinstance(theirs, spaces.Discrete)
-        ours, other = Layout.of(own).leaves[0], Layout.of(theirs).leaves[0]
-        if not choices and (ours.size, ours.levels) != (other.size, other.levels):
+        choices = self._declared is None and single and isinstance(env_space, spaces.Discrete)
+        found, wanted = Layout.of(own).leaves[0], Layout.of(env_space).leaves[0]
+        if not choices and (found.size, found.levels) != (wanted.size, wanted.levels):
             raise UserError(
-                f"the environment takes {theirs}, the data hold {own}; the same kind and size "
+                f"the environment takes {env_space}, the data hold {own}; the same kind and size "
                 "expected"
             )
-        return theirs
+        return env_space
 
     def _choices(self, values: NDArray[Any], space: spaces.Discrete) -> NDArray[np.int64]:
         values, least = one_a_step(values), int(space.start)
-        open_ended = self._declared is None and self._environments is None
+        open_ended = self._declared is None and self._env_space is None
         right = bool((np.isfinite(values) & (values == np.floor(values))).all())
         if right:
             most = int(values.max())

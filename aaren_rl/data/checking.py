@@ -169,10 +169,10 @@ class Checker:
                     raise UserError(f"{rows} actions for {steps} rewards; {steps} expected")
             joined = join_rows(given)
             if self._actions is None:
-                theirs = None if self._known is None else self._known.action_space
+                env_space = None if self._known is None else self._known.action_space
                 recording, trusted = self._recording, self._recording.env_spec is not None
                 self._actions = actions_of(
-                    self._where, recording.action_space, theirs, trusted, joined
+                    self._where, recording.action_space, env_space, trusted, joined
                 )
             actions = self._actions.flat(joined)
         terminated = np.array([bool(episode.terminated) for episode in episodes])
@@ -245,22 +245,22 @@ class _Observations:
         own = _any_numbers(values) if self._declared is None else self._declared
         if self._known is None:
             return own
-        theirs = self._known.observation_space
-        sizes = flat_size(theirs), flat_size(own)
+        env_space = self._known.observation_space
+        sizes = flat_size(env_space), flat_size(own)
         problem: UserError | None = None
         if sizes[0] == sizes[1] or self._declared is None:
             try:
-                Layout.of(theirs).parts(shaped(theirs, values))
-                return theirs
+                Layout.of(env_space).parts(shaped(env_space, values))
+                return env_space
             except UserError as error:
                 problem = error
         if sizes[0] != sizes[1]:
             raise UserError(
-                f"the environment's {theirs} has {sizes[0]} values, the data's {own} has "
+                f"the environment's {env_space} has {sizes[0]} values, the data's {own} has "
                 f"{sizes[1]}; equal numbers expected"
             )
         warn_once(
-            f"{self._where}: observations do not have the form of the environment's {theirs} "
+            f"{self._where}: observations do not have the form of the environment's {env_space} "
             f"({problem}); taken for {own}, the same number of values"
         )
         return own

@@ -182,9 +182,9 @@ def open_dataset(folder: Path) -> TrajectoryDataset:
         fields: dict[str, Any] = {
             name: Rows(steps[name], *all_rows) for name in STEP_FIELDS if name != "observations"
         }
-        seen = steps["observations"]
+        observations = steps["observations"]
         fields["observations"] = side_by_side(
-            [Rows(seen[name], *all_rows) for name in seen.dtype.names or ()]
+            [Rows(observations[name], *all_rows) for name in observations.dtype.names or ()]
         )
         scores, offset = card["reference_scores"], card["observation_offset"]
         return TrajectoryDataset(

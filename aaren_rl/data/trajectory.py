@@ -253,12 +253,12 @@ class TrajectoryDataset:
         """
         if self.env_spec is not None or not isinstance(self.actions, np.ndarray):
             return self
-        theirs = known_environment(env).action_space
-        if Layout.of(theirs).form == Layout.of(self.action_space).form:
+        env_space = known_environment(env).action_space
+        if Layout.of(env_space).form == Layout.of(self.action_space).form:
             return self
         where = f"{self.name}: actions"
         with named(where):
-            reader = actions_of(where, None, theirs, True, self.actions)
+            reader = actions_of(where, None, env_space, True, self.actions)
             return replace(
                 self, actions=reader.flat(self.actions), action_space=reader.final_space()
             )

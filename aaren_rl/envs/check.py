@@ -9,8 +9,9 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
+from aaren_rl.data.episode import BLOCK
 from aaren_rl.data.spaces import flat_size
-from aaren_rl.data.trajectory import BLOCK, TrajectoryDataset
+from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.envs.d4rl_ant import BODY_SIZE, D4RL_ANT, OBSERVATION_SIZE
 from aaren_rl.envs.make import Env, EnvLike, spec_of
 from aaren_rl.errors import UserError
@@ -101,10 +102,10 @@ def check_environment(
                 f"observations: the environment's {seen}, the data's {observation_space}; the same "
                 "parts, shapes and choices expected"
             )
-    elif (ours := flat_size(seen)) != (theirs := flat_size(observation_space)):
+    elif (size := flat_size(seen)) != (expected := flat_size(observation_space)):
         raise UserError(
-            f"observations: the environment's {seen} has {ours} values, the data's "
-            f"{observation_space} has {theirs}; equal numbers expected"
+            f"observations: the environment's {seen} has {size} values, the data's "
+            f"{observation_space} has {expected}; equal numbers expected"
         )
     elif isinstance(seen, spaces.Box) and seen.shape != observation_space.shape:
         raise UserError(

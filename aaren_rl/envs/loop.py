@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
-from aaren_rl.data.trajectory import Trajectory
+from aaren_rl.data.episode import Trajectory
 from aaren_rl.envs.make import describe
 from aaren_rl.errors import UserError, one_line
 
@@ -131,10 +131,12 @@ def play(
             elif queue.by_hand and queue.busy:
                 final = copy.deepcopy(after)
                 after = _reset(vector, seed, queue, ended, options)
-        seen, observations = observations, after
+        shown, observations = observations, after
         spent = between - before, time.perf_counter() - between
-        won = _successes(infos)
-        yield Step(seen, actions, rewards, terminated, truncated, final, episode, *spent, won)
+        successes = _successes(infos)
+        yield Step(
+            shown, actions, rewards, terminated, truncated, final, episode, *spent, successes
+        )
 
 
 class _Queue:
@@ -255,9 +257,10 @@ def _warn_of_cut(name: str, limit: int, by_hand: bool) -> None:
 
 
 def _failed(vector: VectorEnv[Any, Any, Any], what: str, error: Exception) -> UserError:
-    said, kind = one_line(error), type(error).__name__
-    reason = said if said == kind or isinstance(error, UserError) else f"{kind}: {said}"
-    return UserError(f"environment {describe(vector)}: {what} failed: {reason}")
+    message, kind = one_line(error), type(error).__name__
+    if message != kind and not isinstance(error, UserError):
+        message = f"{kind}: {message}"
+    return UserError(f"environment {describe(vector)}: {what} failed: {message}")
 
 
 def _check_rewards(

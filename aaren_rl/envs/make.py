@@ -198,14 +198,14 @@ def make_vector_env(
         if asynchronous:  # Gymnasium has made one in this process, for its spaces
             vector.max_episode_steps = time_limit(made[0])
     except Exception as error:
-        said = one_line(error)
+        message = one_line(error)
         if not isinstance(error, UserError):
-            said = f"environment {describe(env)!r}: cannot be made: {said}"
+            message = f"environment {describe(env)!r}: cannot be made: {message}"
         if made and not asynchronous:
             for each in made:
                 each.close()
-            said += f" ({len(made)} of {count} were; --num-envs 1 makes one alone)"
-        raise UserError(said) from error
+            message += f" ({len(made)} of {count} were; --num-envs 1 makes one alone)"
+        raise UserError(message) from error
     vector.spec = spec
     return vector
 
@@ -327,10 +327,14 @@ def _can_be_made(wrapper: WrapperSpec, spec: EnvSpec) -> bool:
         reason = one_line(error)
     if reason is None:
         return True
-    said = f"environment {spec.id!r}: its wrapper {wrapper.name} ({wrapper.entry_point}) cannot be "
+    which = f"environment {spec.id!r}: its wrapper {wrapper.name} ({wrapper.entry_point})"
     if wrapper.name not in RECORDERS:
-        raise UserError(f"{said}made again ({reason}); give another environment with --env")
-    warnings.warn(f"{said}made again ({reason}) and is left out: it only records", stacklevel=4)
+        raise UserError(
+            f"{which} cannot be made again ({reason}); give another environment with --env"
+        )
+    warnings.warn(
+        f"{which} cannot be made again ({reason}) and is left out: it only records", stacklevel=4
+    )
     return False
 
 

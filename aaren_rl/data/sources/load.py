@@ -35,7 +35,7 @@ register_source("minari", minari_source)
 register_source("d3rlpy", d3rlpy_source)
 register_source("d4rl", d4rl_source, FlatOptions)
 register_source("minari-download", minari_download)
-OURS = tuple(SOURCES)
+BUILT_IN = tuple(SOURCES)
 
 
 def load_dataset(
@@ -123,8 +123,8 @@ def open_recording(name_or_path: str | Path, **options: Any) -> Recording:
 def _open(name: str, source: str | None, options: dict[str, Any]) -> Recording | TrajectoryDataset:
     """Try the sources, installed plug-ins' first."""
     load_plugins()
-    theirs = [each for each in SOURCES if each not in OURS]
-    for each in [source] if source else [*theirs, *OURS]:
+    plugins = [each for each in SOURCES if each not in BUILT_IN]
+    for each in [source] if source else [*plugins, *BUILT_IN]:
         entry = SOURCES[each]
         known = [field.name for field in dataclasses.fields(entry.options)] if entry.options else []
         unknown = options.keys() - set(known)
