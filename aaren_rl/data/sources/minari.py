@@ -10,9 +10,6 @@ import difflib
 import json
 import math
 import os
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -247,14 +244,14 @@ def _check_connection() -> None:
 
     Minari's client would try for half a minute and print every attempt.
     """
+    import requests  # only here: it takes a while to import
+
     if not os.environ.get("MINARI_REMOTE", minari_remotes.DEFAULT_REMOTE).startswith("hf://"):
         return
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
-        urllib.request.urlopen(address, timeout=CONNECTION_SECONDS).close()
-    except urllib.error.HTTPError:
-        return  # the server answers
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, ssl.SSLError):
-            return  # it answers; Minari's client has its own certificates
-        raise OSError(f"no connection to {address} ({error.reason})") from error
+        requests.head(address, timeout=CONNECTION_SECONDS)
+    except requests.exceptions.SSLError:
+        return  # it answers; Minari's client has its own certificates
+    except requests.RequestException as error:
+        raise OSError(f"no connection to {address} ({one_line(error)})") from error
