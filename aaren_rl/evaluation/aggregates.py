@@ -36,11 +36,7 @@ class Profile:
 
 
 def aggregates(scores: np.ndarray) -> dict[str, Estimate]:
-    """IQM (the mean of the middle half of all runs), median, mean and optimality gap.
-
-    Args:
-        scores: `[runs, tasks]`. The median is over tasks, of each task's mean.
-    """
+    """IQM (mean of the middle half of all runs), median over tasks, mean and optimality gap."""
     from rliable import metrics
 
     functions: dict[str, Callable[[np.ndarray], float]] = {
@@ -66,12 +62,7 @@ def iqm(scores: np.ndarray) -> float:
 
 
 def iqm_difference(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
-    """IQM of `ours` less that of `theirs`, with paired runs.
-
-    Args:
-        ours: `[runs, tasks]`.
-        theirs: of the same shape, with the same seeds and tasks in the same order.
-    """
+    """IQM of `ours` less that of `theirs`, with paired runs."""
     from rliable.metrics import aggregate_iqm
 
     tables = [as_table(ours), as_table(theirs)]
@@ -85,12 +76,7 @@ def iqm_difference(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
 
 
 def improvement_probability(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
-    """The chance that a run of `ours` beats one of `theirs` on a task drawn at random.
-
-    Args:
-        ours: `[runs, tasks]`.
-        theirs: of the same shape, with the same seeds and tasks in the same order.
-    """
+    """The chance that a run of `ours` beats one of `theirs` on a task drawn at random."""
     from rliable.metrics import probability_of_improvement
 
     tables = [as_table(ours), as_table(theirs)]
@@ -101,12 +87,7 @@ def improvement_probability(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
 
 
 def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> Profile:
-    """The share of runs, over all tasks, that score above each threshold.
-
-    Args:
-        scores: `[runs, tasks]`.
-        thresholds: `[any number]`.
-    """
+    """The share of runs, over all tasks, that score above each threshold."""
     table = as_table(scores)
 
     def shares(values: np.ndarray) -> np.ndarray:

@@ -117,11 +117,7 @@ def evaluate(
 
 
 def agents_by_task(agent: Agent, tasks: Sequence[str] = ()) -> list[Agent]:
-    """The agent in each of these tasks, or all that it has; itself where it has none.
-
-    Raises:
-        UserError: for an unknown task.
-    """
+    """The agent in each of these tasks, or all that it has; itself where it has none."""
     if not tasks and (agent.spec.task is not None or not agent.spec.tasks):
         return [agent]
     return [agent.for_task(task) for task in tasks or range(len(agent.spec.tasks))]

@@ -28,8 +28,6 @@ class LengthError:
     choices.
 
     Attributes:
-        first: the first step of the bin, counted from 0.
-        last: the step after the last one of the bin.
         carry: mean error with the state carried from the episode's first step.
         window: mean error, at the same steps, of a window recomputed at each step.
         steps: number of steps measured.
@@ -48,14 +46,7 @@ def length_errors(
 ) -> list[LengthError]:
     """The errors of a carried state and of a recomputed window, by position in the episode.
 
-    Args:
-        agent: in training or evaluation mode, to which it is put back.
-        data: held-out episodes.
-        episodes: how many of them are drawn.
-        seed: of the choice of episodes and steps.
-
-    Returns:
-        A row for each bin that the chosen episodes reach.
+    There is a row for each bin of positions that the episodes reach, which are drawn from `data`.
     """
     training = agent.training
     agent.eval()

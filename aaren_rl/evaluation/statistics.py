@@ -54,12 +54,7 @@ def mean_interval(scores: np.ndarray) -> Estimate:
 
 
 def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
-    """The mean of `ours - theirs` over paired runs.
-
-    Args:
-        ours: scores, `[runs]` or `[runs, tasks]`.
-        theirs: of the same shape; each entry has the task and the seed of that in `ours`.
-    """
+    """The mean of `ours - theirs` over paired runs, `[runs]` or `[runs, tasks]`."""
     return mean_interval(as_table(ours) - as_table(theirs))
 
 
@@ -75,14 +70,10 @@ def estimates(
     ranged: Sequence[np.ndarray | None],
     resamples: int,
 ) -> list[Estimate]:
-    """Numbers of tables of scores with their intervals or ranges.
+    """Numbers of tables of scores with their intervals or ranges; arguments as `bootstrap`'s.
 
-    Args:
-        tables: float64 `[runs, tasks]` each, all of one shape.
-        function: takes the tables, gives `[numbers]`.
-        ranged: for each number, the values whose range takes the interval's place when there are
-            fewer than `FEWEST_SEEDS` runs; `None` for no ends in that case.
-        resamples: as for `bootstrap`.
+    `ranged` holds for each number the values whose range takes the interval's place when there are
+    fewer than `FEWEST_SEEDS` runs; `None` for no ends in that case.
     """
     if len(tables[0]) >= FEWEST_SEEDS:
         found = bootstrap(tables, function, resamples)
@@ -106,7 +97,7 @@ def bootstrap(
     Args:
         tables: float64 `[runs, tasks]` each, all of one shape, at least two runs.
         function: takes the tables, gives `[numbers]`.
-        resamples: how many resamples.
+        resamples: how many.
 
     Returns:
         (value, low, high) for each number, the same at every call.

@@ -148,8 +148,7 @@ class ReportConfig:
 class QuickstartConfig:
     """Train Decision Aaren and Decision Transformer on the Hopper data inside the package.
 
-    Then act with both and print what came of it. A second call goes on where a first was stopped,
-    and trains nothing twice.
+    Then act with both and print the scores. A second call resumes a first one that was stopped.
     """
 
     out: Path = Path("runs/quickstart")

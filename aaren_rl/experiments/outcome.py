@@ -110,18 +110,14 @@ class Outcome:
         return [task for task in self.whole_tasks if self.normalized(task)]
 
     def table(self, contender: Contender) -> np.ndarray | None:
-        """Scores `[runs, tasks]` on the common tasks, of the seeds that are finished on all.
-
-        `None` when there are none.
-        """
+        """Scores `[runs, tasks]` on the common tasks; see `paired`."""
         tables = self.paired([contender], self.common_tasks)
         return None if tables is None else tables[0]
 
     def paired(self, contenders: Sequence[Contender], tasks: list[str]) -> list[np.ndarray] | None:
         """Scores `[runs, tasks]` of each contender, row i of all tables by the same seed.
 
-        The seeds are those that all of the contenders have finished on all of the tasks. `None`
-        when there are none.
+        Of the seeds that all contenders have finished on all tasks; `None` when there are none.
         """
         columns = [[self.scores(task, each) for task in tasks] for each in contenders]
         every = [scores for each in columns for scores in each]

@@ -59,7 +59,7 @@ def run_with_ray(address: str, todo: Sequence[Unit], workers: int) -> Ended:
     """Do all units on a Ray cluster, each in a fresh process.
 
     A unit that fails does not stop the others. When this generator is closed early, as after
-    Ctrl-C, the units at work are asked to save and stop.
+    Ctrl-C, running units save and stop.
     """
     import ray
 

@@ -29,8 +29,7 @@ SIDE_BY_SIDE = "agents side by side"
 def write_curves(folder: Path, content: Content) -> None:
     """Scores by update, mean over seeds: a run for each agent, a tag for each task.
 
-    The Scalars tab then has a chart for each task with all agents in it, the Custom Scalars tab
-    the same with a band from the lowest to the highest seed.
+    The Custom Scalars tab shows them with a band from the lowest to the highest seed.
     """
     group, names = "score by task", ("", "_low", "_high")
     tasks = content.learning_curves

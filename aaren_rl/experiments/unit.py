@@ -214,11 +214,7 @@ def varying_settings(runs: Sequence[TrainConfig]) -> frozenset[str]:
 
 
 def attempt(unit: Unit) -> str | None:
-    """Do a unit; all that it prints goes to its log. Gives what went wrong, as one line, or `None`.
-
-    Raises:
-        KeyboardInterrupt: after Ctrl-C or SIGTERM; what is done is kept.
-    """
+    """`work` with its output in the unit's log; the error in one line, or `None`."""
     unit.folder.mkdir(parents=True, exist_ok=True)
     with (
         open(unit.folder / LOG_FILE, "a") as log,
@@ -239,12 +235,7 @@ def attempt(unit: Unit) -> str | None:
 
 
 def work(unit: Unit) -> None:
-    """Do what is left to do of a unit and write its result.
-
-    Raises:
-        UserError: as `train`, or when another process is at work in the folder.
-        Interrupted: after Ctrl-C or SIGTERM; what is done is kept.
-    """
+    """Do what is left to do of a unit and write its result; errors as of `train`."""
     load_plugins(unit.spec.plugins)
     make_folder(unit.folder)
     busy = f"{unit.folder}: another process is at work there"

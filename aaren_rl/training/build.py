@@ -80,11 +80,7 @@ def make_sampler(
 
 
 def is_leader() -> bool:
-    """Whether this is the first process, or the only one.
-
-    Launchers (Fabric's, torchrun, SLURM's) number the processes in environment variables, so that
-    this is known before the processes are connected.
-    """
+    """Whether this is the first process, or the only one: launchers set these variables."""
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "NODE_RANK"))
 
 

@@ -29,10 +29,9 @@ class OfflineMetrics:
     """Metrics on held-out episodes.
 
     Attributes:
-        lengths: action errors of carry and window by position.
-        margin: the memory's margin (nats) by `layer_L_head_H`, for the longest held-out episode;
-            empty for agents other than Aaren.
-        picture: which steps of that episode are held at its end.
+        lengths: action errors by position.
+        margin: see `MemoryHorizon`, by `layer_L_head_H`, for the longest episode; Aaren's alone.
+        picture: `plot_memory` of that episode.
     """
 
     lengths: list[LengthError]
@@ -157,11 +156,7 @@ class Evaluator:
             self.agent.train()
 
     def expected_seconds(self) -> float | None:
-        """How long all evaluations take, from some steps of acting; `None` where acting fails.
-
-        Episodes are taken to be as long as the longest one of the data. No random generator is
-        left changed.
-        """
+        """An estimate for all evaluations, from some steps of acting; `None` where acting fails."""
         if not self.acting:
             return 0.0
         agent, environment = self.acting[0]

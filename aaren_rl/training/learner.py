@@ -141,9 +141,8 @@ class Learner:
 def decayed(name: str, parameter: nn.Parameter) -> bool:
     """Whether weight decay pulls a parameter, named as in the agent, towards zero.
 
-    It does for the matrices of the blocks and of the head. Biases, the gains of norms and Aaren's
-    query token are vectors whose size carries meaning; the embeddings are followed by a norm, so
-    that a smaller embedding is the same token to the blocks.
+    It does for the matrices of the blocks and of the head. It would change what biases, norms'
+    gains and Aaren's query token mean; embeddings are followed by a norm, which undoes it.
     """
     return parameter.dim() >= 2 and not name.startswith("embed_")
 
@@ -170,7 +169,7 @@ def learning_rate_factor(
 ) -> float:
     """Share of the peak learning rate at an update (from 0) of `updates`, in (0, 1].
 
-    It rises linearly over the share `warmup` of the updates, then falls by a cosine to a tenth, or
+    It rises linearly over the share `warmup` of the updates, then falls by a cosine to `FLOOR`, or
     stays.
     """
     rising = round(warmup * updates)

@@ -87,10 +87,7 @@ def from_preset(kind: type[S], name: str, **settings: Any) -> S:
 def from_settings(kind: type[S], settings: dict[str, Any]) -> S:
     """A config from flat settings: fields of `kind` and of `AgentConfig`, which go to the model.
 
-    A preset among them gives other defaults.
-
-    Raises:
-        UserError: for a setting that neither has; names the closest.
+    A preset among them gives other defaults. `UserError` for an unknown setting.
     """
     own = {field.name for field in dataclasses.fields(kind)} - {"model"}
     for name in settings:

@@ -43,10 +43,10 @@ class Trainer:
         learner: makes the updates.
         evaluator: acts and measures in evaluations.
         folder: where checkpoints go; `None` for nowhere.
-        title: names the run's lines.
+        title: begins the lines that are printed; agent and data when empty.
         fingerprint: of the data, kept in checkpoints.
-        loggers: where metrics go.
-        callbacks: what is called at fixed moments, in the first process.
+        loggers: used in the first process, as `callbacks` are.
+        callbacks: called at fixed moments.
         varying: see `RunInfo`.
         state: what the run has done before; nothing when `None`.
     """

@@ -20,10 +20,8 @@ from aaren_rl.errors import UserError
 class ReplayBuffer:
     """Whole episodes, with the returns-to-go that they really had (hindsight relabelling).
 
-    Args:
-        offline: data; their best episodes are there at first.
-        size: episodes that it holds. When it is full the worst of the data go first, then the
-            oldest of those that were played.
+    It holds `size` episodes, at first the best ones of the data (`offline`). Of these the worst are
+    replaced first, then the oldest of those that were played.
     """
 
     def __init__(self, offline: TrajectoryDataset, size: int) -> None:
@@ -36,14 +34,7 @@ class ReplayBuffer:
         return len(self._kept) + (0 if self._played is None else self._played.num_episodes)
 
     def add(self, episodes: Sequence[Trajectory]) -> TrajectoryDataset:
-        """Put in episodes that were played; others make room.
-
-        Returns:
-            The new episodes as data.
-
-        Raises:
-            UserError: for numbers that are not finite.
-        """
+        """Add episodes that were played; returns them as data. `UserError` if not all finite."""
         new = TrajectoryDataset.from_episodes(
             episodes,
             name=self._offline.name,

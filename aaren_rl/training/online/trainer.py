@@ -39,11 +39,8 @@ class OnlineSampler:
         config: how to train: the batches' size, sampling and seed.
         online: how to play.
         agent: who plays; it is left in training mode.
-        environment: where, as `make_vector_env` takes it.
+        environment: where, as `make_vector_env` takes it; observations are not flattened.
         buffer: what is learned from.
-
-    Raises:
-        UserError: an environment whose observations would have to be flattened for the agent.
     """
 
     def __init__(
@@ -77,11 +74,7 @@ class OnlineSampler:
     def prepare(self, on_step: Callable[[], None]) -> None:
         """Play the next episodes, if all updates of the ones before are done.
 
-        Args:
-            on_step: called before each step; may raise to stop, and nothing has happened then.
-
-        Raises:
-            UserError: the environment fails.
+        `on_step` is called before each step. It may raise to stop: then nothing has changed.
         """
         if self._updates_left:
             return
