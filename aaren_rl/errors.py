@@ -35,7 +35,7 @@ def one_line(error: BaseException) -> str:
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """The message for a name that nobody knows, with the closest one and all that are known."""
+    """The message for an unknown name, with the closest known one and all of them."""
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f"; did you mean {near[0]}?" if near else "."

@@ -1,4 +1,4 @@
-"""What `aaren-rl evaluate` is told. The command line is made from it: no import of PyTorch here."""
+"""The settings of `aaren-rl evaluate`. The command line is made from them, without PyTorch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class EvaluateConfig:
     closer to the distribution's middle."""
     seed: int = 20_000
     """Seed of the first episode; the next ones count up. Every run that is evaluated with the same
-    seed meets the same episodes, none of which it met in training."""
+    seed has the same episodes, none of which was used in training."""
     num_envs: int = 16
     """Environments that step together."""
     asynchronous: bool = False

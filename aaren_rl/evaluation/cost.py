@@ -31,7 +31,7 @@ def acting_cost(
     """Measure acting on recorded observations, without an environment.
 
     Args:
-        agent: who acts.
+        agent: the agent that acts.
         observations: real ones, `[any number, observation_size]`; repeated as often as needed.
         mode: see `Agent.policy`.
         steps: how many steps, at most the agent's horizon.

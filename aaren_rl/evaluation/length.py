@@ -16,6 +16,7 @@ from aaren_rl.evaluation.memory import episode_batch
 
 BOUNDS = (0, 1, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000)
 """First steps of the bins of positions; each bin ends where the next begins."""
+EPISODES = 16  # that are drawn
 SAMPLES = 64  # steps measured in each bin: the window's error costs a forward pass of a window each
 
 
@@ -41,17 +42,15 @@ class LengthError:
 
 
 @torch.no_grad()
-def length_errors(
-    agent: Agent, data: TrajectoryDataset, *, episodes: int = 16, seed: int = 0
-) -> list[LengthError]:
+def length_errors(agent: Agent, data: TrajectoryDataset) -> list[LengthError]:
     """The errors of a carried state and of a recomputed window, by position in the episode.
 
     There is a row for each bin of positions that the episodes reach, which are drawn from `data`.
     """
     training = agent.training
     agent.eval()
-    generator = np.random.default_rng(seed)
-    chosen = generator.permutation(data.num_episodes)[:episodes]
+    generator = np.random.default_rng(0)
+    chosen = generator.permutation(data.num_episodes)[:EPISODES]
     carried = {int(e): _errors(agent, episode_batch(data, int(e)))[0] for e in chosen}
     rows = []
     for first, last in pairwise(BOUNDS):

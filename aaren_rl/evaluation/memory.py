@@ -1,4 +1,4 @@
-"""Which tokens of an episode an Aaren agent still remembers, and for how long it could.
+"""Which tokens of an episode an Aaren agent remembers, and for how long.
 
 A token with score s is remembered over n others of score s' only while s stands more than about
 ln(n) above s': its weight is exp(s) / (exp(s) + n exp(s')). So the margin of the highest score over
@@ -32,7 +32,7 @@ class MemoryHorizon:
         scores: `[layers, heads, tokens]`; three tokens a step, in the order of the agent's
             condition: return-to-go, observation, action, or observation, return-to-go, action.
         best: int64 `[layers, heads]`, the token with the highest score.
-        margin: `[layers, heads]`, how far it stands above the next, in nats.
+        margin: `[layers, heads]`, its distance to the next best, in nats.
         horizon: `[layers, heads]`, exp(margin), in tokens: after so many like the next best, half
             of the weight is lost.
         held: `[layers, heads, steps]`, weight of each step's tokens at the end; sums to 1.

@@ -74,7 +74,7 @@ def rollout(
     `LONGEST_EPISODE` steps, with a warning.
 
     Args:
-        agent: who acts.
+        agent: the agent that acts.
         env: where; see `aaren_rl.envs.make_vector_env`.
         episodes: how many.
         target_return: the return to ask for; the agent's own target when `None`.

@@ -21,7 +21,7 @@ class Score:
     """Episodes of one agent in one mode, asked for one return.
 
     Attributes:
-        target_return: what was asked for; `None` for an agent that cannot be asked.
+        target_return: the return asked for; `None` for an agent that cannot be asked.
         score_mean: mean of the normalised score, 100 (return - min) / (max - min); of the plain
             return when the task has no reference scores.
         score_std: its standard deviation over episodes (population).
@@ -32,8 +32,8 @@ class Score:
         episodes: how many.
         returns: of every episode; empty where they were not kept, as are the lengths.
         lengths: of every episode, steps.
-        success: share of episodes that succeeded; `None` where nothing says so.
-        task: of an agent that has learned from several datasets, the one whose task this was.
+        success: share of episodes that succeeded; `None` where successes are not known.
+        task: the dataset of the task, for an agent of several tasks.
     """
 
     target_return: float | None
@@ -57,7 +57,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Row(Score):
-    """A score, and who acted how.
+    """A score with its agent and mode.
 
     Attributes:
         agent: the agent's name.
@@ -87,9 +87,9 @@ def score(
     """Summarise episodes by the agent's reference scores.
 
     Args:
-        agent: who acted.
-        episodes: what came of it.
-        target_return: what was asked for.
+        agent: the agent that acted.
+        episodes: its episodes.
+        target_return: the return that was asked for.
         env: where it acted, if that is not the agent's own environment. Scores are plain returns
             where a robot's reference scores do not count; see `reference_scores_in`.
     """

@@ -25,7 +25,7 @@ def record_video(
     """Act for one episode and record it.
 
     Args:
-        agent: who acts.
+        agent: the agent that acts.
         env: where; see `aaren_rl.envs.make_env`.
         folder: gets the file.
         target_return: as for `rollout`, and so is `mode`.

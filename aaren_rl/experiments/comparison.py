@@ -94,7 +94,7 @@ def compare(
 
     Raises:
         UserError: as `train`.
-        Interrupted: after Ctrl-C; what is done is kept, and `resume` goes on.
+        Interrupted: after Ctrl-C; with `resume` the same call continues.
     """
     given = data if isinstance(data, TrajectoryDataset) else None
     if isinstance(data, CompareConfig):
@@ -193,7 +193,7 @@ def with_differences(rows: list[ComparisonRow], margin: float) -> list[Compariso
 def shown(config: CompareConfig, rows: list[ComparisonRow]) -> tuple[str, list[dict[str, Any]]]:
     """The title and rows that the command line prints.
 
-    Scores with their differences; where nobody acted, errors on held-out episodes.
+    Scores with their differences; without scores, errors on held-out episodes.
     """
     title = f"{config.dataset}, seeds {' '.join(map(str, config.seeds))}: "
     bounds = next((row.bounds for row in rows if row.bounds), None)

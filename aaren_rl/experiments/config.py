@@ -1,4 +1,4 @@
-"""What comparisons, benchmarks and reports are told; the command line is made from this."""
+"""The settings of comparisons, benchmarks and reports; the command line is made from them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class CompareConfig(TrainSettings):
     """How many normalised points an agent may lie below the first and still be called not worse;
     words are given from 5 seeds, and only where scores are normalised."""
     resume: bool = False
-    """Go on with a comparison that was stopped; finished runs are kept as they are."""
+    """Resume a comparison that was stopped; finished runs are kept as they are."""
 
     def check(self) -> None:
         """Raise `UserError` for a value that cannot work, naming its flag."""
@@ -88,7 +88,7 @@ class CompareConfig(TrainSettings):
 class BenchmarkConfig:
     """Train and evaluate tasks x agents x seeds as a spec says, then write the report.
 
-    The same command again, after whatever stopped it, goes on and repeats nothing that is done.
+    The same command again resumes what was stopped; finished runs are not repeated.
     Example: aaren-rl benchmark benchmarks/specs/zoo.yaml --tasks hopper-medium-expert --seeds 0 1 2
     """
 

@@ -91,7 +91,7 @@ class Outcome:
         return {seed: float(np.mean(scores)) for seed, scores in found.items() if scores}
 
     def normalized(self, task: str) -> bool:
-        """Whether a task's scores are normalised, so that they can be put beside other tasks'."""
+        """Whether a task's scores are normalised, and so comparable with other tasks'."""
         rows = [
             row for agent in self.agents for r in self.of(task, agent).values() for row in r.rows
         ]

@@ -23,7 +23,7 @@ PASSED_ON = (
     *("MINARI_DATASETS_PATH", "D4RL_DATASET_DIR", "AAREN_RL_CACHE"),
     *("MUJOCO_GL", "PYTHONPATH", "OMP_NUM_THREADS"),
 )
-RETRIES = 10  # after the death of a node or a worker; the unit goes on from its checkpoint
+RETRIES = 10  # after the loss of a node or a worker; the unit is resumed
 SAVE_SECONDS = 60  # after Ctrl-C, for runs to save
 
 

@@ -157,12 +157,12 @@ def _draw(axis: Any, panel: Panel, looks: dict[str, dict[str, Any]]) -> None:
     axis.set_title(panel.title, fontsize=10, loc="left")
 
 
-def sheet(panels: list[Panel], looks: dict[str, dict[str, Any]], columns: int = 3) -> Figure:
-    """Panels side by side in rows."""
+def sheet(panels: list[Panel], looks: dict[str, dict[str, Any]]) -> Figure:
+    """Panels in rows of at most three."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    columns = min(columns, len(panels))
+    columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.4 * columns, 3.3 * rows), layout="constrained")

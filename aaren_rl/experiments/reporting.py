@@ -25,9 +25,9 @@ BELOW = {
     "Scores": ("learning_curves", "conditioning", "profiles"),
     "Errors by position in the episode": ("errors_by_position",),
 }
-"""Which pictures stand below which table."""
+"""The pictures below each table."""
 CURVES = "mean"
-"""The run in TensorBoard, beside the tasks, that has the agents' means over seeds."""
+"""The run in TensorBoard with the agents' means over seeds."""
 
 
 def report(runs: ReportConfig | Path | str, **options: Any) -> str:

@@ -42,7 +42,7 @@ class TaskSpec:
     settings: dict[str, Any] = field(default_factory=dict)
     """Of this task alone."""
     curve_targets: tuple[float, ...] | None = None
-    """Returns to ask for in the return-conditioning curve, in place of `curve_scores`."""
+    """Returns to ask for in the return-conditioning curve, instead of `curve_scores`."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class BenchmarkSpec:
-    """Everything that a benchmark is told."""
+    """A benchmark: tasks, agents, seeds and settings."""
 
     name: str
     """Names the folder and the report."""

@@ -1,4 +1,4 @@
-"""A whole benchmark with one call: what is not done yet is done, one by one or by Ray."""
+"""A benchmark: its unfinished runs are done, one by one or by Ray."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BENCHMARK_FILE = "benchmark.json"
 
 @dataclass(frozen=True)
 class Asked:
-    """The tasks, agents and seeds that were asked for by any call so far."""
+    """The tasks, agents and seeds of all calls."""
 
     tasks: list[str]
     agents: list[str]
@@ -126,7 +126,7 @@ def is_asked(unit: Unit, asked: dict[str, list[Any]]) -> bool:
 
 
 def _remember(spec: BenchmarkSpec, chosen: dict[str, list[Any]], out: Path) -> None:
-    """Write down the spec and all that was ever asked for, for the report."""
+    """Write `benchmark.json`, which the report reads."""
     file = out / BENCHMARK_FILE
     asked = dict(chosen)
     if file.is_file():

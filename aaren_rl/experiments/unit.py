@@ -105,7 +105,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Result(Request):
-    """A unit's whole `result.json`: also what came of it, and on what machine."""
+    """A unit's whole `result.json`: also the results, and the machine."""
 
     summary: Summary
     rows: list[Row]

@@ -79,12 +79,10 @@ def _without_comparison(content: Content) -> str:
     return f"No claim to decide. Highest mean score, or return, of each task: {'; '.join(found)}."
 
 
-def bounded(value: Estimate, style: str = "+.1f") -> str:
+def bounded(value: Estimate) -> str:
     """An estimate in words: `+1.3, 95% interval -2.0 to +4.1`, or with `range`."""
-    text = format(value.value, style)
-    if value.bounds is None or value.low is None or value.high is None:
-        return text
-    return f"{text}, {value.bounds} {format(value.low, style)} to {format(value.high, style)}"
+    ends = "" if value.bounds is None else f", {value.bounds} {value.low:+.1f} to {value.high:+.1f}"
+    return f"{value.value:+.1f}{ends}"
 
 
 def status_words(verdict: Verdict) -> str:

@@ -1,4 +1,4 @@
-"""Everything that a training run is told; the command line is made from this."""
+"""The settings of a training run; the command line is made from them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SEVERAL = tyro.constructors.PrimitiveConstructorSpec(
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What training runs that are compared with each other have in common."""
+    """Settings that training runs share when they are compared."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "data": (
@@ -116,7 +116,7 @@ class TrainSettings:
     `returns-scale`, they are divided by 1000 for the known MuJoCo tasks (as Decision Transformer
     does), else by the largest absolute return in the data (docs/learning.md)."""
     returns_scale: float | None = None
-    """Divide returns-to-go by this number, in place of standardising them."""
+    """Divide returns-to-go by this number instead of standardising them."""
     environment: Annotated[str | None, tyro.conf.arg(aliases=("--env",))] = None
     """Gymnasium id to evaluate in, with options as `Id?length=1000&noise=0.5`; by default the
     dataset's own; `none` for no evaluation."""

@@ -72,7 +72,7 @@ class Evaluator:
 
     Args:
         config: how many episodes, for which targets, in which mode.
-        agent: who acts.
+        agent: the agent that acts.
         environment: where, as `rollout` takes it; `None` for nowhere. With several datasets a list
             of one for each.
         held_out: episodes to measure errors on; `None` for none.

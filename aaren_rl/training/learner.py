@@ -108,7 +108,7 @@ class Learner:
 
     def loss_over_all(self) -> float:
         """The loss of the last batch, of all processes together."""
-        mean = self.fabric.all_reduce(self.last_loss.clone(), reduce_op="mean")  # in its place
+        mean = self.fabric.all_reduce(self.last_loss.clone(), reduce_op="mean")  # in place
         assert isinstance(mean, Tensor)
         return float(mean)
 

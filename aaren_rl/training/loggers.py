@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a logger is told about its run.
+    """A run, as loggers get it.
 
     Attributes:
         name: such as `decision-aaren on aaren-rl/hopper-small-v0`.
@@ -69,7 +69,7 @@ class Logger:
     """
 
     def start(self, run: RunInfo) -> None:
-        """Begin to log a run, or go on with it."""
+        """Begin to log a run, or to log a resumed one."""
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         """Log numbers by tag, such as `training/loss`, after update `step`."""

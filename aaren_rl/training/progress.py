@@ -66,7 +66,7 @@ class TrainingProgress:
         self._bar.stop()
 
     def update(self, done: int, loss: float | None = None) -> None:
-        """Move the bar to `done` updates, or whatever it counts."""
+        """Move the bar to `done` updates (or environment steps)."""
         if loss is not None:
             self._loss = f"loss {loss:.4f}"
         self._bar.update(self._task, completed=done, note=f"{self._loss} {self._score}".strip())
@@ -78,7 +78,7 @@ class TrainingProgress:
         self._console.print(f"{self._title}: {text}", soft_wrap=True, highlight=False)
 
     def _line(self, done: int) -> None:
-        """Where the run stands; the time left is at the pace of this process so far."""
+        """Print the progress; the time left is estimated from the speed of this process."""
         self._last_line = self._clock()
         elapsed, finished = self._last_line - self._started[0], done - self._started[1]
         parts = [f"{self._unit} {done}/{self._total}", f"{self._loss} {self._score}".strip()]

@@ -1,4 +1,4 @@
-"""Whether a run may go on as it is asked to: same settings, same data, as many processes."""
+"""Checks before a run is resumed: same settings, same data, as many processes."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def saved_config(folder: RunFolder) -> TrainConfig | None:
 
 
 def fingerprint(data: TrajectoryDataset) -> str:
-    """A checksum of episodes, returns and evenly spaced steps; the same wherever the data lie."""
+    """A checksum of episodes, returns and evenly spaced steps; the same in memory and on disk."""
     rows = np.unique(np.linspace(0, data.num_steps - 1, SAMPLED_ROWS).astype(np.int64))
     digest = hashlib.sha256()
     for part in (data.offsets, data.terminated, data.episode_returns):

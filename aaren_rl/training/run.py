@@ -1,4 +1,4 @@
-"""One training run from its settings to its results: everything is checked before work begins."""
+"""One training run: settings are checked before any work is done."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def train(
         settings: fields of `TrainConfig` and `AgentConfig`, such as `updates=1500, width=64`.
 
     Returns:
-        The run. For a `TrainConfig` alone in the place of `data` (as the command line makes it) the
+        The run. For a `TrainConfig` as the only argument (as the command line makes it) the
         summary as a dictionary, empty in all processes but the first; its folder is
         `config.run_folder`. A finished run that is resumed is left as it is.
 

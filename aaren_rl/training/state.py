@@ -62,7 +62,7 @@ class EvaluationError:
 
 @dataclass
 class RunState:
-    """Counters and results of a run; weights and random generators are kept beside it.
+    """Counters and results of a run; weights and random generators are saved apart from it.
 
     Attributes:
         update: updates done.

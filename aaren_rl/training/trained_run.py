@@ -43,7 +43,7 @@ class TrainedRun:
     environment: EnvLike | None
 
     def evaluate(self, env: EnvLike | None = None, **settings: Any) -> Evaluation:
-        """Act with the trained agent in episodes that it has not met in training.
+        """Act with the trained agent in episodes that the training did not use.
 
         Args:
             env: where; where it was evaluated in training when `None`.

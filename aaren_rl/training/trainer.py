@@ -105,7 +105,7 @@ class Trainer:
             evaluates = ended or self._due(self.config.evaluation_interval)
             evaluates &= self.state.evaluated_at != self.state.update
             if ended or evaluates or self._due(self.config.checkpoint_interval):
-                self._save()  # before acting: whatever the environment does, nothing is lost
+                self._save()  # before acting, which may fail or crash the process
                 if evaluates:
                     self._evaluate()
                     self._save()
@@ -207,7 +207,7 @@ class Trainer:
         self.fabric.barrier()
 
     def _guarded(self, measure: Callable[[], T]) -> T | None:
-        """What `measure` returns; `None` when it fails and training is to go on."""
+        """What `measure` returns; `None` when it fails and training continues."""
         try:
             return measure()
         except Interrupted:

@@ -1,4 +1,4 @@
-"""What `aaren-rl finetune` is told. The command line is made from it: no import of PyTorch here."""
+"""The settings of `aaren-rl finetune`. The command line is made from them, without PyTorch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aaren_rl.training.loggers import LOGGERS
 
 SUFFIX = "-finetuned"
 MAY_CHANGE = ("steps", "out", "resume", "run", "plugin", "loggers", "device", "dataset")
-"""Settings that may differ when a run goes on."""
+"""Settings that may differ when a run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class FinetuneConfig:
 
     @property
     def run_folder(self) -> Path:
-        """Where the new run lives."""
+        """The folder of the new run."""
         return self.out or self.run.with_name(self.run.resolve().name + SUFFIX)
 
     def check(self) -> None:
@@ -113,6 +113,6 @@ class FinetuneConfig:
             raise UserError(f"--out {self.run_folder}: is the run itself; another folder expected")
 
     def to_json(self) -> dict[str, Any]:
-        """What must stay the same when the run goes on, as plain JSON values."""
+        """The settings that a resumed run must have too, as JSON values."""
         content: dict[str, Any] = plain(self)
         return {name: value for name, value in content.items() if name not in MAY_CHANGE}

@@ -1,4 +1,4 @@
-"""One fine-tuning from its settings to its results: everything is checked before work begins."""
+"""One fine-tuning: settings are checked before any work is done."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def _run(job: _Job) -> TrainedRun:
 
 
 def _claim(folder: RunFolder, config: FinetuneConfig) -> None:
-    """Raise `UserError` unless the folder is free, or its run can go on as `config` says."""
+    """Raise `UserError` unless the folder holds no run, or one that `config` resumes."""
     where = f"--out {folder.path}"
     if not folder.config.exists():
         if config.resume:
@@ -206,7 +206,7 @@ def _claim(folder: RunFolder, config: FinetuneConfig) -> None:
 
 
 def _start(config: FinetuneConfig, resumed: RunFolder | None, own: TrainedRun | None) -> _Start:
-    """The agent to begin with, or of the run to go on with."""
+    """The agent to fine-tune, or that of the resumed run."""
     if own is not None and resumed is None:
         trained = dataclasses.replace(own.config, init_from=None)
         return _Start(own.agent, trained, own.summary["updates"], own.summary["train_seconds"])
@@ -229,7 +229,7 @@ def _check_agent(agent: Agent, config: FinetuneConfig) -> None:
     if agent.config.condition == "goal":
         raise UserError(
             f"{agent.name} with --condition goal cannot be fine-tuned: the buffer keeps episodes "
-            "by their returns; train --init-from goes on with data"
+            "by their returns; use train --init-from with more data"
         )
     if agent.spec.tasks:
         raise UserError(f"{agent.name} has learned several tasks: one dataset expected")
@@ -240,7 +240,7 @@ def _check_agent(agent: Agent, config: FinetuneConfig) -> None:
 
 
 def _train_config(config: FinetuneConfig, start: _Start) -> TrainConfig:
-    """The config of the new run: the training's, with all that was left open."""
+    """The config of the new run: that of the training, with the settings of the fine-tuning."""
     _check_agent(start.agent, config)
     before = start.config
     trained = dataclasses.replace(

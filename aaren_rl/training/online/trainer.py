@@ -153,7 +153,7 @@ class OnlineSampler:
         self._vector.close()
 
     def _new_batches(self) -> Sampler:
-        """Batches of the buffer as it is now, and the largest return in it for the agent."""
+        """Begin batches of the buffer's episodes; the agent gets the largest return in it."""
         data, spec = self.buffer.data(), self.agent.spec
         largest = data.largest_return_to_go
         if spec.largest_return is not None:
@@ -227,7 +227,7 @@ class OnlineTrainer(Trainer):
     def _step(self) -> None:
         try:
             self.learner.sampler.prepare(self._on_step)
-        except UserError:  # whatever the environment does, nothing is lost
+        except UserError:  # of the environment; what is learned must be saved
             self._save()
             raise
         super()._step()
