@@ -163,8 +163,8 @@ def report_content(outcome: Outcome) -> Content:
     spec = outcome.spec
     asked = len(outcome.tasks) * len(outcome.agents) * len(outcome.seeds)
     last = f"the mean over the agents of its last {spec.kept} evaluations"
-    tables = [(each.label, outcome.table(each)) for each in outcome.contenders]
-    known = {label: table for label, table in tables if table is not None}
+    tables = [(x.label, outcome.paired([x], outcome.common_tasks)) for x in outcome.contenders]
+    known = {label: found[0] for label, found in tables if found is not None}
     return Content(
         name=spec.name,
         runs=Runs(asked, outcome.missing, outcome.seeds, outcome.tasks, outcome.agents),

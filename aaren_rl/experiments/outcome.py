@@ -98,21 +98,13 @@ class Outcome:
         return bool(rows) and all(row.normalized for row in rows)
 
     @cached_property
-    def whole_tasks(self) -> list[str]:
-        """The tasks in which every contender has a finished run."""
-        return [
-            task for task in self.tasks if all(self.scores(task, each) for each in self.contenders)
-        ]
-
-    @cached_property
     def common_tasks(self) -> list[str]:
-        """Those of `whole_tasks` with normalised scores: what is averaged over tasks."""
-        return [task for task in self.whole_tasks if self.normalized(task)]
-
-    def table(self, contender: Contender) -> np.ndarray | None:
-        """Scores `[runs, tasks]` on the common tasks; see `paired`."""
-        tables = self.paired([contender], self.common_tasks)
-        return None if tables is None else tables[0]
+        """The tasks that are averaged: with normalised scores, and finished by every contender."""
+        return [
+            task
+            for task in self.tasks
+            if self.normalized(task) and all(self.scores(task, each) for each in self.contenders)
+        ]
 
     def paired(self, contenders: Sequence[Contender], tasks: list[str]) -> list[np.ndarray] | None:
         """Scores `[runs, tasks]` of each contender, row i of all tables by the same seed.

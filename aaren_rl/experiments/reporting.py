@@ -16,7 +16,7 @@ from aaren_rl.experiments.content import Content, report_content, to_json
 from aaren_rl.experiments.outcome import Outcome, read_outcome
 from aaren_rl.experiments.plots import Group, Panel, groups, saved, sheet
 from aaren_rl.experiments.tables import score_table, tables, task_table, to_latex
-from aaren_rl.experiments.tensorboard import sheets, write_curves, write_pictures, write_videos
+from aaren_rl.experiments.tensorboard import write_curves, write_pictures, write_videos
 from aaren_rl.experiments.verdict import verdict
 from aaren_rl.files import make_folder, write_bytes, write_json
 from aaren_rl.registry import load_plugins
@@ -57,11 +57,11 @@ def report(runs: ReportConfig | Path | str, **options: Any) -> str:
     write_json(folder / "report.json", {"verdict": line, "standing": standing, **to_json(content)})
     for name, text in files.items():
         write_bytes(folder / name, text.encode())
-    for group in pictures:
-        picture = saved(sheet(group.panels, group.looks), "png")
-        write_bytes(folder / "pictures" / f"{group.name}.png", picture)
+    figures = {group.name: sheet(group.panels, group.looks) for group in pictures}
+    for name, figure in figures.items():
+        write_bytes(folder / "pictures" / f"{name}.png", saved(figure, "png"))
     write_curves(config.runs / CURVES, content)
-    write_pictures(config.runs / "report", sheets(pictures))
+    write_pictures(config.runs / "report", {f"report/{name}": f for name, f in figures.items()})
     if config.videos:
         write_videos(config.runs / "report" / "videos", _videos(outcome, config))
     return line

@@ -15,7 +15,6 @@ from aaren_rl.agents import load_agent
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import acting_cost, mean_interval
 from aaren_rl.experiments.content import Content
-from aaren_rl.experiments.plots import Group, sheet
 from aaren_rl.experiments.unit import Summary, acting_steps
 from aaren_rl.training.loggers import target_tag
 
@@ -85,11 +84,6 @@ def write_pictures(folder: Path, pictures: dict[str, Figure]) -> None:
     with fresh(folder) as writer:
         for tag, figure in pictures.items():
             writer.add_figure(tag, figure)
-
-
-def sheets(groups: list[Group]) -> dict[str, Figure]:
-    """The report's pictures by tag."""
-    return {f"report/{group.name}": sheet(group.panels, group.looks) for group in groups}
 
 
 def write_acting_costs(folder: Path, checkpoint: Path, observations: np.ndarray) -> None:

@@ -9,9 +9,6 @@ from pathlib import Path
 from aaren_rl.files import locked, make_folder, recover_folder
 
 CONFIG_FILE, SUMMARY_FILE, METRICS_FILE = "config.json", "summary.json", "metrics.csv"
-ONLINE_FILE = "finetune.json"
-LAST, BEST, KEPT_AGENTS = "last", "best", "agents"
-LOCK_FILE = ".training.lock"
 
 
 class RunFolder:
@@ -30,12 +27,12 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config, self.summary = path / CONFIG_FILE, path / SUMMARY_FILE
-        self.online = path / ONLINE_FILE
-        self.last, self.best, self.lock = path / LAST, path / BEST, path / LOCK_FILE
+        self.online, self.lock = path / "finetune.json", path / ".training.lock"
+        self.last, self.best = path / "last", path / "best"
 
     def kept(self, update: int) -> Path:
         """The agent of an evaluation that was kept, see `TrainSettings.keep_evaluated`."""
-        return self.path / KEPT_AGENTS / f"update-{update}"
+        return self.path / "agents" / f"update-{update}"
 
     @property
     def has_checkpoint(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from aaren_rl.evaluation import Score
@@ -37,10 +37,6 @@ class Evaluated:
         """The inverse of `to_json`; messages begin with `where`."""
         score = convert(content, Score, where)
         return Evaluated(content["update"], content.get("train_seconds"), score)
-
-    def without_episodes(self) -> Evaluated:
-        """The same without the single episodes."""
-        return replace(self, score=replace(self.score, returns=[], lengths=[]))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -232,7 +233,8 @@ class Trainer:
         if not scores:
             return
         update, seconds = self.state.update, self.state.train_seconds
-        self.state.history += [Evaluated(update, seconds, s).without_episodes() for s in scores]
+        brief = [dataclasses.replace(score, returns=[], lengths=[]) for score in scores]
+        self.state.history += [Evaluated(update, seconds, score) for score in brief]
         top = best_score(scores)
         self._bar.evaluated(self._progress()[0], top.score_mean, top.score_std)
         self._scalars(score_scalars(scores))
