@@ -24,12 +24,12 @@ class Robot:
     Attributes:
         name: as D4RL calls it.
         environment: Gymnasium id of the environment to act in.
-        target_return: the return that agents are usually asked for.
+        target_return: the usual target return.
         reference_scores: returns that count as 0 and 100, the same for D4RL's v0 to v2
             (`d4rl/infos.py`).
         observation_sizes: lengths of an observation, in the variants of the environment.
         action_size: length of an action.
-        expert_target: the return to ask for on data with expert episodes, where it differs.
+        expert_target: the target return on data with expert episodes, where it differs.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Robot:
     expert_target: float | None = None
 
     def target_for(self, dataset: str) -> float:
-        """The return that agents are usually asked for on a dataset of this name."""
+        """The usual target return on a dataset of this name."""
         if self.expert_target is not None and "expert" in words(dataset):
             return self.expert_target
         return self.target_return

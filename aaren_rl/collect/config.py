@@ -115,11 +115,7 @@ class CollectConfig:
         return f"{self.name or f'collected/{self.short_name}'}/{quality}{seen}-v0"
 
     def algorithm_settings(self) -> dict[str, Any]:
-        """`settings` as keyword arguments.
-
-        Raises:
-            UserError: for one that is not name=JSON.
-        """
+        """`settings` as keyword arguments; `UserError` for one that is not name=JSON."""
         given = {}
         for setting in self.settings:
             key, equals, value = setting.partition("=")
@@ -156,9 +152,5 @@ class CollectConfig:
 
     @staticmethod
     def from_json(content: dict[str, Any], file: Path) -> CollectConfig:
-        """The inverse of `to_json`.
-
-        Raises:
-            UserError: a field that this version does not know, or of another type; names `file`.
-        """
+        """The inverse of `to_json`; `UserError` names `file` and an unknown or wrong field."""
         return decode(CollectConfig, content, str(file))

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's algorithms: chosen, checked and made from a config; their weights."""
+"""Stable-Baselines3's algorithms, made from a config, and their weights."""
 
 from __future__ import annotations
 
@@ -90,11 +90,7 @@ def make_learner(config: CollectConfig, env: gymnasium.Env[Any, Any]) -> BaseAlg
 
 
 def try_environment(config: CollectConfig, env: gymnasium.Env[Any, Any]) -> None:
-    """Reset and step once, by Stable-Baselines3's own checker.
-
-    Raises:
-        UserError: the environment fails, or gives what its spaces do not hold.
-    """
+    """Reset and step once by Stable-Baselines3's checker; `UserError` when it finds a fault."""
     from stable_baselines3.common.env_checker import check_env
 
     try:

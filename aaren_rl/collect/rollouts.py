@@ -1,4 +1,4 @@
-"""Episodes of a policy in an environment: who acts, and what is recorded."""
+"""Episodes of a policy in an environment."""
 
 from __future__ import annotations
 

@@ -73,10 +73,10 @@ class MixedDataset(TrajectoryDataset):
 
 
 def mix(parts: Sequence[tuple[TrajectoryDataset, float]]) -> MixedDataset:
-    """One dataset of several, which are drawn from by weight.
+    """One dataset of several, which are drawn from by weight, whatever their sizes.
 
-    A weight says how often a window, or with the samplings `episodes` and `streams` an episode,
-    comes from a dataset, relative to the others; how large each dataset is does not matter.
+    A weight is how often a window, or with the samplings `episodes` and `streams` an episode, comes
+    from a dataset, relative to the others.
 
     Args:
         parts: datasets in memory, each with its weight. Their names are the tasks' names.
@@ -191,8 +191,7 @@ def drawn_places(
 def weighted_names(text: str) -> list[tuple[str, float]]:
     """`a:2 + b` as names and weights; a weight is a number behind the last colon, else 1.
 
-    A name that is a path which exists is taken whole, whatever it ends in. One name alone has no
-    weight.
+    An existing path is always a whole name. One name alone has no weight.
 
     Raises:
         UserError: a weight that is not positive and finite.

@@ -59,11 +59,10 @@ def reference_scores_of(
     D4RL's, which a dataset was given by its name alone, do not apply in another environment; `env`
     is as for `robot_of_dataset`.
     """
-    named, robot = robot_named(dataset.name), robot_of_dataset(dataset, env)
-    own = usable_reference(dataset.reference_scores)
-    if robot is None:
-        return None if named is not None and own == named.reference_scores else own
-    return own or robot.reference_scores
+    robot, own = robot_named(dataset.name), usable_reference(dataset.reference_scores)
+    if robot is None or own not in (None, robot.reference_scores):
+        return own
+    return None if robot_of_dataset(dataset, env) is None else robot.reference_scores
 
 
 def reference_scores_in(
@@ -71,8 +70,9 @@ def reference_scores_in(
 ) -> tuple[float, float] | None:
     """Returns that count as 0 and 100 where an agent acts in `env`; `None` for its own environment.
 
-    A robot's, which the agent has by the dataset's name alone, do not apply in an environment that
-    is known to be another one, for example with other rewards: `None`.
+    A robot's, which the agent has by the dataset's name alone, do not apply in another environment,
+    for example with other rewards: `None`. So is one without a specification, which Gymnasium's
+    robots have; of a vector environment without one nothing is known.
 
     Args:
         env: where the agent acts. A function is called once.
@@ -86,7 +86,8 @@ def reference_scores_in(
     if env is None or robot is None or own != robot.reference_scores:
         return own
     spec = spec_of(env)
-    return own if spec is None or is_robot_environment(robot, spec) else None
+    same = isinstance(env, VectorEnv) if spec is None else is_robot_environment(robot, spec)
+    return own if same else None
 
 
 def check_environment(

@@ -37,15 +37,12 @@ LIMITS = ("_max_episode_steps", "max_episode_steps", "max_steps")
 
 
 def environment_spec(name: str) -> EnvSpec:
-    """The specification that an environment's name stands for.
+    """The specification of an environment by its id, or from JSON.
 
     `aaren/PassiveTMaze-v0?length=10000&noise=0.5` is what
     `gymnasium.make("aaren/PassiveTMaze-v0", length=10000, noise=0.5)` makes. Values are JSON:
     numbers, `true`, `[5,120]`; what is no JSON is text. `my_envs:Line-v0` imports `my_envs` first,
     from the working directory too.
-
-    Args:
-        name: an id, or a specification as JSON.
 
     Raises:
         UserError: no such environment or module, or an option without a value.
@@ -93,17 +90,16 @@ def spec_of(env: EnvLike) -> EnvSpec | None:
     if isinstance(env, (str, EnvSpec)):
         return _checked_spec(env)
     if isinstance(env, (gymnasium.Env, VectorEnv)):
-        return env.spec
+        inner = env.unwrapped
+        one = inner.envs[0] if env.spec is None and isinstance(inner, SyncVectorEnv) else env
+        return one.spec
     made = make_env(env)
     made.close()
     return made.spec
 
 
 def saved_name(env: EnvLike | None) -> str | None:
-    """What is saved of an environment so that it can be made again: an id or a JSON specification.
-
-    `None` for functions and for environments that have no specification.
-    """
+    """The id or JSON specification to make an environment again; `None` where it has neither."""
     if env is None or isinstance(env, str):
         return env
     spec = env if isinstance(env, EnvSpec) else getattr(env, "spec", None)
@@ -160,21 +156,16 @@ def make_vector_env(
 ) -> VectorEnv[Any, Any, Any]:
     """Make `num_envs` copies of an environment that do not restart by themselves.
 
-    Give seeds by `reset(seed=[...])`, one an environment. Finished environments must be restarted
-    before the next step, by `reset(seed=[...], options={"reset_mask": finished})`, which leaves
-    the others as they are. Gymnasium takes the mask out of that dictionary: make a new one a call.
+    Finished environments must be restarted before the next step, by
+    `reset(seed=[...], options={"reset_mask": finished})`, which leaves the others as they are.
+    Gymnasium removes the mask from that dictionary: make a new one for each call.
 
-    A single environment that is given is the only one in the vector, whatever `num_envs` says. A
-    vector environment that is given stays as it is, with its own number and autoreset mode.
-    Neither is closed by the result's `close`.
-
-    Args:
-        env: see the module's text.
-        num_envs: how many.
-        asynchronous: each in a process of its own.
+    An environment that is given is the only one in the vector, whatever `num_envs` is. A vector
+    environment that is given keeps its number and autoreset mode. The result's `close` closes
+    neither. With `asynchronous` each environment runs in a process of its own.
 
     Raises:
-        UserError: no such environment, it cannot be made, or fewer than one is asked for.
+        UserError: no such environment, it cannot be made, or `num_envs` below 1.
     """
     if isinstance(env, VectorEnv):
         return _BorrowedVector(env)
@@ -225,14 +216,8 @@ def time_limit(env: Env | VectorEnv[Any, Any, Any]) -> int | None:
 def limit_episodes(env: EnvLike, steps: int) -> EnvLike:
     """The environment, with its episodes cut after `steps` steps if it has no time limit.
 
-    Warns when it cuts them. A vector environment is given back as it is.
-
-    Args:
-        env: see the module's text. Functions are called once, to look for a limit.
-        steps: of the data's longest episode, for example.
-
-    Raises:
-        UserError: it cannot be made.
+    Warns when it cuts them. A vector environment is returned as it is. Functions are called once,
+    to look for a limit. `UserError` when it cannot be made.
     """
     spec = _checked_spec(env) if isinstance(env, (str, EnvSpec)) else None
     if isinstance(env, VectorEnv) or (spec is not None and spec.max_episode_steps is not None):

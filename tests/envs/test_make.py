@@ -347,6 +347,7 @@ def test_a_robots_table_counts_in_its_environment_alone(shipped: TrajectoryDatas
         "Hopper-v5",
         gymnasium.make("Hopper-v5"),
         lambda: gymnasium.make("Hopper-v4"),
+        SyncVectorEnv([lambda: gymnasium.make("Hopper-v5")]),
     ):
         assert robot_of_dataset(plain, env) is not None
         assert reference_scores_of(plain, env) == hopper

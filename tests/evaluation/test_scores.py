@@ -173,7 +173,9 @@ def test_a_robots_reference_scores_do_not_count_where_it_is_paid_otherwise() -> 
     agent = hopper_agent(HOPPER)
     agent.spec = dataclasses.replace(agent.spec, dataset="mujoco/hopper/medium-v0")
     played = Episodes(np.array([3234.3]), np.array([1000]), 0.0, 0.0, 1000)
-    for env in (None, "Hopper-v5", "Hopper-v4", lambda: gym.make("Hopper-v5")):
+    vector = gym.vector.SyncVectorEnv([lambda: gym.make("Hopper-v5")])
+    for env in (None, "Hopper-v5", "Hopper-v4", lambda: gym.make("Hopper-v5"), vector):
         assert score(agent, played, None, env).score_mean == pytest.approx(100)
-    other = score(agent, played, None, "Hopper-v5?healthy_reward=5.0")
-    assert (other.normalized, other.score_mean) == (False, 3234.3)
+    for env in ("Hopper-v5?healthy_reward=5.0", gym.Env):  # one's own has no specification
+        other = score(agent, played, None, env)
+        assert (other.normalized, other.score_mean) == (False, 3234.3)

@@ -1,4 +1,4 @@
-"""HDF5 files opened so that what is wrong with them is said in one line."""
+"""HDF5 files, with one-line errors for broken ones."""
 
 from __future__ import annotations
 

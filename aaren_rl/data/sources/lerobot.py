@@ -29,8 +29,8 @@ REWARD, DONE = "next.reward", "next.done"
 def lerobot_source(name: str) -> Recording | None:
     """A folder with `meta/info.json`, as LeRobot writes it.
 
-    Observations are `observation.state`, followed by `observation.environment_state` where it is
-    there. An episode has ended where its last `next.done` is set, else it was cut short.
+    Observations are `observation.state`, followed by `observation.environment_state` if it exists.
+    An episode is terminated where its last `next.done` is set, else truncated.
     """
     folder = Path(name).expanduser()
     if not (folder / INFO).is_file():

@@ -216,11 +216,5 @@ class MemoryTask(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """One step; see `gymnasium.Env.step`."""
-        observations, rewards, terminations, truncations, info = self.batch.step([action])
-        return (
-            observations[0],
-            float(rewards[0]),
-            bool(terminations[0]),
-            bool(truncations[0]),
-            info,
-        )
+        shown, rewards, terminations, truncations, info = self.batch.step([action])
+        return shown[0], float(rewards[0]), bool(terminations[0]), bool(truncations[0]), info
