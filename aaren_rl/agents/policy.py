@@ -125,11 +125,20 @@ class AgentPolicy(Policy):
 
 
 class HistoryPolicy(AgentPolicy):
-    """The base of the policies that count timesteps and returns-to-go; arguments as there."""
+    """The base of the sequence agents' policies, which counts timesteps and returns-to-go.
 
-    def __init__(self, agent: DecisionAgent, targets: np.ndarray) -> None:
+    Args:
+        agent: the agent.
+        targets: as in `AgentPolicy`.
+        restart_every: clear the state every N steps; `None` carries it to the episode's end.
+    """
+
+    def __init__(
+        self, agent: DecisionAgent, targets: np.ndarray, restart_every: int | None = None
+    ) -> None:
         super().__init__(agent, targets)
-        self._agent, self._returns_to_go = agent, targets.copy()
+        self._agent, self._returns_to_go = agent, targets.astype(np.float64)
+        self._restart_every = restart_every
 
     @property
     def returns_to_go(self) -> np.ndarray:
@@ -144,10 +153,14 @@ class HistoryPolicy(AgentPolicy):
     def _act(
         self, observations: Tensor, starts: np.ndarray | None, executed: Tensor | None
     ) -> Tensor:
-        starts = np.zeros(len(self._timesteps), bool) if starts is None else starts
-        timesteps = np.where(starts, 0, self._timesteps[:, 0])
+        timesteps = self._timesteps[:, 0]
         returns = self._returns_to_go - self._inputs.reward[:, 0]
-        returns = np.where(starts, self._inputs.targets, returns)
+        if starts is not None:
+            timesteps = np.where(starts, 0, timesteps)
+            returns = np.where(starts, self._inputs.targets, returns)
+        if self._restart_every is not None:
+            restarts = timesteps % self._restart_every == 0
+            starts = restarts if restarts.any() else None
         asked = torch.from_numpy(returns.astype(np.float32))[:, None].to(self._device)
         times = torch.from_numpy(timesteps).to(self._device)
         actions, predicted = self._decide(asked, observations, times, starts, executed)
@@ -162,12 +175,13 @@ class HistoryPolicy(AgentPolicy):
         returns: Tensor,
         observations: Tensor,
         timesteps: Tensor,
-        starts: np.ndarray,
+        starts: np.ndarray | None,
         executed: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """The actions, and the predicted returns-to-go `[num_envs, 1]` with `max-return`.
 
-        `returns` is `[num_envs, 1]`, `timesteps` int64 `[num_envs]`; the others as in `_act`.
+        `returns` is `[num_envs, 1]`, `timesteps` int64 `[num_envs]`; `starts` are the environments
+        whose state is to be cleared; the others as in `_act`.
         """
 
 
@@ -179,7 +193,7 @@ class SteppingPolicy(HistoryPolicy):
     Args:
         agent: the agent.
         targets: as in `AgentPolicy`.
-        restart_every: clear the state every N steps; `None` carries it to the episode's end.
+        restart_every: as in `HistoryPolicy`.
         keep: a step reads the tokens of the last N steps only, its own included, each as it was
             computed when it was new; at least 2, and only for a mixer that `slides`.
     """
@@ -191,8 +205,8 @@ class SteppingPolicy(HistoryPolicy):
         restart_every: int | None = None,
         keep: int | None = None,
     ) -> None:
-        super().__init__(agent, targets)
-        self._restart_every, self._keep = restart_every, keep
+        super().__init__(agent, targets, restart_every)
+        self._keep = keep
         self._state: SequenceState | None = None
         self._actions = agent.actions.blank(len(targets)).to(self._device)
         self._embeddings: list[StepEmbedding] = []
@@ -211,13 +225,11 @@ class SteppingPolicy(HistoryPolicy):
         returns: Tensor,
         observations: Tensor,
         timesteps: Tensor,
-        starts: np.ndarray,
+        starts: np.ndarray | None,
         executed: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         agent, predicted = self._agent, None
         previous = self._actions if executed is None else executed
-        if self._restart_every is not None:
-            starts = starts | (timesteps.cpu().numpy() % self._restart_every == 0)
         tokens = self._embed(0, previous, returns, observations, timesteps)
         features, state = self._read(tokens, starts)
         if agent.predicts_return:
@@ -239,20 +251,64 @@ class SteppingPolicy(HistoryPolicy):
         )
         return tokens.view(batch, -1, tokens.shape[-1])
 
-    def _read(self, tokens: Tensor, starts: np.ndarray) -> tuple[Tensor, SequenceState]:
+    def _read(self, tokens: Tensor, starts: np.ndarray | None) -> tuple[Tensor, SequenceState]:
         """Features of the newest token; a first step's previous action is masked out."""
         agent, state = self._agent, self._state
-        if starts.all() or state is None:
+        if state is None or (starts is not None and starts.all()):
             return agent.read(tokens[:, 1:], read=NEWEST)
         if self._keep is not None:
             # From the first token of the steps before up to the last one of this step.
             state = state.last(agent.tokens_per_step * (self._keep - 1) - 1)
-        if not starts.any():
+        if starts is None:
             return agent.read(tokens, state, read=NEWEST)
         restart = torch.from_numpy(starts).to(tokens.device)
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         mask[:, 0] = ~restart
         return agent.read(tokens, state.reset(restart), mask, NEWEST)
+
+
+class AarenPolicy(HistoryPolicy):
+    """One call of the agent's `AarenStep` a step, the state carried between."""
+
+    def __init__(
+        self,
+        agent: DecisionAgent,
+        step: AarenStep,
+        targets: np.ndarray,
+        restart_every: int | None = None,
+    ) -> None:
+        super().__init__(agent, targets, restart_every)
+        size = len(targets)
+        self._step, self._empty = step, step.empty_state(size)
+        self._state = self._empty
+        self._actions = agent.actions.blank(size).reshape(size, -1).to(self._device)
+
+    @property
+    def state_bytes(self) -> int:
+        """Model state, previous action, timestep, return-to-go and chunk."""
+        state = sum(each.nbytes for each in self._state)
+        return state + self._actions.nbytes + super().state_bytes
+
+    def _decide(
+        self,
+        returns: Tensor,
+        observations: Tensor,
+        timesteps: Tensor,
+        starts: np.ndarray | None,
+        executed: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        previous = self._actions if executed is None else executed.view_as(self._actions)
+        state, first = self._state, None
+        if starts is not None:
+            first = torch.from_numpy(starts[:, None]).to(self._device)
+            pairs = zip(self._empty, state, strict=True)
+            state = tuple(torch.where(first[..., None], empty, own) for empty, own in pairs)
+        predictions, returns, self._state = self._step.predict(
+            observations, returns, previous, timesteps[:, None], first, state
+        )
+        chosen = self._chosen(predictions)
+        self._actions = as_column(chosen)
+        return chosen, returns if self._agent.predicts_return else None
 
 
 class WindowPolicy(HistoryPolicy):
@@ -286,7 +342,7 @@ class WindowPolicy(HistoryPolicy):
         returns: Tensor,
         observations: Tensor,
         timesteps: Tensor,
-        starts: np.ndarray,
+        starts: np.ndarray | None,
         executed: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         returns_to_go, _, actions, _ = self._buffers
@@ -323,79 +379,3 @@ class WindowPolicy(HistoryPolicy):
             token = agent.embed_step(1, action, predicted, observation, time)
             features, _ = agent.read(token, state, read=NEWEST)
         return agent.head(features[:, -1]), predicted
-
-
-class AarenPolicy(AgentPolicy):
-    """One call of the agent's `AarenStep` a step, the state carried between.
-
-    Args:
-        agent: the agent.
-        step: its step.
-        targets: as in `AgentPolicy`.
-        restart_every: as in `SteppingPolicy`.
-    """
-
-    def __init__(
-        self,
-        agent: DecisionAgent,
-        step: AarenStep,
-        targets: np.ndarray,
-        restart_every: int | None = None,
-    ) -> None:
-        super().__init__(agent, targets)
-        self._step, self._restart_every = step, restart_every
-        size = len(targets)
-        # Action, return-to-go, timestep, and the layers' tensors.
-        self._initial = tuple(
-            each.to(self._device)
-            for each in (
-                agent.actions.blank(size).reshape(size, -1),
-                torch.from_numpy(targets[:, None].astype(np.float64)),
-                torch.zeros(size, 1, dtype=torch.int64),
-                *step.empty_state(size),
-            )
-        )
-        self._state = self._initial
-
-    @property
-    def returns_to_go(self) -> np.ndarray:
-        """The return-to-go that each environment's last action was taken on, `[num_envs]`."""
-        return np.array(self._state[1][:, 0].cpu())
-
-    @property
-    def state_bytes(self) -> int:
-        """Model state, previous action, timestep, return-to-go and chunk."""
-        return sum(each.nbytes for each in self._state) + self.plan_bytes
-
-    def _act(
-        self, observations: Tensor, starts: np.ndarray | None, executed: Tensor | None
-    ) -> Tensor:
-        state, first = self._state, None
-        if executed is not None:
-            state = (executed.view_as(state[0]), *state[1:])
-        if starts is not None:
-            first = torch.from_numpy(starts[:, None]).to(self._device)
-            state = _where(first, self._initial, state)
-        action, returns, timestep, layers = *state[:3], state[3:]
-        if self._restart_every is not None:
-            due = timestep % self._restart_every == 0
-            first = due if first is None else first | due
-            layers = _where(first, self._initial[3:], layers)
-        returns = returns - self._reward.to(self._device)
-        predictions, returns, layers = self._step.predict(
-            observations, returns, action, timestep, first, layers
-        )
-        chosen = self._chosen(predictions)
-        self._state = (as_column(chosen), returns, timestep + 1, *layers)
-        self._timesteps = self._state[2].cpu().numpy()
-        return chosen
-
-
-def _where(
-    rows: Tensor, these: tuple[Tensor, ...], others: tuple[Tensor, ...]
-) -> tuple[Tensor, ...]:
-    """`these` in the environments where `rows` (`[batch, 1]`, bool) is true, else `others`."""
-    return tuple(
-        torch.where(rows.view(-1, *[1] * (one.dim() - 1)), one, other)
-        for one, other in zip(these, others, strict=True)
-    )
