@@ -7,6 +7,7 @@ import logging
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -15,6 +16,7 @@ import pytest
 from gymnasium import spaces
 
 from aaren_rl.data import Recording, Trajectory, TrajectoryDataset, load_dataset, register_source
+from aaren_rl.data.sources.load import open_recording
 from aaren_rl.data.sources.registry import SOURCES
 from aaren_rl.errors import UserError
 
@@ -337,3 +339,22 @@ def test_a_source_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         load_dataset("some.rows", length=3)
     with pytest.raises(UserError, match="data source broken: gave a int"):
         load_dataset("seven")
+
+
+def test_data_of_a_source_are_read_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the offset that was subtracted, and in the shapes of their spaces."""
+    monkeypatch.setattr(SOURCES, "_entries", dict(SOURCES._entries))
+    seconds, images = 1.7e9 + np.arange(7.0), RNG.integers(0, 256, (7, 2, 4), np.uint8)
+    seen = {"seconds": seconds[:, None], "image": images}
+    data = TrajectoryDataset.from_arrays(seen, ACTIONS, REWARDS, ENDS)
+    assert data.observation_offset is not None
+    register_source("clock", lambda name: data if name == "clock" else None)
+    first = next(iter(open_recording("clock").episodes()))
+    np.testing.assert_array_equal(first.observations["seconds"][:, 0], seconds[:3])
+    np.testing.assert_array_equal(first.observations["image"], images[:3])
+    assert first.observations["image"].dtype == np.uint8
+    box = spaces.Box(-1, 1, (2,))
+    env = SimpleNamespace(observation_space=data.observation_space, action_space=box)
+    again = load_dataset("clock", env=env)
+    np.testing.assert_array_equal(again.observation_offset, data.observation_offset)
+    np.testing.assert_array_equal(again.observations[:], data.observations[:])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from gymnasium.spaces import Discrete
 
 from aaren_rl.data.checking import known_environment
@@ -156,18 +157,23 @@ def _open(name: str, source: str | None, options: dict[str, Any]) -> Recording |
 
 
 def _recording_of(data: TrajectoryDataset) -> Recording:
-    """A dataset in memory as a recording."""
+    """A dataset in memory as a recording, its values in the shapes and dtypes of the spaces."""
     seen, taken = Layout.of(data.observation_space), Layout.of(data.action_space)
+    offset = data.observation_offset
+    if offset is not None:  # float32 would round the sums
+        exact = {leaf: dataclasses.replace(leaf, dtype="float64") for leaf in seen.leaves}
+        seen = Layout(exact[x] if np.dtype(x.dtype).kind == "f" else x for x in seen.leaves)
 
     def episodes() -> Iterator[Trajectory]:
         for episode in map(data.episode, range(data.num_episodes)):
-            if not seen.is_box:
-                episode = dataclasses.replace(
-                    episode, observations=seen.unflatten(episode.observations)
-                )
-            if not (taken.is_box or isinstance(data.action_space, Discrete)):
-                episode = dataclasses.replace(episode, actions=taken.unflatten(episode.actions))
-            yield episode
+            observations, actions = episode.observations, episode.actions
+            if offset is not None:
+                observations = observations + offset
+            if not isinstance(data.action_space, Discrete):
+                actions = taken.unflatten(actions)
+            yield dataclasses.replace(
+                episode, observations=seen.unflatten(observations), actions=actions
+            )
 
     return Recording(
         name=data.name,
