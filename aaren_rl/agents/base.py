@@ -1,4 +1,4 @@
-"""What every agent is: a module with a loss, a policy, and a folder that it can be saved to."""
+"""The base of every agent: a module with a loss, a policy, and a folder that it can be saved to."""
 
 from __future__ import annotations
 
@@ -360,7 +360,7 @@ class Agent(nn.Module, ABC):
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers are trained."""
+        """Number of trained parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def parts(self) -> dict[str, str]:

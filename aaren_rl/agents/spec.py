@@ -18,7 +18,7 @@ SPACES = ("observation_space", "action_space")
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What differs between the tasks of an agent that has learned from several datasets.
+    """The part of the specification that differs between the tasks of an agent of several datasets.
 
     The fields are those of `AgentSpec`.
     """
@@ -46,7 +46,7 @@ class AgentSpec:
     """The largest return-to-go in the data. With `--condition max-return` no prediction goes beyond
     it; `None` for no limit."""
     target_returns: tuple[float, ...] = ()
-    """What to ask for when the user does not say."""
+    """Returns to ask for; the first one is the default."""
     reference_scores: tuple[float, float] | None = None
     """Returns that count as 0 and 100 in the normalised score."""
     environment: str | None = None

@@ -23,7 +23,7 @@ ROUNDINGS = 4  # roundings of an action in float32 that count as the same
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two policies were apart.
+    """The largest difference between two policies' actions.
 
     Attributes:
         steps: steps compared, of each environment.

@@ -63,7 +63,7 @@ def c_header(agent: Agent, *, int8: bool = False) -> bytes:
 
 
 def c_step(agent: Agent) -> Step:
-    """What goes in and out of `policy_step`: its state is a struct of its own.
+    """The inputs and outputs of `policy_step`, whose state is a struct of its own.
 
     Raises:
         UserError: for an agent that cannot be exported as C.
@@ -217,7 +217,7 @@ MIXERS: dict[type[nn.Module], Callable[[Any], CMixer]] = {
     LSTMMixer: _lstm,
     MinGRUMixer: _min_gru,
 }
-"""What is written for each mixer, by its class: those from outside may compute something else."""
+"""The known mixers, by their exact class: a derived one may compute something else."""
 HEADS = (ContinuousActions, DiscreteActions, CategoricalActions)
 """Heads whose decision is written: a tanh or the largest logit."""
 

@@ -75,7 +75,7 @@ def check_card(agent: Agent, card: Card, file: Path) -> None:
 
 
 def _identity(name: str, actions: tuple[Any, ...], saved: dict[str, Any]) -> dict[str, Any]:
-    """What must agree between a file and an agent; `saved` as `_saved` gives it."""
+    """The properties that must agree between a file and an agent; `saved` as `_saved` gives it."""
     spaces = {space: saved["spec"][space] for space in SPACES}
     return {"agent": name, "actions": actions, "condition": saved["config"]["condition"], **spaces}
 
@@ -92,7 +92,7 @@ def _action_form(spec: AgentSpec) -> tuple[tuple[int, ...], str]:
 
 
 def provenance_of(agent: Agent, run: Path, checkpoint: str) -> dict[str, Any]:
-    """Where an agent comes from; `run` is a training run, or the folder of a checkpoint."""
+    """The origin of an agent; `run` is a training run, or the folder of a checkpoint."""
     folder = checkpoint_folder(run, checkpoint)
     training = _optional(run / CONFIG_FILE)
     return {

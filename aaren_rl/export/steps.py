@@ -118,7 +118,7 @@ def step_of(agent: Agent) -> Step:
 
 
 def _counted(agent: Agent) -> list[Carried]:
-    """What `ExportedStep` keeps itself."""
+    """The tensors of `ExportedStep` itself."""
     time = numbers("timestep", f"steps taken in this episode, at most {LARGEST_WHOLE}", 1), 0.0
     if not agent.asks_return:
         meaning = "return on which the last action was taken, predicted by the step; not read"

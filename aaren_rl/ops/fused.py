@@ -1,4 +1,4 @@
-"""What the fused backends share: an operator of `torch.library` around a pair of kernels.
+"""Shared part of the fused backends: an operator of `torch.library` around a pair of kernels.
 
 Registered operators go through `torch.compile` and `torch.export` without a graph break: their
 shapes come from the fake kernels below, their gradients from the formula below.

@@ -143,7 +143,7 @@ class Card:
 
 
 def card_path(file: Path | str) -> Path:
-    """Where the card of an exported file is: beside it, `.json` after its name."""
+    """The path of an exported file's card: its name with `.json` after it."""
     file = Path(file)
     return file.with_name(file.name + ".json")
 

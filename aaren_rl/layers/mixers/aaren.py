@@ -113,7 +113,7 @@ class AarenAttention(nn.Module):
         return weight, (self.key.bias.view(self.heads, dim) * query).sum(-1)
 
     def value_projection(self) -> tuple[Tensor, Tensor]:
-        """What makes values of tokens: weight `[width, width]` and bias `[width]`."""
+        """The map from tokens to values: weight `[width, width]` and bias `[width]`."""
         if self.heads > 1:
             return self.value.weight, self.value.bias
         with torch.autocast(self.value.weight.device.type, enabled=False):

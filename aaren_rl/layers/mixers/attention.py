@@ -55,7 +55,7 @@ class KeyValueCache(TensorState):
     keys: Tensor
     values: Tensor
     valid: Tensor | None = None
-    # Not a field, since it is no part of the value: the buffer, and where in it this cache ends.
+    # Not a field, since it is no part of the value: the buffer, and the index of its end in it.
     _place: ClassVar[tuple[_Buffer, int] | None] = None
 
     def reset(self, mask: Tensor) -> KeyValueCache:
@@ -207,7 +207,7 @@ def written_out_is_faster(queries: Tensor) -> bool:
 
 
 def visible(cache: KeyValueCache, time: int) -> tuple[bool, Tensor | None]:
-    """What the newest `time` tokens see of a cache that they are in.
+    """The attention mask of the newest `time` tokens over a cache that holds them.
 
     Returns:
         Whether plain causal masking does, else what each sees, bool `[.., time, past]` (`None` for

@@ -1,4 +1,4 @@
-"""What the Triton kernels share: a program's place in the work, and arithmetic within a block."""
+"""Shared parts of the Triton kernels: a program's place in the work, and arithmetic in a block."""
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -14,7 +14,7 @@ INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
 @triton.jit
 def maximum(a, b):
-    """What a running maximum combines by."""
+    """The combine function of a running maximum."""
     return tl.maximum(a, b)
 
 
