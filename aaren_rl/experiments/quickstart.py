@@ -28,9 +28,9 @@ COLUMNS = (
 )
 
 
-def quickstart_spec(config: QuickstartConfig) -> BenchmarkSpec:
-    """The two runs."""
-    return BenchmarkSpec(
+def quickstart(config: QuickstartConfig) -> list[dict[str, Any]]:
+    """Train, act, measure; writes `summary.json`."""
+    spec = BenchmarkSpec(
         name="quickstart",
         tasks={"hopper-small": TaskSpec(QUICKSTART_DATASET)},
         agents={name: ContenderSpec(name, modes) for name, modes in MODES.items()},
@@ -43,11 +43,7 @@ def quickstart_spec(config: QuickstartConfig) -> BenchmarkSpec:
         },
         evaluation=EvaluationSpec(episodes=config.episodes),
     )
-
-
-def quickstart(config: QuickstartConfig) -> list[dict[str, Any]]:
-    """Train, act, measure; writes `summary.json`."""
-    todo = units(quickstart_spec(config), config.out)
+    todo = units(spec, config.out)
     for unit in todo:
         unit.config.check()
     make_folder(config.out)

@@ -71,7 +71,7 @@ class _Job:
 
     config: TrainConfig
     folder: RunFolder | None
-    loggers: Sequence[Logger]
+    loggers: Sequence[str | Logger]
     data: TrajectoryDataset | None = None
     agent: Agent | None = None
     source: Agent | None = None
@@ -175,7 +175,7 @@ def train(
         _Job(
             config=config,
             folder=None if config.out is None else RunFolder(config.out),
-            loggers=[make_logger(each) for each in loggers],
+            loggers=loggers,
             data=data if isinstance(data, TrajectoryDataset) else None,
             agent=agent if isinstance(agent, Agent) else None,
             environment=None if isinstance(env, str) else env,
@@ -197,9 +197,8 @@ def train_config(
 
     The other arguments are those of `Trainer`.
     """
-    loggers = [make_logger(name) for name in config.loggers]
     folder = RunFolder(config.run_folder)
-    return _run(_Job(config, folder, loggers, data, title=title, varying=varying))
+    return _run(_Job(config, folder, config.loggers, data, title=title, varying=varying))
 
 
 def _mixture(several: Several) -> TrajectoryDataset | str:
@@ -271,7 +270,8 @@ def _settled(job: _Job) -> _Job:
     if job.data is None:
         dataset = absolute_dataset(dataset)
     config = dataclasses.replace(config, precision=precision, model=model, dataset=dataset)
-    return dataclasses.replace(job, config=config, source=source)
+    loggers = [make_logger(each) for each in job.loggers]
+    return dataclasses.replace(job, config=config, source=source, loggers=loggers)
 
 
 def _train(job: _Job) -> TrainedRun:

@@ -28,7 +28,13 @@ from aaren_rl.training.checkpoint import (
 from aaren_rl.training.evaluator import Evaluator, OfflineMetrics
 from aaren_rl.training.interrupt import Interrupted, StopRequest
 from aaren_rl.training.learner import Learner
-from aaren_rl.training.loggers import Logger, RunInfo, flat_settings, score_scalars
+from aaren_rl.training.loggers import (
+    Logger,
+    RunInfo,
+    flat_settings,
+    make_logger,
+    score_scalars,
+)
 from aaren_rl.training.progress import TrainingProgress, duration
 from aaren_rl.training.run_folder import RunFolder
 from aaren_rl.training.state import Evaluated, EvaluationError, HeldOut, RunState
@@ -62,7 +68,7 @@ class Trainer:
         *,
         title: str = "",
         fingerprint: str | None = None,
-        loggers: Sequence[Logger] = (),
+        loggers: Sequence[str | Logger] = (),
         callbacks: Sequence[Callback] = (),
         varying: frozenset[str] | None = None,
         state: RunState | None = None,
@@ -72,7 +78,7 @@ class Trainer:
         self.folder, self.fingerprint, self.varying = folder, fingerprint, varying
         self.title = title or f"{self.agent.name} on {self.agent.spec.dataset}"
         self._leads = self.fabric.is_global_zero
-        self._loggers = tuple(loggers) if self._leads else ()
+        self._loggers = [make_logger(each) for each in loggers] if self._leads else []
         self._callbacks = tuple(callbacks) if self._leads else ()
         self.state = state or RunState()
         self.stopped_early = False

@@ -113,6 +113,18 @@ def test_registered_names() -> None:
         register_logger("csv", Remembered)
 
 
+def test_a_plug_in_of_train_registers_a_logger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["from aaren_rl.training import Logger, register_logger"]
+    lines += ["register_logger('tests-late', type('Late', (Logger,), {}))"]
+    (tmp_path / "tests_late_logger.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = {**SMALL, "updates": 1, "plugin": ("tests_late_logger",)}
+    train(line_data(), env="none", loggers=["tests-late"], **settings)
+    assert "tests-late" in LOGGERS
+
+
 def test_targets_that_print_alike_have_tags_of_their_own() -> None:
     assert target_tag(None) == "evaluation"
     assert target_tag(3600.0) == "evaluation/target_3600"

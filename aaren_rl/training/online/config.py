@@ -13,7 +13,6 @@ from aaren_rl.agents.config import Mode
 from aaren_rl.errors import UserError
 from aaren_rl.records import check_counts, plain, require
 from aaren_rl.registry import load_plugins
-from aaren_rl.training.loggers import LOGGERS
 
 SUFFIX = "-finetuned"
 MAY_CHANGE = ("steps", "out", "resume", "run", "plugin", "loggers", "device", "dataset")
@@ -95,20 +94,17 @@ class FinetuneConfig:
         return self.out or self.run.with_name(self.run.resolve().name + SUFFIX)
 
     def check(self) -> None:
-        """Load the plug-ins; raise `UserError` for a value that cannot work, naming its flag."""
+        """Load the plug-ins; raise `UserError` for a value that cannot work, naming its flag.
+
+        Settings of the training itself are checked by the `TrainConfig` that is made of them.
+        """
         load_plugins(self.plugin)
         check_counts(self, "steps", "buffer_episodes", "explorers", "updates_per_episode")
         check_counts(self, "batch_size", "evaluate_every", "episodes", "checkpoint_every")
         check_counts(self, "log_every")
-        require(self, "learning_rate", 0 < self.learning_rate <= 1, "must be in (0, 1]")
-        fits = 0 < self.temperature < math.inf
-        require(self, "temperature", fits, "must be positive and finite")
         asked = self.exploration_return
         fits = asked is None or math.isfinite(asked)
         require(self, "exploration_return", fits, "must be finite")
-        require(self, "seed", self.seed is None or 0 <= self.seed < 2**32, "must be in [0, 2^32)")
-        for name in self.loggers:
-            LOGGERS[name]
         if self.run_folder.resolve() == self.run.resolve():
             raise UserError(f"--out {self.run_folder}: is the run itself; another folder expected")
 

@@ -56,7 +56,7 @@ class _Job:
 
     config: FinetuneConfig
     folder: RunFolder | None
-    loggers: Sequence[Logger]
+    loggers: Sequence[str | Logger]
     own: TrainedRun | None = None
     data: TrajectoryDataset | None = None
     environment: Any = None
@@ -120,8 +120,7 @@ def finetune(
         Interrupted: after Ctrl-C; with a folder the run can be resumed.
     """
     if isinstance(run, FinetuneConfig):
-        named = [make_logger(name) for name in run.loggers]
-        return _run(_Job(run, RunFolder(run.run_folder), named)).summary
+        return _run(_Job(run, RunFolder(run.run_folder), run.loggers)).summary
     own = run if isinstance(run, TrainedRun) and run.folder is None else None
     config = _config_of(run, env, out, settings)
     if loggers is None:
@@ -130,7 +129,7 @@ def finetune(
         _Job(
             config=config,
             folder=None if config.out is None else RunFolder(config.out),
-            loggers=[make_logger(each) for each in loggers],
+            loggers=loggers,
             own=own,
             data=data,
             environment=None if isinstance(env, str) else env,
@@ -164,6 +163,7 @@ def _run(job: _Job) -> TrainedRun:
     """Check the settings, claim the folder, train."""
     config, folder = job.config, job.folder
     config.check()
+    job = dataclasses.replace(job, loggers=[make_logger(each) for each in job.loggers])
     resume = folder is not None and folder.online.exists() and folder.has_checkpoint
     start = _start(config, folder if resume else None, job.own)
     start = dataclasses.replace(start, config=_train_config(config, start))
