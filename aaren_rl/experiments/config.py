@@ -49,7 +49,8 @@ class CompareConfig(TrainSettings):
             require(self, name, once, "must be at least one, each once")
         fits = math.isfinite(self.margin) and self.margin > 0
         require(self, "margin", fits, "must be positive and finite")
-        # What no agent can use is a mistake, and is said as `train` says it.
+        check_one_dataset(self.dataset, "--dataset")
+        # What no agent can use is a mistake, reported as `train` reports it.
         agents = [agent_class(agent, "--agents") for agent in self.agents]
         if not any(agent.has_memory for agent in agents):
             agents[0].check_request(mode=self.mode)
@@ -82,6 +83,14 @@ class CompareConfig(TrainSettings):
         folder = self.out / agent / f"seed-{seed}"
         shared |= {"agent": agent, "seed": seed, "out": folder, "resume": self.resume}
         return TrainConfig(**shared)
+
+
+def check_one_dataset(dataset: str, where: str) -> None:
+    """Raise `UserError` for several datasets in one: results would mix the tasks of an agent."""
+    from aaren_rl.data.mixture import weighted_names  # imports PyTorch, which --help does not
+
+    if len(weighted_names(dataset)) > 1:
+        raise UserError(f"{where} {dataset}: one dataset expected; aaren-rl train takes several")
 
 
 @dataclass(frozen=True)

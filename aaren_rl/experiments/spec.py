@@ -15,6 +15,7 @@ from aaren_rl.agents import AgentConfig
 from aaren_rl.errors import UserError, unknown
 from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN
 from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK
+from aaren_rl.experiments.config import check_one_dataset
 from aaren_rl.records import convert, decode, plain, read_yaml
 from aaren_rl.registry import load_plugins
 from aaren_rl.training import TrainConfig
@@ -229,6 +230,8 @@ def _check(spec: BenchmarkSpec, where: str) -> None:
         f"evaluation: seed and episodes: expected at most {EPISODES_PER_BLOCK} together, so that "
         "runs with different seeds share no episodes",
     )
+    for name, task in spec.tasks.items():
+        check_one_dataset(task.dataset, f"{where}: tasks: {name}: dataset:")
     for name, each in spec.agents.items():
         place, known = f"agents: {name}: modes", agent_class(each.agent).modes
         expect(len(set(each.modes)) == len(each.modes), f"{place}: expected each once")

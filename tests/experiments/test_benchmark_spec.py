@@ -75,6 +75,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no list": ({"seeds": 3}, "seeds: expected array, got int"),
     "twice": ({"seeds": [0, 0]}, "seeds: expected one or more, each once"),
     "none": ({"tasks": {}}, "tasks: expected one or more"),
+    "several": (
+        {"tasks": {"both": {"dataset": "a:2 + b"}}},
+        r"tasks: both: dataset: a:2 \+ b: one dataset expected",
+    ),
     "seed": ({"seeds": [-1]}, "hopper-all, decision-aaren: --seed must be"),
     "rule": ({"checkpoint": "best"}, "checkpoint: expected last or {mean_of_last: K}, got 'best'"),
     "rule's number": ({"checkpoint": {"mean_of_last": 0}}, "mean_of_last: expected int >= 1"),

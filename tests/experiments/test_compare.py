@@ -199,6 +199,11 @@ def test_bad_margins(margin: float, tiny: Callable[..., Any], tmp_path: Path) ->
         comparison(tiny, tmp_path, margin=margin).check()
 
 
+def test_several_datasets_are_refused_before_any_training() -> None:
+    with pytest.raises(UserError, match=r"--dataset a \+ b: one dataset expected"):
+        CompareConfig("a + b").check()
+
+
 def test_again_it_trains_nothing(done: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     config, rows = done
     signal_at_batch(monkeypatch, "windows", 1)

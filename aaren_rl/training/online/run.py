@@ -231,7 +231,7 @@ def _check_agent(agent: Agent, config: FinetuneConfig) -> None:
             f"{agent.name} with --condition goal cannot be fine-tuned: the buffer keeps episodes "
             "by their returns; use train --init-from with more data"
         )
-    if agent.spec.tasks:
+    if agent.spec.tasks and agent.spec.task is None:
         raise UserError(f"{agent.name} has learned several tasks: one dataset expected")
     if agent.spec.observation_offset:
         raise UserError(f"{agent.name}: observations that are shifted in float64 cannot be played")
