@@ -155,7 +155,8 @@ def _evaluate_task(config: EvaluateConfig, agent: Agent, policies: Runtime | Non
         if config.video is not None:  # first: before the time that the evaluation takes
             target = config.target_return[0] if config.target_return else None
             mode = config.mode[0] if config.mode else None
-            video = record_video(agent, env, config.video, target, mode, **acting)
+            folder = config.video if agent.spec.task is None else config.video / agent.spec.dataset
+            video = record_video(agent, env, folder, target, mode, **acting)
         rows = score_rows(
             agent,
             env,
