@@ -123,6 +123,8 @@ def test_all_ways_of_acting_know_the_task_and_its_returns(tmp_path: Path) -> Non
         rewards = np.full(3, 100.0)
         for other in others:
             np.testing.assert_allclose(actions, other, atol=1e-5)
+    with pytest.raises(UserError, match="has learned several tasks: one dataset expected"):
+        arl.finetune(run, LINE, data=mixture())
     with pytest.raises(UserError, match="--task is needed"):
         write_step(run.agent, tmp_path / "other", "onnx")
 

@@ -225,7 +225,6 @@ def _start(config: FinetuneConfig, resumed: RunFolder | None, own: TrainedRun | 
 
 def _check_agent(agent: Agent, config: FinetuneConfig) -> None:
     """Raise `UserError` for an agent that cannot be fine-tuned, or not with these settings."""
-    agent.check_draws(config.temperature)
     if agent.config.condition == "goal":
         raise UserError(
             f"{agent.name} with --condition goal cannot be fine-tuned: the buffer keeps episodes "
@@ -233,6 +232,7 @@ def _check_agent(agent: Agent, config: FinetuneConfig) -> None:
         )
     if agent.spec.tasks and agent.spec.task is None:
         raise UserError(f"{agent.name} has learned several tasks: one dataset expected")
+    agent.check_draws(config.temperature)
     if agent.spec.observation_offset:
         raise UserError(f"{agent.name}: observations that are shifted in float64 cannot be played")
     if config.exploration_return is not None and not agent.asks_return:
