@@ -230,8 +230,8 @@ def _check(spec: BenchmarkSpec, where: str) -> None:
         f"evaluation: seed and episodes: expected at most {EPISODES_PER_BLOCK} together, so that "
         "runs with different seeds share no episodes",
     )
-    for name, task in spec.tasks.items():
-        check_one_dataset(task.dataset, f"{where}: tasks: {name}: dataset:")
+    for name, data in spec.tasks.items():
+        check_one_dataset(data.dataset, f"{where}: tasks: {name}: dataset:")
     for name, each in spec.agents.items():
         place, known = f"agents: {name}: modes", agent_class(each.agent).modes
         expect(len(set(each.modes)) == len(each.modes), f"{place}: expected each once")
