@@ -1,8 +1,4 @@
-"""Loggers: where a run's metrics go, and the metrics' names.
-
-TensorBoard, CSV, Weights & Biases, MLflow, or the user's. Tags are the same for every agent, so
-that runs overlay.
-"""
+"""Loggers: where a run's metrics go; and the metrics' names, the same for every agent."""
 
 from __future__ import annotations
 
@@ -335,9 +331,8 @@ def _extra(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise UserError(
-            f"logger {module!r}: needs the extra of that name: pip install 'aaren-rl[{module}]'"
-        ) from None
+        install = f"pip install 'aaren-rl[{module}]'"
+        raise UserError(f"logger {module!r}: needs the extra of that name: {install}") from None
 
 
 def target_tag(target_return: float | None, task: str | None = None) -> str:

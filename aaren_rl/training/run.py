@@ -193,10 +193,7 @@ def train_config(
     title: str = "",
     varying: frozenset[str] | None = None,
 ) -> TrainedRun:
-    """Train as a config says, in its run folder; on `data` when they are in memory.
-
-    The other arguments are those of `Trainer`.
-    """
+    """Train as a config says; on `data` if they are in memory. Further arguments as `Trainer`'s."""
     folder = RunFolder(config.run_folder)
     return _run(_Job(config, folder, config.loggers, data, title=title, varying=varying))
 
@@ -353,7 +350,7 @@ def _learner(job: _Job, agent: Agent, data: TrajectoryDataset, fabric: Fabric) -
 
 @contextmanager
 def disk_errors(folder: RunFolder | None) -> Iterator[None]:
-    """Raise `UserError` for what the operating system refuses, such as writing to a full disk."""
+    """Raise `UserError` for errors of the operating system, such as a full disk."""
     try:
         yield
     except OSError as error:
