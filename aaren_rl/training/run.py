@@ -53,8 +53,7 @@ from aaren_rl.training.run_folder import RunFolder
 from aaren_rl.training.trained_run import TrainedRun, read_summary, result_of, run_in
 from aaren_rl.training.trainer import Trainer
 
-ARGUMENTS = ("agent", "dataset", "environment", "preset")
-"""Fields of `TrainConfig` that are no settings of `train` but arguments of its own."""
+ARGUMENTS = ("agent", "dataset", "environment", "preset")  # of `train` itself, not `settings`
 
 
 @dataclass(frozen=True)
@@ -389,7 +388,7 @@ def check_agent(agent: Agent, data: TrajectoryDataset) -> None:
 
 
 def _finished(job: _Job, folder: RunFolder) -> TrainedRun | None:
-    """The run in the folder, when it has done all updates that are asked for, of these data."""
+    """The run in the folder, if it has done all updates that are asked for, on these data."""
     config, saved = job.config, saved_config(folder)
     if not config.resume or not folder.summary.exists():
         return None
