@@ -58,9 +58,9 @@ class TrainSettings:
     `mask-velocity:` before it hides the velocities. Several are mixed by weights, 1 if left out:
     `--dataset a:2 b` (docs/tasks.md)."""
     preset: Literal["control", "memory", "chen2021"] | None = None
-    """Start from other settings than the defaults; flags that are given still count. `control`:
-    Aaren's heads forget at several rates (docs/control.md); `memory`: something must be kept for
-    long (docs/memory.md); `chen2021`: as Decision Transformer's own code (docs/learning.md)."""
+    """Other defaults; flags that are given override them. `control`: Aaren's heads forget at several
+    rates (docs/control.md); `memory`: something must be kept for long (docs/memory.md); `chen2021`:
+    as Decision Transformer's own code (docs/learning.md)."""
     data_on: Literal["memory", "disk"] = "memory"
     """Where the steps lie in training; disk is for datasets that memory does not hold: on first use
     they are written to data-cache, and batches are read from there. The batches are the same."""
