@@ -58,9 +58,9 @@ class TrainSettings:
     `mask-velocity:` before it hides the velocities. Several are mixed by weights, 1 if left out:
     `--dataset a:2 b` (docs/tasks.md)."""
     preset: Literal["control", "memory", "chen2021"] | None = None
-    """Other defaults; flags that are given override them. `control`: Aaren's heads forget at several
-    rates (docs/control.md); `memory`: something must be kept for long (docs/memory.md); `chen2021`:
-    as Decision Transformer's own code (docs/learning.md)."""
+    """Other defaults, which flags override. `control`: Aaren's heads forget at several rates
+    (docs/control.md); `memory`: something must be kept for long (docs/memory.md); `chen2021`: as
+    Decision Transformer's own code (docs/learning.md)."""
     data_on: Literal["memory", "disk"] = "memory"
     """Where the steps lie in training; disk is for datasets that memory does not hold: on first use
     they are written to data-cache, and batches are read from there. The batches are the same."""
@@ -101,7 +101,7 @@ class TrainSettings:
     """Arithmetic in training: float32, or bfloat16 autocast (weights, embeddings, scores and states
     stay float32). `auto` is bfloat16 where the hardware multiplies it faster."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto is a GPU when there is one."""
+    """Where to train; auto: a GPU, if any."""
     devices: int = 1
     """Processes that train together (one GPU each, or CPU processes); Lightning Fabric's DDP.
     Under torchrun, which starts them itself and on several hosts, torchrun's number holds."""
