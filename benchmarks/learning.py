@@ -55,7 +55,7 @@ class LearningConfig:
     """Datasets, named as for `aaren-rl train`."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the trainings."""
-    updates: int = 5_000
+    updates: int = 3_000
     """Gradient updates of each training; a multiple of `evaluations`."""
     evaluations: int = 10
     """Evaluations in each training, equally far apart."""

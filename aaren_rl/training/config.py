@@ -73,7 +73,7 @@ class TrainSettings:
     episode_length: int | None = None
     """Cut episodes of flat arrays (D4RL, .npz, JSON) after so many steps too, for files that do not
     mark where an episode was cut short."""
-    updates: int = 5_000
+    updates: int = 3_000
     """Gradient updates."""
     sampling: Literal["windows", "episodes", "streams"] = "windows"
     """What a batch is: slices of `context-length` steps from anywhere; whole episodes; or segments

@@ -124,7 +124,7 @@ def train(
     """Train an agent offline.
 
     >>> data = arl.load_dataset("aaren-rl/hopper-small-v0")
-    >>> run = arl.train(data, env="Hopper-v5", updates=2, episodes=2)  # 5,000 updates learn it
+    >>> run = arl.train(data, env="Hopper-v5", updates=2, episodes=2)  # 3,000 updates learn it
     >>> len(run.scores), len(run.history), run.folder
     (1, 2, None)
 
