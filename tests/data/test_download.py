@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,16 @@ def test_a_refusal_is_an_error_at_once(serve: Serve, tmp_path: Path, status: int
         download(f"{server.address}/file", tmp_path / "file")
     assert len(server.ranges) == 1
     assert not (tmp_path / "file").exists()
+
+
+def test_a_checksum_that_differs(serve: Serve, tmp_path: Path) -> None:
+    server = serve(CONTENT)
+    with pytest.raises(ValueError, match="hash"):
+        download(f"{server.address}/file", tmp_path / "file", "sha256:" + 64 * "0")
+    assert not (tmp_path / "file").exists()
+    right = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
+    download(f"{server.address}/file", tmp_path / "file", right)
+    assert (tmp_path / "file").read_bytes() == CONTENT
 
 
 def test_a_file_that_is_there_is_not_asked_for(serve: Serve, tmp_path: Path) -> None:

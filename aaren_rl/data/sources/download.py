@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -13,7 +15,7 @@ CHUNK_BYTES = 1 << 16  # at most this is lost where a connection breaks
 TIMEOUT_SECONDS = 30.0
 
 
-def download(address: str, target: Path) -> None:
+def download(address: str, target: Path, checksum: str | None = None) -> None:
     """Download `address` (http or https) to `target`, if that does not exist.
 
     `target.part` of an earlier try is continued, and so is a broken connection as long as each try
@@ -22,21 +24,33 @@ def download(address: str, target: Path) -> None:
 
     Raises:
         OSError: the server cannot be reached, refuses, or stops answering; `target.part` stays.
+        ValueError: the file does not have the checksum `sha256:...`; it is removed.
     """
-    import requests  # only here: it takes a while to import
+    import pooch  # only here: it takes a while to import
 
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
+    pooch.get_logger().setLevel("WARNING")
     with FileLock(target.with_name(target.name + ".lock")):
-        while not target.exists():
-            before = _size(part)
-            try:
-                _append(address, part)
-                os.replace(part, target)
-                flush_to_disk(target.parent)
-            except requests.RequestException:
-                if _size(part) <= before:
-                    raise
+        if not target.exists():
+            downloader = functools.partial(_resume, part)
+            pooch.retrieve(address, checksum, target.name, target.parent, downloader=downloader)
+            flush_to_disk(target.parent)
+
+
+def _resume(part: Path, address: str, output: str, _: Any) -> None:
+    """Fetch what is missing of `part`, and move it to `output`: a downloader for pooch."""
+    import requests
+
+    while True:
+        before = _size(part)
+        try:
+            _append(address, part)
+            break
+        except requests.RequestException:
+            if _size(part) <= before:
+                raise
+    os.replace(part, output)
 
 
 def _append(address: str, part: Path) -> None:
