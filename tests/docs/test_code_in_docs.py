@@ -53,6 +53,7 @@ NOT_RUN = {
     "docs/finetune.md": "commands on runs of one's own; its Python runs here",
     "docs/goals.md": "commands on data of one's own; its Python runs here",
     "docs/guide.md": "outputs as they were printed; the same commands run in tests/scripts",
+    "docs/learning.md": "an hour, on data that are not public; its words are read here",
     "docs/loggers.md": "the command line with plug-ins runs in tests/plugins",
     "docs/memory.md": "minutes of training; tests/envs/memory and tests/evaluation run the parts",
     "docs/paper.md": "data that are not shipped; with --quick in tests/examples/test_paper.py",
