@@ -1,9 +1,8 @@
-"""The command `aaren-rl NAME` by the name of this file; the other commands are links to it."""
+"""Command line of `aaren-rl train`; see `--help`."""
 
 import sys
-from pathlib import Path
 
 from aaren_rl.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main([Path(sys.argv[0]).stem, *sys.argv[1:]]))
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -177,7 +177,7 @@ def test_defaults_are_those_that_were_measured() -> None:
     assert (model.layers, model.width, model.heads, model.context_length) == (3, 128, 1, 20)
     assert (model.dropout, model.embedding_dropout) == (0.1, 0.0)
     assert model.timestep_embedding == "none"
-    assert (config.evaluation_interval, config.checkpoint_interval) == (500, 500)
+    assert (config.evaluation_interval, config.checkpoint_interval) == (300, 300)
     config = TrainConfig(updates=5, checkpoint_every=2)
     assert (config.evaluation_interval, config.checkpoint_interval) == (1, 2)
 
