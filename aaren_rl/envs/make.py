@@ -34,6 +34,13 @@ STATISTICS = ("obs_rms", "return_rms")
 """Attributes of Gymnasium's wrappers that normalise by running statistics."""
 LIMITS = ("_max_episode_steps", "max_episode_steps", "max_steps")
 """Attributes in which environments and `TimeLimit` keep their time limit, in steps."""
+MOVED = {
+    "aaren_rl.envs.passive_tmaze:": "aaren_rl.envs.memory.tmaze:",
+    "aaren_rl.envs.recall:": "aaren_rl.envs.memory.recall:",
+    "aaren_rl.envs.minigrid_memory:": "aaren_rl.envs.memory.minigrid:",
+    "aaren_rl.envs.mask_velocity:": "aaren_rl.envs.memory.mask_velocity:",
+}
+"""Modules named in the specifications of older runs and datasets, and where they are now."""
 
 
 def environment_spec(name: str) -> EnvSpec:
@@ -273,12 +280,24 @@ class _BorrowedVector(VectorWrapper[Any, Any, Any, Any, Any]):
 
 
 def _checked_spec(env: str | EnvSpec) -> EnvSpec:
-    """The specification, checked, without recorders that cannot be made again."""
+    """The specification, checked, with today's modules, without recorders that cannot be made."""
     spec = environment_spec(env) if isinstance(env, str) else env
-    kept = tuple(wrapper for wrapper in spec.additional_wrappers if _can_be_made(wrapper, spec))
+    moved = {name: _moved(getattr(spec, name)) for name in ("entry_point", "vector_entry_point")}
+    spec = replace(spec, **moved)
+    wrappers = [replace(w, entry_point=_moved(w.entry_point)) for w in spec.additional_wrappers]
+    kept = tuple(wrapper for wrapper in wrappers if _can_be_made(wrapper, spec))
     for name, kind in (("entry_point", gymnasium.Env), ("vector_entry_point", VectorEnv)):
         _check_entry_point(spec, name, kind)
     return replace(spec, additional_wrappers=kept)
+
+
+def _moved(entry_point: Any) -> Any:
+    if not isinstance(entry_point, str):
+        return entry_point
+    return next(
+        (entry_point.replace(old, new) for old, new in MOVED.items() if old in entry_point),
+        entry_point,
+    )
 
 
 def _check_entry_point(spec: EnvSpec, name: str, kind: type) -> None:

@@ -246,6 +246,8 @@ class TrainConfig(TrainSettings):
         """All settings but `out` and `resume`, as JSON values."""
         content: dict[str, Any] = plain(self)
         del content["out"], content["resume"]
+        if self.init_from is None:
+            del content["init_from"]  # so that results of before this field still compare equal
         plugins = list(dict.fromkeys(self.plugin))
         return {**content, "plugin": plugins, "model": self.model.to_json()}
 
@@ -256,8 +258,17 @@ class TrainConfig(TrainSettings):
         Raises:
             UserError: for an unknown field, or a value of another type; names `file` and the field.
         """
+        from aaren_rl.agents import AGENTS
+
         try:
             fields = {**BEFORE, **content}
+            name = fields.get("agent", TrainConfig.agent)
+            if name in AGENTS:  # older agents took any of these, and ignored what they could not do
+                agent = AGENTS[name].make
+                if not agent.has_memory:
+                    fields["mode"] = None
+                if not agent.asks_return and fields.get("target_return"):
+                    fields["target_return"] = []
             model = AgentConfig.from_json(fields.pop("model"))
             return typed(TrainConfig(model=model, **fields), str(file))
         except UserError as error:

@@ -86,11 +86,16 @@ def check_progress(folder: RunFolder, config: TrainConfig, processes: int) -> No
 def check_same_data(folder: RunFolder, config: TrainConfig, fingerprint: str) -> None:
     """Raise `UserError` unless the data are those that the run has learned from until now.
 
-    They may have moved: their contents are compared.
+    They may have moved: their contents are compared. Checkpoints of older versions say nothing
+    about them; with those the name has to be the same.
     """
     saved = saved_config(folder)
     before = load_progress(folder.last)[1].get("data") if folder.has_checkpoint else None
-    if before not in (None, fingerprint):
+    if before is None and saved is not None:
+        same = absolute_dataset(saved.dataset) == absolute_dataset(config.dataset)
+    else:
+        same = before in (None, fingerprint)
+    if not same:
         there = "" if saved is None else f"; the run began with {saved.dataset}"
         raise UserError(
             f"--dataset {config.dataset}: not the data that the run in {folder.path} has learned "

@@ -212,6 +212,23 @@ def test_an_id_behind_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     env.close()
 
 
+def test_a_specification_as_json_of_older_runs() -> None:
+    """Specifications name the module of an environment; ours have moved."""
+    spec = replace(
+        gymnasium.spec("aaren/Recall-v0"),
+        entry_point="aaren_rl.envs.recall:Recall",
+        vector_entry_point="aaren_rl.envs.recall:VectorRecall",
+    )
+    assert type(make_vector_env(spec.to_json(), 2)).__name__ == "VectorRecall"
+    masked = gymnasium.spec("aaren/MaskVelocityHopper-v5")
+    old = replace(
+        masked.additional_wrappers[0], entry_point="aaren_rl.envs.mask_velocity:MaskVelocity"
+    )
+    env = make_env(replace(masked, additional_wrappers=(old,)).to_json())
+    assert env.observation_space.shape == (5,)
+    env.close()
+
+
 def test_functions_and_environments_that_are_there() -> None:
     env = make_vector_env(Line, 3)
     assert isinstance(env, SyncVectorEnv)

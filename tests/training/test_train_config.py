@@ -209,3 +209,12 @@ def test_the_clip_goes_to_json_and_back(clip: float) -> None:
     config = TrainConfig(model=AgentConfig(observation_clip=clip))
     text = json.dumps(config.to_json(), allow_nan=False)
     assert TrainConfig.from_json(json.loads(text), FILE) == config
+
+
+def test_what_behavior_cloning_ignored_is_left_out_of_old_configs() -> None:
+    """So that a run from when it took a mode and targets can go on."""
+    content = TrainConfig(agent="behavior-cloning").to_json()
+    old = {**content, "mode": "window", "target_return": [3.0]}
+    assert TrainConfig.from_json(old, FILE) == TrainConfig(agent="behavior-cloning")
+    kept = TrainConfig(mode="window", target_return=(3.0,))
+    assert TrainConfig.from_json(kept.to_json(), FILE) == kept

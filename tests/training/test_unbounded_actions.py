@@ -19,7 +19,7 @@ from aaren_rl.acting import Policy
 from aaren_rl.agents import AGENTS, Agent, AgentConfig, AgentSpec, load_agent
 from aaren_rl.data import Batch, Trajectory, TrajectoryDataset, load_trajectories
 from aaren_rl.data.to_minari import write_minari
-from aaren_rl.layers.heads import ContinuousActions
+from aaren_rl.layers import ContinuousActions
 from aaren_rl.runtime import OnnxPolicy
 from aaren_rl.training import train
 

@@ -57,6 +57,15 @@ class ContinuousActions(ActionHead):
         for buffer, values in ((self.middle, mean), (self.reach, std)):
             buffer.copy_(torch.as_tensor(values, dtype=torch.float32))
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any
+    ) -> None:
+        """Agents from before the actions were standardised have neither mean nor deviation."""
+        if not self.bounded:
+            state_dict.setdefault(f"{prefix}middle", torch.zeros(self.size))
+            state_dict.setdefault(f"{prefix}reach", torch.ones(self.size))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
     def head(self, width: int) -> nn.Module:
         """Features `[..., width]` to predictions `[..., size]`."""
         linear = nn.Linear(width, self.size)
