@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from aaren_rl.errors import UserError
+from aaren_rl.layout import Layout
 
 CARD_FORMAT = 1
 NOT_A_CARD = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
@@ -161,7 +162,10 @@ def read_card(file: Path | str) -> Card:
     """
     path = card_path(file)
     try:
-        return Card.from_json(json.loads(path.read_text()))
+        card = Card.from_json(json.loads(path.read_text()))
+        for parts in (card.observation_parts, card.action_parts):
+            Layout.from_json(parts or [])  # here, where what is wrong with them is named
+        return card
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; an exported agent has its card beside it") from None
     except OSError as error:

@@ -60,6 +60,15 @@ def test_a_broken_card(file: Path, content: str) -> None:
         read_card(file)
 
 
+@pytest.mark.parametrize("parts", ["text", [[]], [{}], [{"path": 1}], [1]])
+def test_a_card_whose_parts_are_none(file: Path, parts: object) -> None:
+    whole = json.loads(card_of(file).read_text())
+    for name in ("observation_parts", "action_parts"):
+        card_of(file).write_text(json.dumps({**whole, name: parts}))
+        with pytest.raises(UserError, match=r"step.onnx.json: not the card of an exported agent"):
+            read_card(file)
+
+
 def test_a_card_that_contradicts_itself_or_the_file(file: Path) -> None:
     whole = json.loads(card_of(file).read_text())
 
