@@ -9,7 +9,7 @@ from aaren_rl.collect.config import CollectConfig
 from aaren_rl.collect.learner import load_policy_tensors, make_learner
 from aaren_rl.envs.make import environment_spec, make_env
 from aaren_rl.errors import UserError
-from aaren_rl.files import read_json, read_tensors
+from aaren_rl.files import read_card, read_tensors
 
 if TYPE_CHECKING:
     from stable_baselines3.common.policies import BasePolicy
@@ -24,7 +24,7 @@ def load_policy(folder: Path | str) -> BasePolicy:
     anew from the settings in `policy.json` and takes the weights of `policy.safetensors`.
     """
     card_file = Path(folder) / CARD_FILE
-    card = read_json(card_file)
+    card = read_card(card_file)
     if not isinstance(card, dict) or not isinstance(card.get("config"), dict):
         raise UserError(f"{card_file}: not the card of a policy")
     config = CollectConfig.from_json({**card["config"], "device": "cpu"}, card_file)

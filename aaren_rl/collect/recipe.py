@@ -36,7 +36,7 @@ from aaren_rl.data.to_minari import check_new_dataset, write_minari
 from aaren_rl.envs.make import environment_spec, make_env
 from aaren_rl.envs.pixels import pixels_spec
 from aaren_rl.errors import UserError
-from aaren_rl.files import locked, make_folder, read_json, read_tensors, write_json, write_tensors
+from aaren_rl.files import locked, make_folder, read_card, read_tensors, write_card, write_tensors
 from aaren_rl.records import flag
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _claim_folder(config: CollectConfig) -> None:
     make_folder(folder)
     file = folder / CONFIG_FILE
     if file.exists():
-        before = CollectConfig.from_json(read_json(file), file).to_json()
+        before = CollectConfig.from_json(read_card(file), file).to_json()
         for key in now:
             if before[key] != now[key]:
                 raise UserError(
@@ -102,11 +102,11 @@ def _claim_folder(config: CollectConfig) -> None:
             raise UserError(
                 f"--out {folder}: already holds this run; give --resume to go on with it"
             )
-    write_json(file, now)
+    write_card(file, now, [])
 
 
 def _read_references(file: Path) -> dict[str, float]:
-    found = read_json(file) if file.exists() else {}
+    found = read_card(file) if file.exists() else {}
     numbers = found.values() if isinstance(found, dict) else [None]
     if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
         raise UserError(f"{file}: mean returns by name expected")
@@ -231,7 +231,7 @@ class Recipe:
         count, seed = self.config.reference_episodes, REFERENCE_SEEDS[who] + self.config.seed
         episodes = counted(self._play(who, seed, count), f"reference, {who}")
         self.references[who] = float(np.mean([np.sum(episode.rewards) for episode in episodes]))
-        write_json(self.folder / REFERENCES_FILE, self.references)
+        write_card(self.folder / REFERENCES_FILE, self.references, [])
 
     def _play(
         self, who: str, seed: int, episodes: int | None = None, *, pixels: bool = False
@@ -313,4 +313,4 @@ class Recipe:
                 "evaluation_return_std": row.return_std,
                 "config": self.config.to_json(),
             }
-            write_json(folder / name / CARD_FILE, card)
+            write_card(folder / name / CARD_FILE, card, [WEIGHTS_FILE])

@@ -2,7 +2,8 @@
 
 A run's folder holds, by the number of steps learned from:
 
-    progress.json               all evaluations; the last one is the newest checkpoint's
+    progress.json               all evaluations; the last one is the newest checkpoint's;
+                                checksums of the files below but the first
     learner-STEP.zip            Stable-Baselines3's own file; only its weights are ever read
     history/STEP.safetensors    the steps in the environment from STEP to the next checkpoint
     policies/STEP.safetensors   the policy that was evaluated
@@ -42,7 +43,7 @@ from aaren_rl.collect.learner import (
 from aaren_rl.collect.rollouts import actor_of, play, say
 from aaren_rl.data.episode import Trajectory
 from aaren_rl.errors import UserError, one_line
-from aaren_rl.files import read_json, read_tensors, write_bytes, write_json, write_tensors
+from aaren_rl.files import read_card, read_tensors, write_bytes, write_card, write_tensors
 from aaren_rl.records import decode
 from aaren_rl.training.interrupt import Interrupted
 
@@ -153,7 +154,9 @@ def _save(model: BaseAlgorithm, run: Path, rows: list[Evaluation], start: int) -
     learner = io.BytesIO()
     model.save(learner)
     write_bytes(_learner_file(run, rows[-1].step), learner.getvalue())
-    write_json(run / PROGRESS_FILE, asdict(Progress(rows, _counters(model))))
+    steps_and_policies = (*run.glob("history/*.safetensors"), *run.glob("policies/*.safetensors"))
+    files = sorted(str(file.relative_to(run)) for file in steps_and_policies)
+    write_card(run / PROGRESS_FILE, asdict(Progress(rows, _counters(model))), files)
     _learner_file(run, start).unlink(missing_ok=True)
     buffer = getattr(model, "replay_buffer", None)
     if buffer is not None:
@@ -172,7 +175,7 @@ def _restore(model: BaseAlgorithm, run: Path) -> list[Evaluation]:
         )
     if not file.exists():
         return []
-    progress = decode(Progress, read_json(file), str(file))
+    progress = decode(Progress, read_card(file), str(file))
     rows, counters = progress.evaluations, progress.counters
     if not rows or counters.keys() != _counters(model).keys():
         raise UserError(f"{file}: not the progress of this collection")

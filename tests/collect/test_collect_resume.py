@@ -125,6 +125,36 @@ def test_damaged_checkpoints_are_refused_in_one_line(
             assert not list((tmp_path / "minari").rglob("*-replay-v0"))
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("config.json", b'"seed": ', b'"seed": 1'),
+        ("references.json", b'"random": ', b'"random": 1'),
+        ("progress.json", b'"return_std": ', b'"return_std": 1'),
+        ("history/000000000000.safetensors", None, None),
+        ("policies/*.safetensors", None, None),
+    ],
+)
+def test_changed_values_are_refused_before_anything_is_written(
+    name: str, old: bytes | None, new: bytes, tmp_path: Path, collections: Collections
+) -> None:
+    """Values that are still valid, which only the checksums can tell."""
+    collections.rows("ppo")
+    run = tmp_path / "run"
+    shutil.copytree(collections.config("ppo").run_folder, run)
+    config = dataclasses.replace(
+        collections.config("ppo"), out=run, root=tmp_path / "minari", resume=True
+    )
+    file = sorted(run.glob(name))[0]
+    content = file.read_bytes()
+    flipped = content[:-1] + bytes([content[-1] ^ 1])
+    file.write_bytes(flipped if old is None else content.replace(old, new, 1))
+    before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    with pytest.raises(UserError, match=rf"{file.name}: damaged"):
+        collect(config)
+    assert before == {path: path.read_bytes() for path in before}
+
+
 def test_two_processes_in_one_folder(tmp_path: Path) -> None:
     config = pendulum(tmp_path)
     config.run_folder.mkdir()
