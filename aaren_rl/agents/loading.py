@@ -16,6 +16,7 @@ from aaren_rl.errors import UserError, one_line
 from aaren_rl.files import read_card, read_tensors, recover_folder
 from aaren_rl.records import convert
 from aaren_rl.registry import REGISTRIES, load_plugins
+from aaren_rl.runtime.card import NOT_A_CARD
 
 __all__ = ["AGENTS", "load_agent"]
 LAST = "last"
@@ -85,7 +86,7 @@ def load_agent(folder: Path | str, device: str = "cpu", *, checkpoint: str = LAS
         agent = agent_class(convert(card["agent"], str, "agent"))(config, spec, mean, std)
     except UserError as error:
         raise UserError(f"{card_file}: {error}") from None
-    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+    except (*NOT_A_CARD, AssertionError) as error:
         raise UserError(f"{card_file}: not the card of an agent ({error!r})") from None
     load_weights(agent, folder)
     return agent.eval().to(device)

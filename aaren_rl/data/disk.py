@@ -197,5 +197,5 @@ def open_dataset(folder: Path) -> TrajectoryDataset:
             **arrays,
             **fields,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{folder}: broken ({error}); remove it to have it made anew") from error

@@ -70,7 +70,7 @@ def environment_spec(name: str) -> EnvSpec:
             raise UserError(f"environment {name!r}: option {option!r}: key=value expected")
         try:
             spec.kwargs[key] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             spec.kwargs[key] = value
     spec.max_episode_steps = spec.kwargs.pop("max_episode_steps", spec.max_episode_steps)
     return spec

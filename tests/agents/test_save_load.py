@@ -160,7 +160,7 @@ def test_a_card_of_something_else(folder: Path, changes: dict[str, Any], message
     refused(folder, CARD)
 
 
-@pytest.mark.parametrize("space", ["", "Box", "{}", '{"type": "Sphere"}', 7])
+@pytest.mark.parametrize("space", ["", "Box", "{}", '{"type": "Sphere"}', 7, "[" * 10**5])
 def test_a_card_with_a_broken_space(folder: Path, space: Any) -> None:
     spec = json.loads((folder / CARD).read_text())["spec"]
     change_card(folder, spec={**spec, "action_space": space})

@@ -55,6 +55,10 @@ COLLECT = [
     *("--medium-score", "0.001", "--seed", "3", "--datasets", "random", "medium-replay"),
 ]
 SETTINGS = ["n_steps=60", "n_epochs=1", "batch_size=30", 'policy_kwargs={"net_arch":[8]}']
+FINETUNE = [
+    *("--out", "fine", "--updates-per-episode", "2", "--evaluate-every", "4"),
+    *("--batch-size", "4", "--episodes", "1", "--device", "cpu"),
+]
 SPEC: dict[str, Any] = {
     "name": "fuzzed",
     "seeds": [0],
@@ -110,6 +114,12 @@ TARGETS = {
         ],
         6,
         ["run"],
+    ),
+    "finetuned": Target(
+        ["fine/*.json", "fine/last/*"],
+        [["finetune", "run", "--resume", *FINETUNE, "--steps", "60"]],
+        2,
+        ["fine"],
     ),
     "exported": Target(
         ["policy.onnx", "policy.onnx.json"],
@@ -213,6 +223,7 @@ def make_base(folder: Path) -> None:
     for command in (
         ["collect", "CartPole-v1", *COLLECT, "--settings", *SETTINGS, *_out("collected", "root")],
         ["train", "--dataset", DATA, "--out", "run", *TINY],
+        ["finetune", "run", *FINETUNE, "--steps", "20"],
         export,
         ["benchmark", "spec.yaml", "--out", "sweep", "--workers", "1"],
     ):

@@ -270,6 +270,15 @@ def test_bad_calls_in_one_line(
     assert "--learning-rate 0.0002 there, 0.1 here" in said(
         *common, "--resume", *_words(PLAY), "--learning-rate", "0.1"
     )
+    settings = out / "finetune.json"
+    kept = settings.read_bytes()
+    for content in (kept.replace(b"null", b"1", 1), kept.replace(b'"seed"', b'"sed"')):
+        settings.write_bytes(content)
+        assert "finetune.json: damaged" in said(*common, "--resume", *_words(PLAY))
+    for content in (b"[]", b"{}", b'{"begun": 3}', b'{"begun": [1, "b"]}'):
+        settings.write_bytes(content)
+        assert "not the settings of a fine-tuning" in said(*common, "--resume", *_words(PLAY))
+    settings.write_bytes(kept)
     assert main(["train", "--resume", "--out", str(out)]) == 2
     assert "aaren-rl finetune --resume goes on" in capsys.readouterr().err
     with pytest.raises(UserError, match="finetune\\(\\) has no setting 'width'"):

@@ -15,7 +15,7 @@ from aaren_rl.data import TrajectoryDataset
 from aaren_rl.envs import environment_of, limit_episodes, reference_scores_of, saved_name
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import try_environment
-from aaren_rl.files import read_json, remove_leftovers, write_json
+from aaren_rl.files import read_card, remove_leftovers, write_card, write_json
 from aaren_rl.records import flag, typed
 from aaren_rl.training.build import launched, load_data
 from aaren_rl.training.callbacks import Callback
@@ -179,7 +179,7 @@ def _run(job: _Job) -> TrainedRun:
         dataset = load_data(start.config) if job.data is None else job.data
         if folder is not None and not resume:
             before = (start.updates, start.train_seconds)
-            write_json(folder.online, {**config.to_json(), "begun": before})
+            write_card(folder.online, {**config.to_json(), "begun": before}, [])
         return _train(job, start, dataset, resume)
 
 
@@ -194,7 +194,7 @@ def _claim(folder: RunFolder, config: FinetuneConfig) -> None:
         raise UserError(f"{where}: already holds a run of aaren-rl train; choose another folder")
     if not config.resume:
         raise UserError(f"{where}: already holds a run; give --resume to go on with it")
-    before, now = read_json(folder.online), config.to_json()
+    before, now = _read_online(folder.online), config.to_json()
     differing = [
         f"{flag(name)} {before.get(name)} there, {now[name]} here"
         for name in now
@@ -203,6 +203,20 @@ def _claim(folder: RunFolder, config: FinetuneConfig) -> None:
     if differing:
         raise UserError(f"{where}: already holds a different run ({'; '.join(differing)})")
     remove_leftovers(folder.path)
+
+
+def _read_online(file: Path) -> dict[str, Any]:
+    """The settings of a fine-tuning, and the updates and seconds of the training before it."""
+    content = read_card(file)
+    begun = content.get("begun") if isinstance(content, dict) else None
+    try:
+        updates, seconds = begun  # type: ignore[misc]
+        right = updates == int(updates) >= 0 and float(seconds) >= 0
+    except (TypeError, ValueError):
+        right = False
+    if not right:
+        raise UserError(f"{file}: not the settings of a fine-tuning")
+    return dict(content)
 
 
 def _start(config: FinetuneConfig, resumed: RunFolder | None, own: TrainedRun | None) -> _Start:
@@ -216,7 +230,7 @@ def _start(config: FinetuneConfig, resumed: RunFolder | None, own: TrainedRun | 
         raise UserError(f"{place.path}: not a training run: it has no {place.config.name}")
     if resumed is not None:
         found = checkpoint_folder(place.path, "last")
-        return _Start(load_agent(found), saved, *read_json(resumed.online)["begun"])
+        return _Start(load_agent(found), saved, *_read_online(resumed.online)["begun"])
     found = checkpoint_folder(place.path, config.checkpoint)
     progress = load_progress(found)[1]
     before = progress.get("update", 0), progress.get("train_seconds") or 0.0
