@@ -36,7 +36,7 @@ from aaren_rl.envs import (
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.layers import sees_images, usual_image_encoder
 from aaren_rl.robots import Robot
-from aaren_rl.training.allocator import keep_freed_memory
+from aaren_rl.training.allocator import give_freed_memory_back, keep_freed_memory
 from aaren_rl.training.config import TrainConfig, TrainSettings, agent_class
 
 SMALLEST_IMAGE = 16  # pixels a side
@@ -136,6 +136,8 @@ def launched(config: TrainConfig) -> Iterator[Fabric]:
         for process in getattr(fabric.strategy.launcher, "procs", ()):
             process.kill()
         raise
+    finally:
+        give_freed_memory_back()
 
 
 def processes(config: TrainConfig) -> tuple[int, int]:

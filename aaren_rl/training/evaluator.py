@@ -5,23 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aaren_rl.agents import Agent
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Score, rollout, score
 from aaren_rl.evaluation.length import LengthError, length_errors
-from aaren_rl.evaluation.memory import episode_batch, memory_horizon, plot_memory
+from aaren_rl.evaluation.memory import MemoryHorizon, episode_batch, memory_horizon
 from aaren_rl.evaluation.rollouts import seconds_per_step
 from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.layers import AarenAttention
 from aaren_rl.training.checkpoint import random_state, restore_random_state
 from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.loggers import target_tag
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -30,13 +27,20 @@ class OfflineMetrics:
 
     Attributes:
         lengths: action errors by position.
-        margin: see `MemoryHorizon`, by `layer_L_head_H`, for the longest episode; Aaren's alone.
-        picture: `plot_memory` of that episode.
+        memory: of the longest episode; Aaren's alone.
     """
 
     lengths: list[LengthError]
-    margin: dict[str, float]
-    picture: Figure | None = None
+    memory: MemoryHorizon | None = None
+
+    @property
+    def margin(self) -> dict[str, float]:
+        """See `MemoryHorizon`, by `layer_L_head_H`."""
+        return {
+            f"layer_{layer}_head_{head}": float(value)
+            for layer, heads in enumerate([] if self.memory is None else self.memory.margin)
+            for head, value in enumerate(heads)
+        }
 
     def scalars(self) -> dict[str, float]:
         """By TensorBoard tag; the horizon, exp(margin), is in tokens."""
@@ -56,15 +60,9 @@ def offline_metrics(agent: Agent, held_out: TrajectoryDataset) -> OfflineMetrics
     lengths = length_errors(agent, held_out)
     sequence = getattr(agent, "sequence_model", None)
     if sequence is None or not isinstance(sequence.blocks[0].mixer, AarenAttention):
-        return OfflineMetrics(lengths, {})
+        return OfflineMetrics(lengths)
     batch = episode_batch(held_out, int(held_out.lengths.argmax()))
-    memory = memory_horizon(agent, batch.to(agent.observation_mean.device))
-    margin = {
-        f"layer_{layer}_head_{head}": float(value)
-        for layer, heads in enumerate(memory.margin)
-        for head, value in enumerate(heads)
-    }
-    return OfflineMetrics(lengths, margin, plot_memory(memory))
+    return OfflineMetrics(lengths, memory_horizon(agent, batch.to(agent.observation_mean.device)))
 
 
 class Evaluator:

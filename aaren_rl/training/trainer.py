@@ -15,6 +15,7 @@ from torch import Tensor
 from aaren_rl.agents.loading import load_weights
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.evaluation import Score
+from aaren_rl.evaluation.memory import plot_memory
 from aaren_rl.evaluation.scores import best_score
 from aaren_rl.training.callbacks import Callback, StopTraining, TrainerView
 from aaren_rl.training.checkpoint import (
@@ -253,9 +254,10 @@ class Trainer:
     def _record_offline(self, offline: OfflineMetrics) -> None:
         self.state.offline.append(HeldOut(self.state.update, offline.lengths, {**offline.margin}))
         self._scalars(offline.scalars())
-        for logger in self._loggers:
-            if offline.picture is not None:
-                logger.figure("memory/held_at_the_end", offline.picture, self.state.update)
+        if offline.memory is not None and self._loggers:
+            figure = plot_memory(offline.memory)
+            for logger in self._loggers:
+                logger.figure("memory/held_at_the_end", figure, self.state.update)
 
     def _start_log(self, open_loggers: contextlib.ExitStack) -> None:
         """Begin to log, after the last update whose entries are complete."""

@@ -76,4 +76,4 @@ def test_offline_metrics_have_a_scalar_for_each_place_and_head(data):
     margin = scalars["memory/margin/layer_0_head_1"]
     assert scalars["memory/horizon/layer_0_head_1"] == pytest.approx(np.exp(margin))
     for other in (make("decision-transformer", data), make("decision-aaren", data, mixer="lstm")):
-        assert offline_metrics(other, data).picture is None
+        assert offline_metrics(other, data).memory is None
