@@ -33,7 +33,7 @@ DATA = "aaren-rl/hopper-small-v0"
 TINY = {"width": 16, "layers": 1, "context_length": 5, "batch_size": 8, "device": "cpu"}
 AGENTS = {
     "decision-aaren": ("carry", "window", "reset"),
-    "decision-transformer": ("carry", "window", "reset"),
+    "decision-transformer": ("carry", "window", "reset", "sliding"),
     "decision-lstm": ("carry", "window", "reset"),
 }
 EPISODE = 500
