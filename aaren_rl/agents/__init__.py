@@ -6,17 +6,18 @@ from aaren_rl.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from aaren_rl.acting import Policy
-    from aaren_rl.agents.base import Agent, Carry, register_agent
+    from aaren_rl.agents.base import Agent, Carry
     from aaren_rl.agents.behavior_cloning import BehaviorCloning
     from aaren_rl.agents.config import AgentConfig, Mode
-    from aaren_rl.agents.decision import (
+    from aaren_rl.agents.decision import DecisionAgent
+    from aaren_rl.agents.loading import AGENTS, load_agent
+    from aaren_rl.agents.registration import register_agent
+    from aaren_rl.agents.sequence_agents import (
         DecisionAaren,
-        DecisionAgent,
         DecisionLSTM,
         DecisionMinGRU,
         DecisionTransformer,
     )
-    from aaren_rl.agents.loading import AGENTS, load_agent
     from aaren_rl.agents.spec import AgentSpec
 
 __all__ = [

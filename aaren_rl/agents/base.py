@@ -17,19 +17,19 @@ from torch import Tensor, nn
 
 from aaren_rl.acting import Policy, table_too_short
 from aaren_rl.agents.config import AgentConfig, Condition, Mode
+from aaren_rl.agents.registration import AGENTS, registered_name
 from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.data.sampling import Batch
 from aaren_rl.errors import UserError
 from aaren_rl.files import write_card, write_tensors
 from aaren_rl.layers import SequenceState, head_name, make_head, sees_images
 from aaren_rl.layers.start import STD
-from aaren_rl.registry import REGISTRIES, Registry
+from aaren_rl.registry import REGISTRIES
 
 if TYPE_CHECKING:
     from aaren_rl.agents.policy import AgentPolicy
 
 WEIGHTS_FILE, CARD_FILE, FORMAT = "agent.safetensors", "agent.json", 1
-A = TypeVar("A", bound="type[Agent]")
 R = TypeVar("R")
 
 
@@ -394,40 +394,7 @@ class Agent(nn.Module, ABC):
         write_card(folder / CARD_FILE, card, [WEIGHTS_FILE], itself=False)
 
 
-AGENTS: Registry[type[Agent]] = Registry("agent")
-
-
 def check_mode(mode: str, known: Sequence[str]) -> None:
     """Raise `UserError` unless `mode` is one of the known modes."""
     if mode not in known:
         raise UserError(f"mode must be one of {', '.join(known)}, got {mode!r}")
-
-
-def register_agent(name: str, cls: A, *, options: type | None = None) -> A:
-    """Add an agent class, for `--agent`, `train` and `load_agent`.
-
-    >>> from aaren_rl.agents import DecisionAaren
-    >>> class Careful(DecisionAaren):
-    ...     def loss(self, batch):
-    ...         errors = self.predict(batch) - self.actions.encode(batch.actions)
-    ...         return errors.abs()[batch.mask].mean()
-    >>> _ = arl.register_agent("careful", Careful)
-    >>> arl.train("aaren-rl/hopper-small-v0", "careful", env="none", updates=2).agent.name
-    'careful'
-
-    Args:
-        name: its name in configs, tables and on the command line; becomes `cls.name`.
-        cls: made as `cls(config, spec, observation_mean, observation_std)`; returned.
-        options: a dataclass with settings of its own, each with a default: `agent.options`.
-
-    Raises:
-        UserError: for a name that belongs to another agent.
-    """
-    AGENTS.register(name, cls, options=options)
-    cls.name = name
-    return cls
-
-
-def registered_name(cls: type[Agent]) -> str | None:
-    """The name under which a class is registered."""
-    return next((name for name, entry in AGENTS.items() if entry.make is cls), None)

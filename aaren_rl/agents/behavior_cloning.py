@@ -12,9 +12,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from aaren_rl.acting import check_starts
-from aaren_rl.agents.base import Agent, register_agent
+from aaren_rl.agents.base import Agent
 from aaren_rl.agents.config import AgentConfig, Mode
 from aaren_rl.agents.policy import AgentPolicy
+from aaren_rl.agents.registration import register_agent
 from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.data.sampling import Batch
 from aaren_rl.errors import UserError

@@ -5,7 +5,8 @@ with its own linear embedding plus an embedding of the timestep; a layer norm; a
 action is read from the features of the step's second token. `AgentConfig.condition` says whether
 the return-to-go or the observation comes first, see `aaren_rl.agents.tokens`.
 
-`DecisionAgent` is the one class; the sequence agents are presets of it that differ in their mixer.
+`DecisionAgent` is the one class; the agents of `aaren_rl.agents.sequence_agents` are presets of it
+that differ in their mixer.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from torch.nn.functional import linear
 
 from aaren_rl.acting import check_targets
 from aaren_rl.agents.aaren_step import AarenStep
-from aaren_rl.agents.base import AGENTS, Agent, check_mode, register_agent
+from aaren_rl.agents.base import Agent, check_mode
 from aaren_rl.agents.config import AgentConfig, Mode
 from aaren_rl.agents.policy import AarenPolicy, AgentPolicy, SteppingPolicy, WindowPolicy
+from aaren_rl.agents.registration import registered_name
 from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.agents.tokens import (
     CHUNKS,
@@ -36,7 +38,6 @@ from aaren_rl.data.hindsight import goal_columns
 from aaren_rl.data.sampling import Batch
 from aaren_rl.layers import (
     EVERY_TOKEN,
-    MIXERS,
     AarenAttention,
     Block,
     ContinuousActions,
@@ -79,11 +80,10 @@ class DecisionAgent(Agent):
         self.asks_return = config.condition == "target"
         self.predicts_return = config.condition == "max-return"
         self.goal_columns: slice | None = None  # of the observation, where it is asked for a goal
+        asked = 1
         if config.condition == "goal":
             self.goal_columns = goal_columns(spec.observation_layout)[1]
-        asked = (
-            1 if self.goal_columns is None else len(range(spec.observation_size)[self.goal_columns])
-        )
+            asked = self.goal_columns.stop - self.goal_columns.start
         self.embed_return = nn.Linear(asked, width)  # of the return-to-go, or of the goal
         self.embed_observation = make_encoder(
             config.encoder, spec.observation_space, width, config.encoder_options
@@ -102,7 +102,7 @@ class DecisionAgent(Agent):
             **config.settings_of(mixer),
         )
         if mixer != self.mixer:
-            if type(self) in PRESETS:
+            if registered_name(type(self)) == f"decision-{self.mixer}":
                 self.name = f"decision-{mixer}"
             slides = self.sequence_model.slides
             self.modes, self.default_mode = SLIDING if slides else NOT_SLIDING
@@ -110,8 +110,7 @@ class DecisionAgent(Agent):
         self.return_head = nn.Linear(width, 1) if self.predicts_return else None
         embeddings = (self.embed_action, self.embed_return, self.embed_observation)
         modules = [*self.head.modules(), self.embed_timestep, self.embed_action]
-        if self.return_head is not None:
-            modules.append(self.return_head)
+        modules += [] if self.return_head is None else [self.return_head]
         start_embeddings(config.embedding_start, [*modules, *embeddings[1:]], embeddings)
 
     def parts(self) -> dict[str, str]:
@@ -238,6 +237,8 @@ class DecisionAgent(Agent):
     ) -> Tensor:
         """One of the chunks that a step of acting reads, `[batch, tokens of the chunk, width]`.
 
+        Where a subclass overrides `embed` alone, its tokens are taken.
+
         Args:
             chunk: which of `chunks`.
             previous_actions: `[batch, action_size]` or `[batch]`, raw.
@@ -247,6 +248,12 @@ class DecisionAgent(Agent):
         """
         before = (timesteps - 1).clamp(min=0)
         given = returns_to_go, observations, previous_actions
+        if not self._inherits("embed"):
+            returns, seen, actions = (torch.stack([each, each], dim=1) for each in given)
+            whole = self.embed(returns, seen, actions, torch.stack([before, timesteps], dim=1))
+            kinds = self.chunks[chunk]
+            steps = [0 if kind == "action" else 1 for kind in kinds]
+            return whole.unflatten(1, (2, -1))[:, steps, [self.order.index(kind) for kind in kinds]]
         tokens = [
             self._token(kind, *given)
             + self.embed_timestep(before if kind == "action" else timesteps)
@@ -282,9 +289,8 @@ class DecisionAgent(Agent):
         cu_seqlens: Tensor | None = None,
     ) -> tuple[Tensor, SequenceState]:
         """Run the sequence model; see `SequenceModel.forward`."""
-        out: tuple[Tensor, SequenceState] = self.sequence_model(
-            tokens, state, mask, read, cu_seqlens
-        )
+        out: tuple[Tensor, SequenceState]
+        out = self.sequence_model(tokens, state, mask, read, cu_seqlens)
         return out
 
     def predict(self, batch: Batch) -> Tensor:
@@ -334,9 +340,7 @@ class DecisionAgent(Agent):
         # A subclass's `embed` may take four arguments.
         tasks = () if self.embed_task is None else (batch.tasks,)
         tokens = self.embed(*inputs, *tasks)
-        lengths = batch.cu_seqlens
-        if lengths is not None:
-            lengths = lengths * TOKENS_PER_STEP
+        lengths = None if batch.cu_seqlens is None else batch.cu_seqlens * TOKENS_PER_STEP
         return self.read(tokens, state, read=read, cu_seqlens=lengths)
 
     def predict_return(self, features: Tensor) -> Tensor:
@@ -393,56 +397,3 @@ EMBEDDING = ("embed", "embed_step", "scaled", "normalise", "chunks")
 NOT_SLIDING: tuple[tuple[Mode, ...], Mode] = (Agent.modes, Agent.default_mode)
 SLIDING: tuple[tuple[Mode, ...], Mode] = ((*Agent.modes, "sliding"), "window")
 """Modes and default mode, with a mixer whose state grows and can be cut."""
-
-
-class DecisionAaren(DecisionAgent):
-    """Attention as a recurrent network: a state of constant size (Feng et al. 2024)."""
-
-    mixer = "aaren"
-
-
-class DecisionTransformer(DecisionAgent):
-    """The baseline (Chen et al. 2021). Acts by recomputing a window, or with a key-value cache.
-
-    The cache grows with every step in mode `carry`, and holds the last context in mode `sliding`.
-    """
-
-    mixer = "attention"
-    modes, default_mode = SLIDING
-
-
-class DecisionLSTM(DecisionAgent):
-    """The classical recurrent rival."""
-
-    mixer = "lstm"
-
-
-class DecisionMinGRU(DecisionAgent):
-    """The minimal recurrent rival (Feng et al. 2024, arXiv 2410.01201)."""
-
-    mixer = "min-gru"
-
-
-PRESETS = (
-    register_agent("decision-aaren", DecisionAaren),
-    register_agent("decision-transformer", DecisionTransformer),
-    register_agent("decision-lstm", DecisionLSTM),
-    register_agent("decision-min-gru", DecisionMinGRU),
-)
-
-
-def decision_agent(name: str) -> type[Agent] | None:
-    """The agent `decision-MIXER` of any registered mixer; `None` for another name.
-
-    It makes a mixer from a plug-in an agent of its own in comparisons and benchmarks.
-    """
-    mixer = name.removeprefix("decision-")
-    if mixer == name or mixer not in MIXERS:
-        return None
-    slides = getattr(MIXERS[mixer].make, "slides", False)
-    modes, default_mode = SLIDING if slides else NOT_SLIDING
-    members = {"name": name, "mixer": mixer, "modes": modes, "default_mode": default_mode}
-    return type(name, (DecisionAgent,), members)
-
-
-AGENTS.derive = decision_agent

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from aaren_rl.agents import behavior_cloning, decision  # noqa: F401  (they register agents)
-from aaren_rl.agents.base import AGENTS, CARD_FILE, FORMAT, WEIGHTS_FILE, Agent
+from aaren_rl.agents import behavior_cloning, sequence_agents  # noqa: F401  (they register agents)
+from aaren_rl.agents.base import CARD_FILE, FORMAT, WEIGHTS_FILE, Agent
 from aaren_rl.agents.config import AgentConfig
+from aaren_rl.agents.registration import AGENTS
 from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.files import read_card, read_tensors, recover_folder

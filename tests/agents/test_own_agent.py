@@ -307,6 +307,23 @@ def test_what_a_subclass_replaces_is_acted_with() -> None:
         assert type(kind(AgentConfig(**SMALL), SPEC).policy(1)) is policy
 
 
+@pytest.mark.parametrize("condition", ["target", "max-return"])
+@torch.no_grad()
+def test_an_own_embedding_is_acted_with(condition: Any) -> None:
+    """One that overrides `embed` alone: `embed_step` takes its tokens."""
+
+    class Waves(DecisionAaren):
+        def embed(self, *inputs: Any) -> Tensor:
+            return super().embed(*inputs).sin()
+
+    config = AgentConfig(**SMALL, condition=condition, timestep_embedding="sinusoidal")
+    agent = Waves(config, dataclasses.replace(SPEC, largest_return=90.0))
+    for mode in ("carry", "window"):
+        played = play(agent, mode, [[5]])
+        batch = played.batch(0, 0, 5)
+        assert_same_actions(agent, batch, played.actions[:, 0], slice(None))
+
+
 class Cautious(ContinuousActions):
     """Acts with half of what is predicted."""
 

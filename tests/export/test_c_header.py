@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from exported_agents import make_agent
 
-from aaren_rl.agents import Agent, AgentConfig, AgentSpec
-from aaren_rl.agents.decision import DecisionAaren
+from aaren_rl.agents import Agent, AgentConfig, AgentSpec, DecisionAaren
 from aaren_rl.cli import main
 from aaren_rl.errors import UserError
 from aaren_rl.export.c_header import c_header, c_step
