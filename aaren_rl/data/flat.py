@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from aaren_rl.data.episode import BLOCK, Trajectory
 from aaren_rl.data.sources.hdf5 import read_array
-from aaren_rl.data.spaces import join_rows, map_arrays, named, numbers, read_rows, row_count
+from aaren_rl.data.spaces import flags, join_rows, map_arrays, named, read_rows, row_count
 from aaren_rl.errors import UserError
 
 NAMES = {
@@ -135,7 +135,8 @@ def _offsets(where: str, arrays: Mapping[str, Any], length: int | None) -> NDArr
         rows = slice(start, start + BLOCK)
         marks = np.zeros(min(BLOCK, steps - start), bool)
         for name in set(ENDS) & arrays.keys():
-            marks |= _read(f"{where}: {name}", arrays[name], rows).reshape(-1).astype(bool)
+            with named(f"{where}: {name}"):
+                marks |= flags(_read(f"{where}: {name}", arrays[name], rows))
         ends.append(np.flatnonzero(marks) + start + 1)
     ends.append(np.array([steps]))
     offsets = np.unique(np.concatenate(ends))
@@ -181,10 +182,10 @@ def as_trajectory(where: str, episode: Mapping[str, Any]) -> Trajectory:
     for field in ENDS:
         given = next((episode[each] for each in NAMES[field] if each in episode), False)
         with named(f"{where}: {field}"):
-            flags = numbers(False if given is None else given).reshape(-1).astype(bool)
-        if flags[:-1].any():
+            marks = flags(False if given is None else given)
+        if marks[:-1].any():
             raise UserError(f"{where}: {field} before the last step; give one episode each")
-        ends[field] = bool(flags.size and flags[-1])
+        ends[field] = bool(marks.size and marks[-1])
     return Trajectory(
         observations=episode["observations"],
         actions=episode["actions"],

@@ -65,6 +65,14 @@ def numbers(values: Any) -> NDArray[Any]:
     return array
 
 
+def flags(values: Any) -> NDArray[np.bool_]:
+    """Flat flags from an array of any numbers; `UserError` unless all are 0 or 1."""
+    found = numbers(values).reshape(-1)
+    if not np.isin(found, (0, 1)).all():
+        raise UserError("other values than 0 and 1; flags expected")
+    return found.astype(bool)
+
+
 def shaped(space: spaces.Space[Any], values: Any) -> Any:
     """Flat rows of a space without parts in its shape; other values as given."""
     if isinstance(values, (dict, tuple)) or isinstance(space, (spaces.Dict, spaces.Tuple)):

@@ -125,6 +125,7 @@ def make_env(env: EnvLike, *, render_mode: str | None = None) -> Env:
         UserError: it cannot be made, or is no `gymnasium.Env`.
     """
     if isinstance(env, gymnasium.Env):
+        _warn_of_statistics(env)
         return _Borrowed(env)
     if isinstance(env, VectorEnv):
         raise UserError(
@@ -147,14 +148,7 @@ def make_env(env: EnvLike, *, render_mode: str | None = None) -> Env:
         raise UserError(
             f"environment {describe(env)!r}: a gymnasium.Env expected, got {type(made)}"
         )
-    for layer in _layers(made):
-        if any(attribute in vars(layer) for attribute in STATISTICS):
-            warnings.warn(
-                f"environment {describe(env)}: its wrapper {type(layer).__name__} normalises by "
-                "running statistics, which start anew wherever the environment is made: what "
-                "agents see or earn here is not on the scale of the data",
-                stacklevel=2,
-            )
+    _warn_of_statistics(made)
     return made
 
 
@@ -175,6 +169,7 @@ def make_vector_env(
         UserError: no such environment, it cannot be made, or `num_envs` below 1.
     """
     if isinstance(env, VectorEnv):
+        _warn_of_statistics(env)
         return _BorrowedVector(env)
     if num_envs < 1:
         raise UserError(f"{num_envs} environments: at least 1 expected")
@@ -252,12 +247,28 @@ def _with_limit(env: EnvLike, steps: int) -> Env:
     return TimeLimit(make_env(env), steps)
 
 
-def _layers(env: Env) -> Iterator[Env]:
-    """The environment's wrappers from the outermost on, and what they wrap."""
-    while isinstance(env, gymnasium.Wrapper):
+def _layers(env: Any) -> Iterator[Any]:
+    """The environment's wrappers from the outermost on, and what they wrap.
+
+    Of a vector environment that shows its environments also the first one's.
+    """
+    while isinstance(env, (gymnasium.Wrapper, VectorWrapper)):
         yield env
         env = env.env
     yield env
+    if isinstance(env, SyncVectorEnv):
+        yield from _layers(env.envs[0])
+
+
+def _warn_of_statistics(env: Env | VectorEnv[Any, Any, Any]) -> None:
+    for layer in _layers(env):
+        if any(attribute in vars(layer) for attribute in STATISTICS):
+            warnings.warn(
+                f"environment {describe(env)}: its wrapper {type(layer).__name__} normalises by "
+                "running statistics, which are not the data's: what agents see or earn here is "
+                "not on the scale of the data",
+                stacklevel=3,
+            )
 
 
 def _named_limit(env: Any) -> int | None:

@@ -114,6 +114,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda p: change(p, "timeouts", lambda v: np.stack([v, v], axis=1)),
         ["timeouts of shape", "one value a step expected"],
     ),
+    "an end that is NaN": (
+        lambda p: change(p, "timeouts", lambda v: np.where(v, np.nan, 0)),
+        ["timeouts: other values than 0 and 1"],
+    ),
     "empty": (lambda p: empty(p), ["no episodes"]),
     "cut short": (
         lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]),

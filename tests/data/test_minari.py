@@ -83,6 +83,18 @@ def test_a_recording_cut_short_is_truncated(folder: Path) -> None:
     assert data.truncated[1]
 
 
+def test_an_episode_that_goes_on_after_a_flag_is_taken_whole(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = load_trajectories(folder).lengths
+    with h5py.File(folder / "data" / "main_data.hdf5", "r+") as file:
+        file["episode_1"]["terminations"][3] = True
+    assert not caplog.messages
+    assert (load_trajectories(folder).lengths == whole).all()
+    [said] = caplog.messages
+    assert "main_data.hdf5: terminations before the last step of an episode" in said
+
+
 def make_dataset(
     env: gymnasium.Env, name: str, root: Path, monkeypatch: pytest.MonkeyPatch, **options: object
 ) -> list[EpisodeBuffer]:
@@ -281,6 +293,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "T observations": (
         lambda f: replace(f, 1, "observations", lambda v: v[:-1]),
         ["main_data.hdf5", "episode 1", "observations", "actions", "Minari stores"],
+    ),
+    "a flag of 2": (
+        lambda f: replace(f, 2, "terminations", lambda v: 2 * v.astype(int)),
+        ["main_data.hdf5", "episode 2: terminations: other values than 0 and 1"],
     ),
     "rewards too few": (
         lambda f: replace(f, 2, "rewards", lambda v: v[:-1]),

@@ -229,6 +229,10 @@ WRONG: dict[str, tuple[Any, str]] = {
         {"observations": [[1.0]] * 2, "actions": [0, 1], "rewards": [1, 1], "terminals": [1, 0]},
         "episode 0: terminals before the last step",
     ),
+    "an end that is no flag": (
+        {"observations": [[1.0]] * 2, "actions": [0, 1], "rewards": [1, 1], "terminals": [0, 2]},
+        "episode 0: terminals: other values than 0 and 1",
+    ),
     "ragged": (
         {"observations": [[1.0], [1.0, 2.0]], "actions": [0, 1], "rewards": [1, 1]},
         "episode 0: observations: rows of different lengths",

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import NormalizeObservation, TimeLimit
+from gymnasium.wrappers.vector import NormalizeReward as VectorNormalizeReward
 
 from aaren_rl.data import TrajectoryDataset, load_trajectories
 from aaren_rl.envs import (
@@ -354,6 +355,14 @@ def test_running_statistics_are_warned_of() -> None:
         make_vector_env(spec, 2).close()
     with pytest.warns(UserWarning, match="running statistics"):
         make_vector_env(lambda: NormalizeObservation(gymnasium.make("Pendulum-v1")), 1).close()
+    given = NormalizeObservation(gymnasium.make("Pendulum-v1"))
+    inner = gymnasium.vector.SyncVectorEnv([lambda: given])
+    outer = VectorNormalizeReward(gymnasium.make_vec("Pendulum-v1", 1))
+    with pytest.warns(UserWarning, match="Pendulum-v1: its wrapper NormalizeObservation"):
+        make_env(given)
+    for vector, name in ((inner, "NormalizeObservation"), (outer, "NormalizeReward")):
+        with pytest.warns(UserWarning, match=f"Pendulum-v1: its wrapper {name}"):
+            make_vector_env(vector, 1)
 
 
 def test_a_robots_table_counts_in_its_environment_alone(shipped: TrajectoryDataset) -> None:

@@ -22,9 +22,9 @@ from gymnasium.envs.registration import EnvSpec
 from minari.dataset.minari_dataset import DATASET_ID_RE
 from minari.storage import remotes as minari_remotes
 
-from aaren_rl.data.episode import Recording, Trajectory
+from aaren_rl.data.episode import Recording, Trajectory, warn_once
 from aaren_rl.data.sources.hdf5 import ArrayReader, group_name, open_hdf5
-from aaren_rl.data.spaces import flat_size, named, row_count
+from aaren_rl.data.spaces import flags, flat_size, named, row_count
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.files import read_bytes
 from aaren_rl.layout import Layout
@@ -162,12 +162,11 @@ def _hdf5_episodes(path: Path, dataset: minari.MinariDataset) -> Iterator[Trajec
                     raise UserError(
                         f"no group 'episode_{index}'; {dataset.total_episodes} episodes expected"
                     )
-                yield _trajectory(
-                    {
-                        field: _read_values(reader, group, field, spaces_of.get(field))
-                        for field in FIELDS
-                    }
-                )
+                values = {
+                    field: _read_values(reader, group, field, spaces_of.get(field))
+                    for field in FIELDS
+                }
+                yield _trajectory(path, values)
             except UserError as error:
                 raise UserError(f"{path}: episode {index}: {error}") from None
 
@@ -193,30 +192,38 @@ def _minari_episodes(data: Path, dataset: minari.MinariDataset) -> Iterator[Traj
     try:
         for index, episode in enumerate(dataset.iterate_episodes()):
             with named(f"{data}: episode {index}"):
-                yield _trajectory({field: getattr(episode, field) for field in FIELDS})
+                yield _trajectory(data, {field: getattr(episode, field) for field in FIELDS})
     except UserError:
         raise
     except Exception as error:  # Minari raises whatever its formats' libraries raise
         raise UserError(f"{data}: Minari cannot read it: {one_line(error)}") from error
 
 
-def _trajectory(values: dict[str, Any]) -> Trajectory:
-    """An episode, after a check of what other formats lack: T + 1 observations, T flags."""
+def _trajectory(where: Path, values: dict[str, Any]) -> Trajectory:
+    """An episode, after a check of what other formats lack: T + 1 observations, T flags.
+
+    Warns of a flag before the last step: Minari groups steps into episodes itself.
+    """
     steps = row_count(values["actions"])
     rows = row_count(values["observations"])
     if rows != steps + 1:
         raise UserError(f"{rows} observations for {steps} actions; Minari stores {steps + 1}")
+    ends = {}
     for field in ("terminations", "truncations"):
-        if len(values[field]) != steps:
-            raise UserError(f"{len(values[field])} {field} for {steps} actions; {steps} expected")
-    terminated = bool(steps and values["terminations"][-1])
+        with named(field):
+            marks = flags(values[field])
+        if len(marks) != steps:
+            raise UserError(f"{len(marks)} {field} for {steps} actions; {steps} expected")
+        if marks[:-1].any():
+            warn_once(f"{where}: {field} before the last step of an episode, which is taken whole")
+        ends[field] = bool(steps and marks[-1])
     return Trajectory(
         observations=values["observations"],
         actions=values["actions"],
         rewards=values["rewards"],
-        terminated=terminated,
+        terminated=ends["terminations"],
         # a recording that stops with neither flag was cut short
-        truncated=bool(steps and values["truncations"][-1]) or not terminated,
+        truncated=ends["truncations"] or not ends["terminations"],
     )
 
 
