@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from aaren_rl.errors import UserError
-from aaren_rl.layout import Layout
+from aaren_rl.layout import LARGEST_RETURN, Layout
 
 _UNLIMITED = int(np.iinfo(np.int64).max)
 
@@ -150,7 +150,8 @@ def check_targets(
         num_envs: number of environments.
 
     Raises:
-        UserError: when there is none, or they are not finite, or not one for all or each.
+        UserError: when there is none, or they are not finite or beyond 1e18, where float32 ends,
+            or not one for all or each.
     """
     if target_return is None:
         if not own:
@@ -161,6 +162,8 @@ def check_targets(
         raise UserError(
             f"target returns must be finite, one for all or {num_envs}, got {target_return}"
         )
+    if np.abs(targets).max(initial=0) > LARGEST_RETURN:
+        raise UserError(f"target returns up to {LARGEST_RETURN:g} expected, got {target_return}")
     return np.broadcast_to(targets, (num_envs,)).copy()
 
 

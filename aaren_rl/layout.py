@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from aaren_rl.errors import UserError
 
 Path = tuple["str | int", ...]
+LARGEST_RETURN = 1e18  # the square of a return, as in losses and norms, must fit into float32
 
 
 @dataclass(frozen=True)

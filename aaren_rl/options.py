@@ -201,10 +201,14 @@ def fields_of(values: Any) -> dict[str, Any]:
 
 
 def in_one_line(messages: str) -> str:
-    """The error in tyro's box: a title, the message, a rule, perhaps a suggestion."""
+    """The error in tyro's box: a title, the message, a rule, perhaps a suggestion.
+
+    Without box-drawing characters in the terminal's encoding, a rule of dashes is below the title.
+    """
     plain = re.sub(r"\x1b\[[\d;]*m", "", messages)
     lines = [line.strip("│ ") for line in plain.splitlines()]
-    message = itertools.takewhile(lambda line: not line.startswith("─"), lines[1:])
+    below = lines[2:] if lines[1].startswith("---") else lines[1:]
+    message = itertools.takewhile(lambda line: not line.startswith(("─", "---")), below)
     found = " ".join(message).rstrip(".")
     close = re.search(r"Perhaps you meant\W+(--[\w.-]+)", plain)
     return f"{found}: did you mean {close[1]}?" if close else found

@@ -31,11 +31,10 @@ from aaren_rl.data.spaces import (
     shaped,
 )
 from aaren_rl.errors import UserError, one_line
-from aaren_rl.layout import Layout, Leaf
+from aaren_rl.layout import LARGEST_RETURN, Layout, Leaf
 
 LOST_SHARE = 1e-4  # of a column's range; float32 may round by no more
 LEAST_RANGE = 1e-6  # columns that vary by less are noise, however they are rounded
-LARGEST_RETURN = 1e18  # the square of a return, as in losses, must fit into float32
 Space = spaces.Space[Any]
 
 

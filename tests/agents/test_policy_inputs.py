@@ -117,7 +117,7 @@ def test_as_many_targets_as_environments(name: str, targets: list[float]) -> Non
 
 
 @pytest.mark.parametrize("name", SEQUENCE_AGENTS)
-@pytest.mark.parametrize("target", [np.nan, np.inf, [1.0, np.nan]])
+@pytest.mark.parametrize("target", [np.nan, np.inf, [1.0, np.nan], 1e25, [0.0, -1e308]])
 def test_targets_are_finite(name: str, target: float | list[float]) -> None:
     with pytest.raises(UserError, match="target"):
         make_agent(name).policy(2, target)

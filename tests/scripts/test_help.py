@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -69,6 +70,18 @@ def test_an_unknown_flag_names_the_nearest(words: list[str], message: str, capfd
     error = capfd.readouterr().err
     assert error.startswith(f"error: Unrecognized options: {message}")
     assert error.count("\n") == 1
+
+
+def test_errors_in_a_terminal_without_box_drawing_characters() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "aaren_rl", "train", "--updtes", "5"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Unrecognized options: --updtes, 5: did you mean --upd")
 
 
 def test_no_help_waits_for_heavy_imports() -> None:
