@@ -18,6 +18,7 @@ from torch import Tensor
 
 from aaren_rl.acting import Policy, StepInputs, check_actions, check_starts
 from aaren_rl.agents.step_parts import StepEmbedding, as_column
+from aaren_rl.errors import UserError
 from aaren_rl.layers import SequenceState
 
 if TYPE_CHECKING:
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
     from aaren_rl.agents.decision import DecisionAgent
 
 NEWEST = slice(-1, None)  # the observation's token, from which the action is read
+
+
+def check_float32(agent: Agent) -> None:
+    """Raise `UserError` for weights of another dtype than data and observations have."""
+    dtype = next(agent.parameters()).dtype
+    if dtype != torch.float32:
+        raise UserError(
+            f"{agent.name} has weights of {dtype}, torch.float32 expected: agent.float() makes "
+            "them so, and torch.set_default_dtype(torch.float32) those of the next agent"
+        )
 
 
 class AgentPolicy(Policy):
@@ -41,6 +52,7 @@ class AgentPolicy(Policy):
     """
 
     def __init__(self, agent: Agent, targets: np.ndarray) -> None:
+        check_float32(agent)
         self.choose: Callable[[Tensor], Tensor] = agent.actions.single.decide
         self._spec, self._codec = agent.spec, agent.actions
         self._device = agent.observation_mean.device

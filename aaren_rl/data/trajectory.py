@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -64,19 +64,19 @@ class TrajectoryDataset:
     """
 
     name: str
-    observations: NDArray[Any]
-    actions: NDArray[Any]
-    rewards: NDArray[np.float64]
-    returns_to_go: NDArray[np.float32]
-    timesteps: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
+    observations: NDArray[Any] = field(repr=False)
+    actions: NDArray[Any] = field(repr=False)
+    rewards: NDArray[np.float64] = field(repr=False)
+    returns_to_go: NDArray[np.float32] = field(repr=False)
+    timesteps: NDArray[np.int64] = field(repr=False)
+    offsets: NDArray[np.int64] = field(repr=False)
+    terminated: NDArray[np.bool_] = field(repr=False)
+    truncated: NDArray[np.bool_] = field(repr=False)
     observation_space: spaces.Space[Any]
     action_space: spaces.Space[Any]
-    env_spec: EnvSpec | None = None
+    env_spec: EnvSpec | None = field(default=None, repr=False)
     reference_scores: tuple[float, float] | None = None
-    observation_offset: NDArray[np.float64] | None = None
+    observation_offset: NDArray[np.float64] | None = field(default=None, repr=False)
 
     @classmethod
     def from_episodes(

@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
 from aaren_rl.agents import Agent, AgentConfig, AgentSpec, load_agent
+from aaren_rl.agents.policy import check_float32
 from aaren_rl.agents.spec import TaskSpec
 from aaren_rl.data import (
     EpisodeSampler,
@@ -35,6 +36,7 @@ from aaren_rl.envs import (
 )
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.layers import sees_images, usual_image_encoder
+from aaren_rl.layout import Layout
 from aaren_rl.robots import Robot
 from aaren_rl.training.allocator import give_freed_memory_back, keep_freed_memory
 from aaren_rl.training.config import TrainConfig, TrainSettings, agent_class
@@ -107,6 +109,16 @@ class Autocast(MixedPrecision):
     def convert_input(self, data: Any) -> Any:
         """The batch, unchanged."""
         return data
+
+
+def check_agent(agent: Agent, data: TrajectoryDataset) -> None:
+    """Raise `UserError` when the agent cannot learn from these data."""
+    agent.check_horizon(data.max_episode_length, f"an episode of {data.name}")
+    for kind in ("observation_space", "action_space"):
+        own, theirs = getattr(agent.spec, kind), getattr(data, kind)
+        if Layout.of(own).form != Layout.of(theirs).form:
+            raise UserError(f"{kind}: the agent was made for {own}, the data have {theirs}")
+    check_float32(agent)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Score
 
 if TYPE_CHECKING:
@@ -108,3 +109,10 @@ class Callback:
 
     def on_end(self, trainer: TrainerView) -> None:
         """After the last update, evaluation and checkpoint; not after an error or Ctrl-C."""
+
+
+def check_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Raise `UserError` for what is no `Callback`, such as a class in place of an instance."""
+    for each in callbacks:
+        if not isinstance(each, Callback):
+            raise UserError(f"callbacks: instances of aaren_rl.Callback expected, got {each!r:.80}")

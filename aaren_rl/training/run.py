@@ -23,10 +23,10 @@ from aaren_rl.evaluation import try_environment
 from aaren_rl.evaluation.evaluating import agents_by_task
 from aaren_rl.evaluation.scores import warn_of_far_targets
 from aaren_rl.files import recover_folder, write_json
-from aaren_rl.layout import Layout
 from aaren_rl.records import typed
 from aaren_rl.training.build import (
     build_agent,
+    check_agent,
     is_leader,
     launched,
     load_data,
@@ -35,7 +35,7 @@ from aaren_rl.training.build import (
     resolved_precision,
     split,
 )
-from aaren_rl.training.callbacks import Callback
+from aaren_rl.training.callbacks import Callback, check_callbacks
 from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.evaluator import Evaluator
 from aaren_rl.training.learner import Learner, OptimizerMaker, Schedule
@@ -266,6 +266,7 @@ def _settled(job: _Job) -> _Job:
     if job.data is None:
         dataset = absolute_dataset(dataset)
     config = dataclasses.replace(config, precision=precision, model=model, dataset=dataset)
+    check_callbacks(job.callbacks)
     loggers = [make_logger(each) for each in job.loggers]
     return dataclasses.replace(job, config=config, source=source, loggers=loggers)
 
@@ -332,6 +333,8 @@ def _agent(job: _Job, data: TrajectoryDataset, environment: Any, resume: bool) -
     config, folder = job.config, job.folder
     torch.manual_seed(config.seed)  # the same first weights in every process
     if job.agent is not None:
+        spec = job.agent.spec
+        job.agent.spec = dataclasses.replace(spec, dataset=spec.dataset or data.name)
         return job.agent
     if folder is not None and resume and config.init_from is not None:
         # The other run need not be there any more.
@@ -376,15 +379,6 @@ def _environment(job: _Job, dataset: TrajectoryDataset) -> Any:
             raise
         return None
     return limit_episodes(environment, dataset.max_episode_length)
-
-
-def check_agent(agent: Agent, data: TrajectoryDataset) -> None:
-    """Raise `UserError` when the agent cannot learn from these data."""
-    agent.check_horizon(data.max_episode_length, f"an episode of {data.name}")
-    for kind in ("observation_space", "action_space"):
-        own, theirs = getattr(agent.spec, kind), getattr(data, kind)
-        if Layout.of(own).form != Layout.of(theirs).form:
-            raise UserError(f"{kind}: the agent was made for {own}, the data have {theirs}")
 
 
 def _finished(job: _Job, folder: RunFolder) -> TrainedRun | None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from line_task import LINE, SMALL, line_data
 
+from aaren_rl.errors import UserError
 from aaren_rl.training import Callback, StopTraining, TrainerView, train
 
 TEN = {**SMALL, "updates": 10, "evaluate_every": 5}
@@ -100,6 +101,10 @@ def test_stopped_early_is_finished(moment: str, last: int, way: str, tmp_path: P
 
 
 def test_an_error_in_a_callback_ends_the_training() -> None:
+    for wrong in (Callback, print, 3):
+        with pytest.raises(UserError, match="callbacks: instances of"):
+            train(line_data(), callbacks=[wrong], **TEN)  # type: ignore[list-item]
+
     class Broken(Callback):
         def on_update(self, trainer: TrainerView) -> None:
             raise RuntimeError("mine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import textwrap
@@ -91,6 +92,12 @@ def test_an_agent_of_ones_own_is_trained_in_place(tmp_path: Path) -> None:
     assert run.scores[0].return_mean == 10.0
     with pytest.raises(UserError, match="width: the agent that was given is made already"):
         train(data, agent, width=32)
+    with pytest.raises(UserError, match=r"weights of torch\.float64,"):
+        train(data, copy.deepcopy(agent).double(), env="none")
+    with pytest.raises(UserError, match=r"agent.float\(\) makes them so"):
+        copy.deepcopy(agent).bfloat16().policy(1)
+    assert "on line, " in repr(run)
+    assert "scores [10.0]" in repr(run)
     hopper = load_trajectories("aaren-rl/hopper-small-v0")
     with pytest.raises(UserError, match="observation_space: the agent was made for Box"):
         train(hopper, agent, env="none")

@@ -17,8 +17,8 @@ from aaren_rl.errors import UserError
 from aaren_rl.evaluation import try_environment
 from aaren_rl.files import read_card, remove_leftovers, write_card, write_json
 from aaren_rl.records import flag, typed
-from aaren_rl.training.build import launched, load_data
-from aaren_rl.training.callbacks import Callback
+from aaren_rl.training.build import check_agent, launched, load_data
+from aaren_rl.training.callbacks import Callback, check_callbacks
 from aaren_rl.training.checkpoint import load_progress
 from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.evaluator import Evaluator
@@ -27,7 +27,7 @@ from aaren_rl.training.online.buffer import ReplayBuffer
 from aaren_rl.training.online.config import FinetuneConfig
 from aaren_rl.training.online.trainer import OnlineLearner, OnlineSampler, OnlineTrainer
 from aaren_rl.training.resume import absolute_dataset, check_same_data, fingerprint, saved_config
-from aaren_rl.training.run import check_agent, disk_errors
+from aaren_rl.training.run import disk_errors
 from aaren_rl.training.run_folder import RunFolder
 from aaren_rl.training.state import RunState
 from aaren_rl.training.trained_run import TrainedRun, read_summary, result_of, run_in
@@ -163,6 +163,7 @@ def _run(job: _Job) -> TrainedRun:
     """Check the settings, claim the folder, train."""
     config, folder = job.config, job.folder
     config.check()
+    check_callbacks(job.callbacks)
     job = dataclasses.replace(job, loggers=[make_logger(each) for each in job.loggers])
     resume = folder is not None and folder.online.exists() and folder.has_checkpoint
     start = _start(config, folder if resume else None, job.own)
