@@ -24,7 +24,7 @@ from aaren_rl.evaluation.evaluating import environment_of_agent
 from aaren_rl.evaluation.length import LengthError
 from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.experiments.spec import BenchmarkSpec
-from aaren_rl.files import locked, make_folder, read_json, write_json
+from aaren_rl.files import locked, make_folder, read_card, write_card
 from aaren_rl.records import convert
 from aaren_rl.registry import load_plugins
 from aaren_rl.training import Interrupted, TrainConfig
@@ -118,7 +118,7 @@ class Result(Request):
 
 def read_record(file: Path, kind: type[T]) -> T:
     """A record from a JSON file, whose other fields are left out; `UserError` names a wrong one."""
-    record: T = convert(read_json(file), kind, str(file))
+    record: T = convert(read_card(file), kind, str(file))
     return record
 
 
@@ -253,7 +253,7 @@ def _work(unit: Unit) -> None:
     costs = [_cost(unit, agents[max(agents)], mode) for mode in unit.modes]
     result = {
         "unit": unit.to_json(),
-        "summary": read_json(unit.folder / SUMMARY_FILE),
+        "summary": read_card(unit.folder / SUMMARY_FILE),
         "rows": [dataclasses.asdict(row) for row in rows],
         "costs": [dataclasses.asdict(cost) for cost in costs],
         "peak_bytes": peak_bytes(),
@@ -261,7 +261,7 @@ def _work(unit: Unit) -> None:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
     }
-    write_json(unit.folder / RESULT_FILE, result)
+    write_card(unit.folder / RESULT_FILE, result, [])
 
 
 def _reset_peak_memory() -> None:
@@ -351,5 +351,5 @@ def _once(unit: Unit, kind: type[T], name: str, measure: Callable[[], T]) -> T:
     """What a measurement gave when it was made, now or before a crash."""
     file = unit.folder / "evaluations" / f"{name}.json"
     if not file.is_file():
-        write_json(file, dataclasses.asdict(measure()))  # type: ignore[call-overload]
+        write_card(file, dataclasses.asdict(measure()), [])  # type: ignore[call-overload]
     return read_record(file, kind)

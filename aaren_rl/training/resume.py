@@ -10,7 +10,7 @@ import numpy as np
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.data.mixture import BETWEEN, weighted_names
 from aaren_rl.errors import UserError
-from aaren_rl.files import read_json, remove_leftovers
+from aaren_rl.files import read_card, remove_leftovers
 from aaren_rl.records import flag
 from aaren_rl.training.checkpoint import load_progress
 from aaren_rl.training.config import TrainConfig
@@ -107,7 +107,7 @@ def saved_config(folder: RunFolder) -> TrainConfig | None:
     """The config of the run in a folder, if there is one."""
     if not folder.config.exists():
         return None
-    return TrainConfig.from_json(read_json(folder.config), folder.config)
+    return TrainConfig.from_json(read_card(folder.config), folder.config)
 
 
 def fingerprint(data: TrajectoryDataset) -> str:

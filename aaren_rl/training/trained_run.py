@@ -11,7 +11,7 @@ from aaren_rl.data import TrajectoryDataset
 from aaren_rl.envs import EnvLike
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Evaluation, Score, evaluate, normalized_scores
-from aaren_rl.files import read_json, recover_folder, write_json
+from aaren_rl.files import read_card, recover_folder, write_card
 from aaren_rl.records import convert, finite
 from aaren_rl.training.build import is_leader
 from aaren_rl.training.config import TrainConfig
@@ -62,7 +62,7 @@ class TrainedRun:
 
 def read_summary(folder: RunFolder) -> dict[str, Any]:
     """The `summary.json` of a finished run."""
-    summary = read_json(folder.summary)
+    summary = read_card(folder.summary)
     if not isinstance(summary, dict) or not isinstance(summary.get("updates"), int):
         raise UserError(f"{folder.summary}: not a training's summary")
     return summary
@@ -108,7 +108,7 @@ def result_of(
     if trainer.stopped_early:
         summary["updates_asked"] = config.updates
     if trainer.folder is not None and trainer.fabric.is_global_zero:
-        write_json(trainer.folder.summary, summary)
+        write_card(trainer.folder.summary, summary, [])
     trainer.fabric.barrier()
     return TrainedRun(
         agent=agent.eval(),

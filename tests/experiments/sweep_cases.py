@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from aaren_rl.files import read_card
 
 SPEC: dict[str, Any] = {
     "name": "tiny",
@@ -59,7 +60,7 @@ def results(out: Path) -> dict[str, Any]:
     """Every unit's result without what time and this process' memory decide."""
     found = {}
     for file in sorted(out.rglob("result.json")):
-        content = json.loads(file.read_text())
+        content = read_card(file)
         assert content.pop("peak_bytes") > 1e6
         assert content["summary"].pop("train_seconds") > 0
         for row in content["summary"]["history"]:

@@ -23,6 +23,7 @@ from aaren_rl.experiments import (
     units,
 )
 from aaren_rl.experiments import sweep as sweep_module
+from aaren_rl.experiments.outcome import read_outcome
 
 PLUGIN = """
 from aaren_rl import agents
@@ -130,6 +131,11 @@ def test_more_episodes_need_no_training(done: BenchmarkConfig, tmp_path: Path) -
     assert weights.stat().st_mtime_ns == trained
     benchmark(dataclasses.replace(done, **only))
     assert json.loads(result.read_text())["rows"] == json.loads(before)["rows"]
+    whole = result.read_text()
+    result.write_text(whole.replace('"score_mean": ', '"score_mean": 1', 1))
+    with pytest.raises(UserError, match=r"result.json: damaged"):
+        read_outcome(done.out)
+    result.write_text(whole)
 
 
 def test_flags_restrict_it(done: BenchmarkConfig, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_checkpoint_of_an_older_version(tmp_path: Path) -> None:
     for name, unknown in (
         ("last/training.json", {"sha256", "data", "logged", "logged_at", "evaluation_errors"}),
         ("last/agent.json", {"sha256"}),
-        ("config.json", {"num_envs", "loggers", "on_evaluation_error"}),
+        ("config.json", {"sha256", "num_envs", "loggers", "on_evaluation_error"}),
     ):
         content = json.loads((tmp_path / "run" / name).read_text())
         assert unknown <= content.keys()
@@ -157,15 +157,25 @@ def test_weights_of_another_run_as_a_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["agent.safetensors", "agent.json", "training.safetensors", "training.json"]
+    "file",
+    [
+        *("last/agent.safetensors", "last/agent.json", "last/training.safetensors"),
+        *("last/training.json", "config.json", "summary.json"),
+    ],
 )
 def test_a_flipped_bit_is_said(file: str, tmp_path: Path) -> None:
-    """Each file of a checkpoint, at places all over it; none is resumed without a word."""
+    """Each file of a run, at places all over it; none is resumed without a word."""
     run = tmp_path / "run"
-    stopped(line_data(), run)
-    path = run / "last" / file
+    if file == "summary.json":
+        train(line_data(), out=run, **NOWHERE)
+    else:
+        stopped(line_data(), run)
+    path = run / file
     content = path.read_bytes()
-    for place in np.linspace(0, len(content) - 2, 13).astype(int):  # the last is a newline in JSON
+    end = len(content) - 2  # behind it is a newline, in JSON
+    if file == "summary.json":  # one without checksums is an older version's, and read
+        end = content.index(b'"sha256"')
+    for place in np.linspace(0, end, 13).astype(int):
         damaged = bytearray(content)
         damaged[place] ^= 1
         path.write_bytes(damaged)
@@ -195,11 +205,19 @@ def test_a_config_with_a_value_of_another_type(
     assert line.startswith("error: ")
 
 
-def test_more_devices_than_it_was_trained_by_leave_no_processes(tmp_path: Path) -> None:
+def test_more_devices_than_it_was_trained_by_leave_no_processes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A `config.json` with another number of devices: refused before any process is started."""
     run = tmp_path / "run"
     stopped(line_file(tmp_path / "line.hdf5"), run)
     content = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**content, "devices": 2}))
+    before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    assert main(["train", "--resume", "--out", str(run)]) == 2
+    assert "config.json: damaged" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in before}
+    del content["sha256"]  # edited on purpose
     (run / "config.json").write_text(json.dumps({**content, "devices": 2}))
     process = subprocess.run(
         [sys.executable, "scripts/train.py", "--resume", "--out", str(run)],
