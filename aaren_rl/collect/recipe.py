@@ -36,7 +36,16 @@ from aaren_rl.data.to_minari import check_new_dataset, write_minari
 from aaren_rl.envs.make import environment_spec, make_env
 from aaren_rl.envs.pixels import pixels_spec
 from aaren_rl.errors import UserError
-from aaren_rl.files import locked, make_folder, read_card, read_tensors, write_card, write_tensors
+from aaren_rl.files import (
+    locked,
+    make_folder,
+    read_card,
+    read_json,
+    read_tensors,
+    write_card,
+    write_json,
+    write_tensors,
+)
 from aaren_rl.records import flag
 
 if TYPE_CHECKING:
@@ -91,7 +100,7 @@ def _claim_folder(config: CollectConfig) -> None:
     make_folder(folder)
     file = folder / CONFIG_FILE
     if file.exists():
-        before = CollectConfig.from_json(read_card(file), file).to_json()
+        before = CollectConfig.from_json(read_json(file), file).to_json()
         for key in now:
             if before[key] != now[key]:
                 raise UserError(
@@ -102,7 +111,8 @@ def _claim_folder(config: CollectConfig) -> None:
             raise UserError(
                 f"--out {folder}: already holds this run; give --resume to go on with it"
             )
-    write_card(file, now, [])
+    else:
+        write_json(file, now)
 
 
 def _read_references(file: Path) -> dict[str, float]:

@@ -19,7 +19,7 @@ import io
 import pickle
 import zipfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from aaren_rl.collect.rollouts import actor_of, play, say
 from aaren_rl.data.episode import Trajectory
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.files import read_card, read_tensors, write_bytes, write_card, write_tensors
-from aaren_rl.records import decode
+from aaren_rl.records import decode, flag
 from aaren_rl.training.interrupt import Interrupted
 
 PROGRESS_FILE = "progress.json"
@@ -63,10 +63,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Progress:
-    """Content of `progress.json`: evaluations, the last at the checkpoint; those of `COUNTERS`."""
+    """Content of `progress.json`: evaluations, the last at the checkpoint; those of `COUNTERS`.
+
+    And the settings that it was learned with, since `config.json` may have been edited.
+    """
 
     evaluations: list[Evaluation]
     counters: dict[str, int | float]
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 class _Stretch(BaseCallback):
@@ -101,8 +105,8 @@ def train(
         UserError: a checkpoint that is damaged or of another version.
         Interrupted: after Ctrl-C.
     """
-    run, total, interval = config.run_folder, config.train_steps, config.evaluation_interval
-    rows = _restore(model, run)
+    total, interval = config.train_steps, config.evaluation_interval
+    rows = _restore(model, config)
     while not rows or (rows[-1].step < total and (enough is None or rows[-1].return_mean < enough)):
         start = model.num_timesteps
         stop = min((start // interval + 1) * interval, total)
@@ -115,7 +119,7 @@ def train(
             raise Interrupted(start) from None
         new, name = rows[-1], f"{type(model).__name__} in {environment.id}"
         say(f"{name}: step {new.step}, return {new.return_mean:.1f} ± {new.return_std:.1f}")
-        _save(model, run, rows, start)
+        _save(model, config, rows, start)
     return rows
 
 
@@ -145,8 +149,9 @@ def history_episodes(model: BaseAlgorithm, run: Path, stop: int) -> Iterator[Tra
             )
 
 
-def _save(model: BaseAlgorithm, run: Path, rows: list[Evaluation], start: int) -> None:
+def _save(model: BaseAlgorithm, config: CollectConfig, rows: list[Evaluation], start: int) -> None:
     """Write a checkpoint; it counts once `progress.json`, which is written last, is there."""
+    run = config.run_folder
     steps = recorder_of(model).take()
     tensors = {name: torch.from_numpy(values) for name, values in steps.items()}
     write_tensors(_history_file(run, start), tensors)
@@ -156,7 +161,8 @@ def _save(model: BaseAlgorithm, run: Path, rows: list[Evaluation], start: int) -
     write_bytes(_learner_file(run, rows[-1].step), learner.getvalue())
     steps_and_policies = (*run.glob("history/*.safetensors"), *run.glob("policies/*.safetensors"))
     files = sorted(str(file.relative_to(run)) for file in steps_and_policies)
-    write_card(run / PROGRESS_FILE, asdict(Progress(rows, _counters(model))), files)
+    progress = Progress(rows, _counters(model), config.to_json())
+    write_card(run / PROGRESS_FILE, asdict(progress), files)
     _learner_file(run, start).unlink(missing_ok=True)
     buffer = getattr(model, "replay_buffer", None)
     if buffer is not None:
@@ -165,8 +171,9 @@ def _save(model: BaseAlgorithm, run: Path, rows: list[Evaluation], start: int) -
         _fill(model, steps)
 
 
-def _restore(model: BaseAlgorithm, run: Path) -> list[Evaluation]:
+def _restore(model: BaseAlgorithm, config: CollectConfig) -> list[Evaluation]:
     """Take up the newest checkpoint, if there is one; its evaluations."""
+    run, now = config.run_folder, config.to_json()
     file = run / PROGRESS_FILE
     if (run / "snapshot").exists():
         raise UserError(
@@ -179,6 +186,9 @@ def _restore(model: BaseAlgorithm, run: Path) -> list[Evaluation]:
     rows, counters = progress.evaluations, progress.counters
     if not rows or counters.keys() != _counters(model).keys():
         raise UserError(f"{file}: not the progress of this collection")
+    for key, before in progress.config.items():
+        if before != now.get(key):
+            raise UserError(f"{file}: {flag(key)} {before} there, {now.get(key)} in config.json")
     _load_learner(model, _learner_file(run, rows[-1].step))
     for key, value in {"num_timesteps": rows[-1].step, **counters}.items():
         setattr(model, key, value)

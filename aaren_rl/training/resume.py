@@ -10,9 +10,9 @@ import numpy as np
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.data.mixture import BETWEEN, weighted_names
 from aaren_rl.errors import UserError
-from aaren_rl.files import read_card, remove_leftovers
+from aaren_rl.files import read_json, remove_leftovers
 from aaren_rl.records import flag
-from aaren_rl.training.checkpoint import load_progress
+from aaren_rl.training.checkpoint import PROGRESS_FILE, load_progress
 from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.loggers import flattened
 from aaren_rl.training.run_folder import RunFolder
@@ -104,10 +104,17 @@ def check_same_data(folder: RunFolder, config: TrainConfig, fingerprint: str) ->
 
 
 def saved_config(folder: RunFolder) -> TrainConfig | None:
-    """The config of the run in a folder, if there is one."""
+    """The config of the run in a folder, if there is one.
+
+    It is the checkpoint's, where there is one: `config.json` may have been edited since.
+    """
     if not folder.config.exists():
         return None
-    return TrainConfig.from_json(read_card(folder.config), folder.config)
+    if folder.has_checkpoint:
+        found, progress = load_progress(folder.last)
+        if isinstance(progress, dict) and "config" in progress:
+            return TrainConfig.from_json(progress["config"], found / PROGRESS_FILE)
+    return TrainConfig.from_json(read_json(folder.config), folder.config)
 
 
 def fingerprint(data: TrajectoryDataset) -> str:

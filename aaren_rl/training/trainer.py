@@ -315,6 +315,7 @@ class Trainer:
                 shared |= with_prefix(f"random.{rank}.", tensors)
             progress = {
                 **self.state.to_json(),
+                "config": self.config.to_json(),
                 "data": self.fingerprint,
                 "sampler": self.learner.sampler.state_dict(),
                 "random": [values for values, _ in everyone],

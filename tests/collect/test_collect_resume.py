@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from collect_cases import Collections, assert_same_datasets, dqn, pendulum
 from safetensors.torch import save
 
+from aaren_rl.cli import main
 from aaren_rl.collect import collect, training
 from aaren_rl.collect.learner import FIELDS, Recorder, make_learner
 from aaren_rl.collect.rollouts import play
@@ -128,7 +130,6 @@ def test_damaged_checkpoints_are_refused_in_one_line(
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("config.json", b'"seed": ', b'"seed": 1'),
         ("references.json", b'"random": ', b'"random": 1'),
         ("progress.json", b'"return_std": ', b'"return_std": 1'),
         ("history/000000000000.safetensors", None, None),
@@ -152,6 +153,22 @@ def test_changed_values_are_refused_before_anything_is_written(
     before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
     with pytest.raises(UserError, match=rf"{file.name}: damaged"):
         collect(config)
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_settings_that_were_edited_are_refused_before_anything_is_written(
+    tmp_path: Path, collections: Collections, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collections.rows("ppo")
+    run = tmp_path / "run"
+    shutil.copytree(collections.config("ppo").run_folder, run)
+    file = run / "config.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "expert_return": 499.0}))
+    before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    command = ["collect", "--resume", "--out", str(run), "--root", str(tmp_path / "minari")]
+    assert main([*command[:1], content["environment"], *command[1:]]) == 2
+    assert "--expert-return" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in before}
 
 

@@ -108,9 +108,12 @@ def test_a_checkpoint_of_an_older_version(tmp_path: Path) -> None:
     train(file, out=tmp_path / "whole", **NOWHERE)
     stopped(file, tmp_path / "run")
     for name, unknown in (
-        ("last/training.json", {"sha256", "data", "logged", "logged_at", "evaluation_errors"}),
+        (
+            "last/training.json",
+            {"sha256", "config", "data", "logged", "logged_at", "evaluation_errors"},
+        ),
         ("last/agent.json", {"sha256"}),
-        ("config.json", {"sha256", "num_envs", "loggers", "on_evaluation_error"}),
+        ("config.json", {"num_envs", "loggers", "on_evaluation_error"}),
     ):
         content = json.loads((tmp_path / "run" / name).read_text())
         assert unknown <= content.keys()
@@ -160,7 +163,7 @@ def test_weights_of_another_run_as_a_start(tmp_path: Path) -> None:
     "file",
     [
         *("last/agent.safetensors", "last/agent.json", "last/training.safetensors"),
-        *("last/training.json", "config.json", "summary.json"),
+        *("last/training.json", "summary.json"),
     ],
 )
 def test_a_flipped_bit_is_said(file: str, tmp_path: Path) -> None:
@@ -205,19 +208,11 @@ def test_a_config_with_a_value_of_another_type(
     assert line.startswith("error: ")
 
 
-def test_more_devices_than_it_was_trained_by_leave_no_processes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_more_devices_than_it_was_trained_by_leave_no_processes(tmp_path: Path) -> None:
     """A `config.json` with another number of devices: refused before any process is started."""
     run = tmp_path / "run"
     stopped(line_file(tmp_path / "line.hdf5"), run)
     content = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps({**content, "devices": 2}))
-    before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
-    assert main(["train", "--resume", "--out", str(run)]) == 2
-    assert "config.json: damaged" in capsys.readouterr().err
-    assert before == {path: path.read_bytes() for path in before}
-    del content["sha256"]  # edited on purpose
     (run / "config.json").write_text(json.dumps({**content, "devices": 2}))
     process = subprocess.run(
         [sys.executable, "scripts/train.py", "--resume", "--out", str(run)],
@@ -229,4 +224,20 @@ def test_more_devices_than_it_was_trained_by_leave_no_processes(
         check=False,
     )
     assert process.returncode == 2
-    assert "trained by 1 process(es); resume it with as many, not with 2" in process.stderr
+    assert "--devices 1 there, 2 here" in process.stderr
+
+
+def test_a_config_that_was_edited(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The checkpoint knows its settings: another one is refused by name, a missing one is not."""
+    run = tmp_path / "run"
+    stopped(line_file(tmp_path / "line.hdf5"), run)
+    file = run / "config.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "batch_size": 7}))
+    before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    assert main(["train", "--resume", "--out", str(run)]) == 2
+    assert "--batch-size 8 there, 7 here" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in before}
+    del content["top_percent"], content["on_evaluation_error"]  # at their defaults
+    file.write_text(json.dumps(content))
+    assert main(["train", "--resume", "--out", str(run)]) == 0

@@ -15,7 +15,7 @@ from aaren_rl.data import TrajectoryDataset
 from aaren_rl.envs import environment_of, limit_episodes, reference_scores_of, saved_name
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import try_environment
-from aaren_rl.files import read_card, remove_leftovers, write_card
+from aaren_rl.files import read_card, remove_leftovers, write_card, write_json
 from aaren_rl.records import flag, typed
 from aaren_rl.training.build import check_agent, launched, load_data
 from aaren_rl.training.callbacks import Callback, check_callbacks
@@ -320,7 +320,7 @@ def _train(job: _Job, start: _Start, dataset: TrajectoryDataset, resume: bool) -
     with closing(sampler), launched(config) as fabric, disk_errors(folder):
         if folder is not None:
             folder.summary.unlink(missing_ok=True)
-            write_card(folder.config, config.to_json(), [])
+            write_json(folder.config, config.to_json())
         fabric.seed_everything(config.seed, verbose=False)
         trainer = OnlineTrainer(
             OnlineLearner(config, agent, sampler, fabric, schedule=lambda _: 1.0),
@@ -334,7 +334,7 @@ def _train(job: _Job, start: _Start, dataset: TrajectoryDataset, resume: bool) -
         trainer.fit(resume)
         if folder is not None:
             done = dataclasses.replace(config, updates=trainer.state.update)
-            write_card(folder.config, done.to_json(), [])
+            write_json(folder.config, done.to_json())
         return result_of(
             trainer,
             dataset,
