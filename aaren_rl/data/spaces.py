@@ -68,9 +68,9 @@ def numbers(values: Any) -> NDArray[Any]:
 def flags(values: Any) -> NDArray[np.bool_]:
     """Flat flags from an array of any numbers; `UserError` unless all are 0 or 1."""
     found = numbers(values).reshape(-1)
-    if not np.isin(found, (0, 1)).all():
+    if found.dtype != np.bool_ and not np.isin(found, (0, 1)).all():
         raise UserError("other values than 0 and 1; flags expected")
-    return found.astype(bool)
+    return found.astype(bool, copy=False)
 
 
 def shaped(space: spaces.Space[Any], values: Any) -> Any:
