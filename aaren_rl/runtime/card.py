@@ -17,6 +17,7 @@ from aaren_rl.layout import Layout
 CARD_FORMAT = 1
 NOT_A_CARD = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 """Python's errors when other JSON is read as a card."""
+LARGEST_ARRAY = 2**28  # numbers of one environment in an input or output, a gigabyte of float32
 Size = int | str
 
 
@@ -136,6 +137,8 @@ class Card:
         for shape in (self.observation_shape, self.action_shape, *(x.shape for x in tensors)):
             if not all(size == "batch" or (type(size) is int and size >= 0) for size in shape):
                 raise ValueError(f"{shape} is not a shape")
+            if math.prod(size for size in shape if isinstance(size, int)) > LARGEST_ARRAY:
+                raise ValueError(f"{shape}: more than {LARGEST_ARRAY} numbers")
         fills = [value for value in self.reset_state.values() if value != "target_return"]
         limits = [] if self.max_episode_length is None else [self.max_episode_length]
         for number in (*fills, *self.target_returns, *limits, *(self.choices or (0, 1))):

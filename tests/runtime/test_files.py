@@ -86,6 +86,10 @@ def test_a_card_that_contradicts_itself_or_the_file(file: Path) -> None:
     spoil(inputs=inputs)
     with pytest.raises(UserError, match=r"its card says inputs .*12.* the file has .*11"):
         OnnxPolicy(file)
+    inputs[0]["shape"] = ["batch", 10**18]
+    spoil(inputs=inputs)
+    with pytest.raises(UserError, match=r"not the card of .*more than 268435456 numbers"):
+        OnnxPolicy(file)
     spoil(inputs=[*whole["inputs"], {**whole["inputs"][0], "name": "weather"}])
     with pytest.raises(UserError, match=r"needs inputs that nobody here fills: \['weather'\]"):
         OnnxPolicy(file)
