@@ -173,13 +173,13 @@ def starting_point(kind: Any, given: argparse.Namespace) -> Any:
     `None` without either. `given` is what `first_look` returned.
     """
     if given.resume and given.out is not None and hasattr(kind, "from_json"):
-        from aaren_rl.files import read_card
+        from aaren_rl.files import read_json
         from aaren_rl.training.run_folder import CONFIG_FILE
 
         file = Path(given.out) / CONFIG_FILE
         if not file.is_file():
             raise UserError(f"--resume --out {given.out}: no run there to go on with")
-        config = kind.from_json(read_card(file), file)
+        config = kind.from_json(read_json(file), file)
         require_plugins(getattr(config, "plugin", ()), f"--resume --out {given.out}")
         return config
     if given.preset is not None and hasattr(kind, "preset"):

@@ -31,12 +31,13 @@ NEWEST = slice(-1, None)  # the observation's token, from which the action is re
 
 def check_float32(agent: Agent) -> None:
     """Raise `UserError` for weights of another dtype than data and observations have."""
-    dtype = next(agent.parameters()).dtype
-    if dtype != torch.float32:
-        raise UserError(
-            f"{agent.name} has weights of {dtype}, torch.float32 expected: agent.float() makes "
-            "them so, and torch.set_default_dtype(torch.float32) those of the next agent"
-        )
+    for weights in agent.parameters():
+        if weights.dtype != torch.float32:
+            raise UserError(
+                f"{agent.name} has weights of {weights.dtype}, torch.float32 expected: "
+                "agent.float() makes them so, and torch.set_default_dtype(torch.float32) those "
+                "of the next agent"
+            )
 
 
 class AgentPolicy(Policy):
