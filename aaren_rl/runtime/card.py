@@ -129,8 +129,12 @@ class Card:
         return card
 
     def _check_values(self) -> None:
-        """Raise TypeError or ValueError for dtypes, sizes and numbers that are none."""
+        """Raise TypeError or ValueError for texts, dtypes, sizes and numbers that are none."""
         tensors = (*self.inputs, *self.outputs)
+        names = (self.kind, self.file, self.sha256, self.precision, self.agent)
+        for text in (*names, *(each.name for each in tensors)):
+            if not isinstance(text, str):
+                raise TypeError(f"{text!r:.80}: a text expected")
         for dtype in (self.action_dtype, *(each.dtype for each in tensors)):
             if not isinstance(dtype, str) or np.dtype(dtype).kind not in "fiub":
                 raise ValueError(f"{dtype!r} is not a dtype of numbers")

@@ -93,6 +93,10 @@ def test_a_card_that_contradicts_itself_or_the_file(file: Path) -> None:
     spoil(inputs=[*whole["inputs"], {**whole["inputs"][0], "name": "weather"}])
     with pytest.raises(UserError, match=r"needs inputs that nobody here fills: \['weather'\]"):
         OnnxPolicy(file)
+    for name in ("kind", "sha256", "precision", "agent", "file"):
+        spoil(**{name: 7})
+        with pytest.raises(UserError, match=r"not the card of .*7: a text expected"):
+            OnnxPolicy(file)
     spoil(kind="torch-export")
     with pytest.raises(UserError, match="is a torch-export export"):
         OnnxPolicy(file)
