@@ -304,8 +304,8 @@ def _train(job: _Job) -> TrainedRun:
     with launched(config) as fabric, disk_errors(folder):
         learner = _learner(job, agent, training, fabric)
         if folder is not None and is_leader():  # an error above leaves no config behind
-            folder.summary.unlink(missing_ok=True)
             write_json(folder.config, config.to_json())
+            folder.summary.unlink(missing_ok=True)
         trainer = Trainer(
             learner,
             evaluator,

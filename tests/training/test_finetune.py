@@ -279,6 +279,13 @@ def test_bad_calls_in_one_line(
         settings.write_bytes(content)
         assert "not the settings of a fine-tuning" in said(*common, "--resume", *_words(PLAY))
     settings.write_bytes(kept)
+    (out / "config.json").rename(tmp_path / "aside")
+    (out / "config.json").mkdir()
+    more = {**PLAY, "steps": 999}
+    assert "config.json: Is a directory" in said(*common, "--resume", *_words(more))
+    assert (out / "summary.json").is_file()
+    (out / "config.json").rmdir()
+    (tmp_path / "aside").rename(out / "config.json")
     assert main(["train", "--resume", "--out", str(out)]) == 2
     assert "aaren-rl finetune --resume goes on" in capsys.readouterr().err
     with pytest.raises(UserError, match="finetune\\(\\) has no setting 'width'"):
