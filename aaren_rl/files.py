@@ -134,16 +134,19 @@ def write_card(
     write_json(path, {**content, CHECKSUMS: sums})
 
 
-def read_card(path: Path) -> Any:
+def read_card(path: Path, *, beside: bool = True) -> Any:
     """The content of `write_card`, without the checksums; JSON without them is not checked.
 
     `UserError` names the card or the file beside it that is missing or not as it was written.
+    Without `beside` the card alone is read and checked.
     """
     content = read_json(path)
     sums = content.pop(CHECKSUMS, {}) if isinstance(content, dict) else {}
     if not isinstance(sums, dict):
         raise UserError(f"{path}: {CHECKSUMS}: a JSON object expected")
     for name, expected in sums.items():
+        if not beside and name != path.name:
+            continue
         file = path.parent / name
         found = json.dumps(content).encode() if name == path.name else read_bytes(file)
         if _sha256(found) != expected:

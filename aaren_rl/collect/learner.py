@@ -24,6 +24,7 @@ ACTIONS: dict[str, Any] = {
 }
 """The action spaces that each algorithm takes."""
 FIELDS = ("observations", "next_observations", "actions", "rewards", "terminations", "truncations")
+PROGRESS_FILE = "progress.json"  # of a run; what it holds is in `aaren_rl.collect.training`
 Steps = dict[str, NDArray[Any]]
 """`FIELDS`, each `[steps, ...]`."""
 

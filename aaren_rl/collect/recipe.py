@@ -14,6 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from aaren_rl.collect.config import FROM_EXPERT, QUALITIES, CollectConfig, Quality
 from aaren_rl.collect.learner import (
+    PROGRESS_FILE,
     load_policy_tensors,
     make_learner,
     random_share,
@@ -100,7 +101,7 @@ def _claim_folder(config: CollectConfig) -> None:
     make_folder(folder)
     file = folder / CONFIG_FILE
     if file.exists():
-        before = CollectConfig.from_json(read_json(file), file).to_json()
+        before = _settings_before(folder).to_json()
         for key in now:
             if before[key] != now[key]:
                 raise UserError(
@@ -113,6 +114,16 @@ def _claim_folder(config: CollectConfig) -> None:
             )
     else:
         write_json(file, now)
+
+
+def _settings_before(folder: Path) -> CollectConfig:
+    """The settings of the run in a folder: its checkpoint's, for `config.json` may be edited."""
+    file, progress_file = folder / CONFIG_FILE, folder / PROGRESS_FILE
+    config = CollectConfig.from_json(read_json(file), file)
+    progress = read_card(progress_file, beside=False) if progress_file.exists() else None
+    if isinstance(progress, dict) and progress.get("config"):
+        return CollectConfig.from_json(progress["config"], progress_file)
+    return config
 
 
 def _read_references(file: Path) -> dict[str, float]:

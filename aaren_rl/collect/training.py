@@ -34,6 +34,7 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from aaren_rl.collect.config import CollectConfig
 from aaren_rl.collect.learner import (
     FIELDS,
+    PROGRESS_FILE,
     Steps,
     policy_tensors,
     random_share,
@@ -44,10 +45,9 @@ from aaren_rl.collect.rollouts import actor_of, play, say
 from aaren_rl.data.episode import Trajectory
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.files import read_card, read_tensors, write_bytes, write_card, write_tensors
-from aaren_rl.records import decode, flag
+from aaren_rl.records import decode
 from aaren_rl.training.interrupt import Interrupted
 
-PROGRESS_FILE = "progress.json"
 EVALUATION_SEED = 10_000  # added to the run's seed
 COUNTERS = ("_n_updates", "_n_calls", "exploration_rate")
 
@@ -105,8 +105,8 @@ def train(
         UserError: a checkpoint that is damaged or of another version.
         Interrupted: after Ctrl-C.
     """
-    total, interval = config.train_steps, config.evaluation_interval
-    rows = _restore(model, config)
+    run, total, interval = config.run_folder, config.train_steps, config.evaluation_interval
+    rows = _restore(model, run)
     while not rows or (rows[-1].step < total and (enough is None or rows[-1].return_mean < enough)):
         start = model.num_timesteps
         stop = min((start // interval + 1) * interval, total)
@@ -171,9 +171,8 @@ def _save(model: BaseAlgorithm, config: CollectConfig, rows: list[Evaluation], s
         _fill(model, steps)
 
 
-def _restore(model: BaseAlgorithm, config: CollectConfig) -> list[Evaluation]:
+def _restore(model: BaseAlgorithm, run: Path) -> list[Evaluation]:
     """Take up the newest checkpoint, if there is one; its evaluations."""
-    run, now = config.run_folder, config.to_json()
     file = run / PROGRESS_FILE
     if (run / "snapshot").exists():
         raise UserError(
@@ -186,9 +185,6 @@ def _restore(model: BaseAlgorithm, config: CollectConfig) -> list[Evaluation]:
     rows, counters = progress.evaluations, progress.counters
     if not rows or counters.keys() != _counters(model).keys():
         raise UserError(f"{file}: not the progress of this collection")
-    for key, before in progress.config.items():
-        if before != now.get(key):
-            raise UserError(f"{file}: {flag(key)} {before} there, {now.get(key)} in config.json")
     _load_learner(model, _learner_file(run, rows[-1].step))
     for key, value in {"num_timesteps": rows[-1].step, **counters}.items():
         setattr(model, key, value)

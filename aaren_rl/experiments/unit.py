@@ -25,7 +25,7 @@ from aaren_rl.evaluation.length import LengthError
 from aaren_rl.evaluation.seeds import first_episode_seed
 from aaren_rl.experiments.spec import BenchmarkSpec
 from aaren_rl.files import locked, make_folder, read_card, write_card
-from aaren_rl.records import convert
+from aaren_rl.records import convert, plain
 from aaren_rl.registry import load_plugins
 from aaren_rl.training import Interrupted, TrainConfig
 from aaren_rl.training.build import load_data
@@ -351,5 +351,5 @@ def _once(unit: Unit, kind: type[T], name: str, measure: Callable[[], T]) -> T:
     """What a measurement gave when it was made, now or before a crash."""
     file = unit.folder / "evaluations" / f"{name}.json"
     if not file.is_file():
-        write_card(file, dataclasses.asdict(measure()), [])  # type: ignore[call-overload]
+        write_card(file, plain(measure()), [])
     return read_record(file, kind)

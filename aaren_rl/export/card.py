@@ -16,7 +16,7 @@ from aaren_rl.agents.loading import checkpoint_folder
 from aaren_rl.agents.spec import SPACES
 from aaren_rl.errors import UserError
 from aaren_rl.export.steps import Step
-from aaren_rl.files import read_card
+from aaren_rl.files import read_json
 from aaren_rl.runtime.card import Card, checksum
 from aaren_rl.training.checkpoint import PROGRESS_FILE
 from aaren_rl.training.run_folder import CONFIG_FILE
@@ -112,7 +112,7 @@ def provenance_of(agent: Agent, run: Path, checkpoint: str) -> dict[str, Any]:
 def _optional(path: Path) -> dict[str, Any]:
     """A JSON object, or nothing where there is none: a folder may hold an agent alone."""
     try:
-        content = read_card(path)
+        content = read_json(path)
     except UserError:
         return {}
     return content if isinstance(content, dict) else {}

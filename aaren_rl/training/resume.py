@@ -10,7 +10,7 @@ import numpy as np
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.data.mixture import BETWEEN, weighted_names
 from aaren_rl.errors import UserError
-from aaren_rl.files import read_json, remove_leftovers
+from aaren_rl.files import read_card, read_json, recover_folder, remove_leftovers
 from aaren_rl.records import flag
 from aaren_rl.training.checkpoint import PROGRESS_FILE, load_progress
 from aaren_rl.training.config import TrainConfig
@@ -111,9 +111,10 @@ def saved_config(folder: RunFolder) -> TrainConfig | None:
     if not folder.config.exists():
         return None
     if folder.has_checkpoint:
-        found, progress = load_progress(folder.last)
+        file = recover_folder(folder.last) / PROGRESS_FILE
+        progress = read_card(file, beside=False)
         if isinstance(progress, dict) and "config" in progress:
-            return TrainConfig.from_json(progress["config"], found / PROGRESS_FILE)
+            return TrainConfig.from_json(progress["config"], file)
     return TrainConfig.from_json(read_json(folder.config), folder.config)
 
 

@@ -43,9 +43,10 @@ class TrainedRun:
     environment: EnvLike | None
 
     def __repr__(self) -> str:
-        what = f"{self.agent.name} on {self.agent.spec.dataset}, {self.summary['updates']} updates"
+        name, dataset, updates = self.agent.name, self.agent.spec.dataset, self.config.updates
         scores = ", ".join(f"{each.score_mean:.1f}" for each in self.scores)
-        return f"<TrainedRun: {what}, scores [{scores}], folder {self.folder}>"
+        what = f"{name} on {dataset}, {updates} updates, scores [{scores}]"
+        return f"<TrainedRun: {what}, folder {self.folder}>"
 
     def evaluate(self, env: EnvLike | None = None, **settings: Any) -> Evaluation:
         """Act with the trained agent in episodes that the training did not use.

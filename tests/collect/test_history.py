@@ -86,7 +86,7 @@ def test_the_replay_buffer_holds_the_last_steps(kind: str, collections: Collecti
     collections.rows(kind)
     config = collections.config(kind)
     model: Any = make_learner(config, make_env(environment_spec(config.environment)))
-    training._restore(model, config)
+    training._restore(model, config.run_folder)
     buffer = model.replay_buffer
     assert buffer.full
     assert buffer.pos == config.train_steps % config.buffer_size

@@ -16,7 +16,7 @@ from aaren_rl.envs import environment_of, limit_episodes, reference_scores_of, s
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import try_environment
 from aaren_rl.files import read_card, remove_leftovers, write_card, write_json
-from aaren_rl.records import flag, typed
+from aaren_rl.records import convert, flag, typed
 from aaren_rl.training.build import check_agent, launched, load_data
 from aaren_rl.training.callbacks import Callback, check_callbacks
 from aaren_rl.training.checkpoint import load_progress
@@ -209,15 +209,10 @@ def _claim(folder: RunFolder, config: FinetuneConfig) -> None:
 def _read_online(file: Path) -> dict[str, Any]:
     """The settings of a fine-tuning, and the updates and seconds of the training before it."""
     content = read_card(file)
-    begun = content.get("begun") if isinstance(content, dict) else None
-    try:
-        updates, seconds = begun  # type: ignore[misc]
-        right = updates == int(updates) >= 0 and float(seconds) >= 0
-    except (TypeError, ValueError):
-        right = False
-    if not right:
-        raise UserError(f"{file}: not the settings of a fine-tuning")
-    return dict(content)
+    wrong = f"{file}: not the settings of a fine-tuning"
+    if not isinstance(content, dict) or "begun" not in content:
+        raise UserError(wrong)
+    return {**content, "begun": convert(content["begun"], tuple[int, float], f"{wrong}: begun")}
 
 
 def _start(config: FinetuneConfig, resumed: RunFolder | None, own: TrainedRun | None) -> _Start:
