@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -112,11 +113,20 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+def _refused(word: str) -> float:
+    raise ValueError(f"{word} is no number in JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refused(text)
+
+
 def read_json(path: Path) -> Any:
-    """Read a JSON file; `UserError` names one that is missing or broken."""
+    """Read a JSON file; `UserError` names one that is missing, broken or holds NaN or infinity."""
     content = read_bytes(path)
     try:
-        return json.loads(content)
+        return json.loads(content, parse_constant=_refused, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
 

@@ -143,6 +143,16 @@ class Card:
                 raise ValueError(f"{shape} is not a shape")
             if math.prod(size for size in shape if isinstance(size, int)) > LARGEST_ARRAY:
                 raise ValueError(f"{shape}: more than {LARGEST_ARRAY} numbers")
+        for each in tensors:
+            rows, *columns = each.shape or (0,)
+            if rows != "batch" or "batch" in columns:
+                raise ValueError(f"{each.name}: {each.shape}: a row for each environment expected")
+            if self.reset_state.get(each.name) == "target_return" and not math.prod(columns) * len(
+                columns
+            ):
+                raise ValueError(
+                    f"{each.name}: {each.shape}: a column for the target return expected"
+                )
         fills = [value for value in self.reset_state.values() if value != "target_return"]
         limits = [] if self.max_episode_length is None else [self.max_episode_length]
         for number in (*fills, *self.target_returns, *limits, *(self.choices or (0, 1))):

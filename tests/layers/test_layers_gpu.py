@@ -42,7 +42,7 @@ def test_outputs_and_gradients_are_those_of_the_cpu(mixer: str) -> None:
     for model in pair(mixer):
         x = tokens(70).to(next(model.parameters()).device).requires_grad_()
         out = model(x)[0]
-        # Not their squares' sum, which is nearly constant behind a layer norm: rounding would be left.
+        # Not the sum of squares, nearly constant behind a layer norm: rounding would be left.
         (out * tokens(70).flip(1).to(out.device)).sum().backward()
         weights = [each.grad for each in model.parameters() if each.grad is not None]
         results.append([each.cpu() for each in (x.grad, *weights) if each is not None])

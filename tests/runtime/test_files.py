@@ -90,6 +90,11 @@ def test_a_card_that_contradicts_itself_or_the_file(file: Path) -> None:
     spoil(inputs=inputs)
     with pytest.raises(UserError, match=r"not the card of .*more than 268435456 numbers"):
         OnnxPolicy(file)
+    for shape in ([], [0, 11], [1, 11], ["batch", "batch"]):
+        inputs[0]["shape"] = shape
+        spoil(inputs=inputs)
+        with pytest.raises(UserError, match="a row for each environment expected"):
+            OnnxPolicy(file)
     spoil(inputs=[*whole["inputs"], {**whole["inputs"][0], "name": "weather"}])
     with pytest.raises(UserError, match=r"needs inputs that nobody here fills: \['weather'\]"):
         OnnxPolicy(file)

@@ -183,8 +183,9 @@ def test_a_start_that_failed_leaves_the_folder_free(
 
 def test_a_broken_config_is_said(tiny: Callable[..., Any], tmp_path: Path) -> None:
     config = tiny(tmp_path)
-    (tmp_path / "config.json").write_text('{"updates": 3')
-    refused(config, "config.json: not readable as JSON")
+    for text in ('{"updates": 3', '{"updates": NaN}', '{"seed": -Infinity}', '{"seed": 1e999}'):
+        (tmp_path / "config.json").write_text(text)
+        refused(config, "config.json: not readable as JSON")
 
 
 def test_a_broken_checkpoint_is_said(tiny: Callable[..., Any], tmp_path: Path) -> None:
