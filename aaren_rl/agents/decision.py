@@ -23,7 +23,7 @@ from aaren_rl.acting import check_targets
 from aaren_rl.agents.aaren_step import AarenStep
 from aaren_rl.agents.base import Agent, check_mode
 from aaren_rl.agents.config import AgentConfig, Mode
-from aaren_rl.agents.policy import AarenPolicy, AgentPolicy, SteppingPolicy, WindowPolicy
+from aaren_rl.agents.policy import AarenPolicy, AgentPolicy, SteppingPolicy
 from aaren_rl.agents.registration import registered_name
 from aaren_rl.agents.spec import AgentSpec
 from aaren_rl.agents.tokens import (
@@ -34,6 +34,7 @@ from aaren_rl.agents.tokens import (
     start_embeddings,
     timestep_embedding,
 )
+from aaren_rl.agents.window_policy import TokenWindowPolicy, WindowPolicy
 from aaren_rl.data.hindsight import goal_columns
 from aaren_rl.data.sampling import Batch
 from aaren_rl.layers import (
@@ -143,8 +144,7 @@ class DecisionAgent(Agent):
     @property
     def folds_embedding(self) -> bool:
         """Whether `StepEmbedding` computes the same: no subclass overrides anything it copies."""
-        encode = type(self.actions).encode
-        plain = encode is ContinuousActions.encode or encode is DiscreteActions.encode
+        plain = type(self.actions).encode in (ContinuousActions.encode, DiscreteActions.encode)
         plain &= type(self.embed_timestep) in TIMESTEP_EMBEDDINGS
         return plain and self._embeds_linearly and self._inherits(*EMBEDDING)
 
@@ -369,7 +369,8 @@ class DecisionAgent(Agent):
         targets = self.targets_for(target_return, num_envs)
         context = self.config.context_length
         if mode == "window":
-            return WindowPolicy(self, targets)
+            keeps = self._inherits("embed", "embed_step") and not self._embeds_linearly
+            return (TokenWindowPolicy if keeps else WindowPolicy)(self, targets)
         if mode == "sliding" and context > 1:
             return SteppingPolicy(self, targets, keep=context)
         # With a context of one step there is no past at all: not even the previous action.

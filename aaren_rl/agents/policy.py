@@ -2,8 +2,8 @@
 
 `SteppingPolicy` carries the sequence model's state from step to step (modes `carry`, `reset`, and
 `sliding` for a Transformer, whose cache it keeps short); `AarenPolicy` does so faster with an
-`AarenStep`. `WindowPolicy` keeps the last steps and recomputes them (mode `window`). Each holds
-the past of every environment, and forgets that of one alone when its episode has ended.
+`AarenStep`. Those of mode `window` are in `aaren_rl.agents.window_policy`. Each holds the past of
+every environment, and forgets that of one alone when its episode has ended.
 """
 
 from __future__ import annotations
@@ -322,73 +322,3 @@ class AarenPolicy(HistoryPolicy):
         chosen = self._chosen(predictions)
         self._actions = as_column(chosen)
         return chosen, returns if self._agent.predicts_return else None
-
-
-class WindowPolicy(HistoryPolicy):
-    """Recompute the last `context_length` steps at every step, as Decision Transformer code does.
-
-    With the condition `max-return` the window holds the returns on which the past actions were
-    taken. Arguments as in `AgentPolicy`.
-    """
-
-    def __init__(self, agent: DecisionAgent, targets: np.ndarray) -> None:
-        super().__init__(agent, targets)
-        size, length = len(targets), agent.config.context_length
-        # The newest step stands last; unused places, at the left, are masked out.
-        self._buffers = tuple(
-            each.to(self._device)
-            for each in (
-                torch.zeros(size, length, 1),
-                torch.zeros(size, length, agent.spec.observation_size),
-                agent.actions.blank(size, length),
-                torch.zeros(size, length, dtype=torch.int64),
-            )
-        )
-
-    @property
-    def state_bytes(self) -> int:
-        """The window's buffers, timestep and return-to-go."""
-        return sum(buffer.nbytes for buffer in self._buffers) + super().state_bytes
-
-    def _decide(
-        self,
-        returns: Tensor,
-        observations: Tensor,
-        timesteps: Tensor,
-        starts: np.ndarray | None,
-        executed: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        returns_to_go, _, actions, _ = self._buffers
-        if executed is not None:
-            actions[:, -1] = executed
-        # The newest action is not known yet: its place holds the oldest one, and is not read.
-        newest = (returns, observations, actions[:, 0].clone(), timesteps)
-        for buffer, value in zip(self._buffers, newest, strict=True):
-            buffer.copy_(buffer.roll(-1, dims=1))
-            buffer[:, -1] = value
-        lengths = (timesteps + 1).clamp(max=actions.shape[1])
-        predictions, predicted = self._recompute(lengths, int(lengths.max()))
-        actions[:, -1] = decided = self._chosen(predictions)
-        if predicted is not None:
-            returns_to_go[:, -1] = predicted
-        return decided, predicted
-
-    def _recompute(self, lengths: Tensor, longest: int) -> tuple[Tensor, Tensor | None]:
-        """Predictions for the newest step, and its return where that is predicted."""
-        agent, predicted = self._agent, None
-        tokens = agent.embed(*(buffer[:, -longest:] for buffer in self._buffers))
-        # The newest action is to be predicted, and with max-return the newest return before it.
-        unknown = 2 if agent.predicts_return else 1
-        tokens = tokens[:, :-unknown]
-        mask = None
-        if bool((lengths < longest).any()):
-            age = torch.arange(longest - 1, -1, -1, device=tokens.device)
-            mask = age < lengths[:, None]
-            mask = mask.repeat_interleave(agent.tokens_per_step, dim=1)[:, :-unknown]
-        features, state = agent.read(tokens, mask=mask, read=NEWEST)
-        if agent.predicts_return:
-            predicted = agent.predict_return(features[:, -1])
-            _, observation, action, time = (buffer[:, -1] for buffer in self._buffers)
-            token = agent.embed_step(1, action, predicted, observation, time)
-            features, _ = agent.read(token, state, read=NEWEST)
-        return agent.head(features[:, -1]), predicted
