@@ -98,9 +98,9 @@ class WindowPolicy(HistoryPolicy):
 class TokenWindowPolicy(WindowPolicy):
     """As `WindowPolicy`, but tokens are kept, so that each frame goes through its encoder once.
 
-    For agents whose encoder costs more than their sequence model: with `nature` on 84 x 84 x 4 frames
-    a step of the default Transformer takes 0.38 of the time, and its buffers 31 KB, not 2.3 MB (one
-    thread). The buffers hold the tokens of the last steps, in the order in which a step of acting
+    For agents whose encoder costs more than their sequence model: with `nature` on frames of
+    84 x 84 x 4 a step of the default Transformer takes 0.38 of the time, and its buffers 31 KB, not
+    2.3 MB (one thread). The buffers hold the tokens of the last steps, in the order in which a step of acting
     reads them (a_{t-1}, R_t, s_t), and the last action.
     """
 
