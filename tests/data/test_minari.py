@@ -259,6 +259,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda f: edit_metadata(f, observation_space="Box"),
         ["metadata.json", "Minari cannot read it"],
     ),
+    "neither spaces nor an environment": (
+        lambda f: edit_metadata(f, action_space=None, env_spec=None),
+        ["metadata.json", "action_space expected, or an env_spec"],
+    ),
     "episodes not a number": (
         lambda f: edit_metadata(f, total_episodes="many"),
         ["metadata.json", "Minari cannot read it"],

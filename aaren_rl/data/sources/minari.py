@@ -127,6 +127,11 @@ def read_metadata(path: Path) -> dict[str, Any]:
     for key in ("dataset_id", "data_format", "total_episodes", "total_steps", "minari_version"):
         if not isinstance(metadata, dict) or key not in metadata:
             raise UserError(f"{path}: key {key!r} missing; a Minari dataset has it")
+    spaces_there = metadata.get("observation_space") and metadata.get("action_space")
+    if not spaces_there and metadata.get("env_spec") is None:
+        raise UserError(
+            f"{path}: observation_space and action_space expected, or an env_spec to take them from"
+        )
     return dict(metadata)
 
 
