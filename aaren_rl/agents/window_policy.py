@@ -100,8 +100,8 @@ class TokenWindowPolicy(WindowPolicy):
 
     For agents whose encoder costs more than their sequence model: with `nature` on frames of
     84 x 84 x 4 a step of the default Transformer takes 0.38 of the time, and its buffers 31 KB, not
-    2.3 MB (one thread). The buffers hold the tokens of the last steps, in the order in which a step of acting
-    reads them (a_{t-1}, R_t, s_t), and the last action.
+    2.3 MB (one thread). The buffers hold the tokens of the last steps, in the order in which a step
+    of acting reads them (a_{t-1}, R_t, s_t), and the last action.
     """
 
     def _blank(self, size: int) -> tuple[Tensor, ...]:
