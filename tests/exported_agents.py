@@ -77,17 +77,17 @@ _FILES: dict[tuple[str, ...], tuple[bytes, str]] = {}
 
 def program_policy(agent: Agent, folder: Path, target: float | None) -> ProgramPolicy:
     """One environment's policy of the agent's `torch.export` program."""
-    write_step(agent, folder / "step.pt2", "torch-export")
-    return ProgramPolicy(folder / "step.pt2", 1, target)
+    return ProgramPolicy(exported(agent, folder, "step.pt2", "torch-export"), 1, target)
 
 
-def exported(agent: Agent, folder: Path, name: str = "step.onnx") -> Path:
-    """The agent's ONNX file; one that was exported before in this process is copied."""
+def exported(agent: Agent, folder: Path, name: str = "step.onnx", kind: str = "onnx") -> Path:
+    """The agent's exported file; one that was exported before in this process is copied."""
     file = folder / name
     weights = b"".join(each.numpy().tobytes() for each in agent.state_dict().values())
-    key = (agent.name, str(agent.config), str(agent.spec), hashlib.sha256(weights).hexdigest())
+    identity = agent.name, str(agent.config), str(agent.spec), hashlib.sha256(weights).hexdigest()
+    key = (*identity, name, kind)
     if key not in _FILES:
-        write_step(agent, file)
+        write_step(agent, file, kind)
         _FILES[key] = file.read_bytes(), card_path(file).read_text()
     content, card = _FILES[key]
     file.write_bytes(content)

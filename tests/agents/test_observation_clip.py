@@ -70,14 +70,15 @@ def test_far_away_all_ways_of_acting_are_at_the_bound(
     far[2], bound[2] = MEAN + 1e6 * SIDES * STD, MEAN + clip * SIDES * STD
     inside = near.copy()
     inside[2] = MEAN + 0.5 * clip * SIDES * STD
-    for way, policy in policies(agent, tmp_path).items():
-        actions = act(policy, far)
-        other = policies(agent, tmp_path)[way]
-        np.testing.assert_allclose(actions, act(other, bound), rtol=0, atol=2e-5, err_msg=way)
+    fresh = [policies(agent, tmp_path) for _ in range(3)]
+    for way in fresh[0]:
+        actions, at_bound, unclipped = (
+            act(each[way], seen) for each, seen in zip(fresh, (far, bound, inside), strict=True)
+        )
+        np.testing.assert_allclose(actions, at_bound, rtol=0, atol=2e-5, err_msg=way)
         np.testing.assert_allclose(
             actions, parallel(agent, far, actions), rtol=0, atol=2e-5, err_msg=way
         )
-        unclipped = act(policies(agent, tmp_path)[way], inside)
         assert np.abs(unclipped[2] - actions[2]).max() > 1e-3, way
 
 
