@@ -22,12 +22,12 @@ pytestmark = [
 ]
 
 
-def pair(mixer: str) -> tuple[SequenceModel, SequenceModel]:
+def pair(mixer: str, **options: object) -> tuple[SequenceModel, SequenceModel]:
     """The same model on the CPU and on the device."""
     models = []
     for device in ("cpu", DEVICE):
         torch.manual_seed(0)
-        models.append(SequenceModel(mixer, WIDTH, layers=LAYERS).to(device).eval())
+        models.append(SequenceModel(mixer, WIDTH, layers=LAYERS, **options).to(device).eval())
     models[1].load_state_dict(models[0].state_dict())
     return models[0], models[1]
 
@@ -90,9 +90,10 @@ def test_a_compiled_step_is_the_step() -> None:
 
 
 @pytest.mark.skipif(DEVICE != "cuda", reason="CUDA graphs need CUDA")
+@pytest.mark.parametrize("recency", [(), (0.05,)], ids=["keeps all", "forgets"])
 @torch.no_grad()
-def test_a_cuda_graph_of_a_step_carries_the_state() -> None:
-    model, x = pair("aaren")[1], tokens(30).to(DEVICE)
+def test_a_cuda_graph_of_a_step_carries_the_state(recency: tuple[float, ...]) -> None:
+    model, x = pair("aaren", recency=recency)[1], tokens(30).to(DEVICE)
     _, begun = model(x[:, :3])
     held, inputs = begun.tensors(), x[:, 3:6].clone()
 

@@ -144,7 +144,7 @@ class AarenAttention(nn.Module):
             position, passed = counted - 1, mask.sum(1)
         else:
             position = torch.arange(x.shape[1], device=x.device)[None]
-            passed = torch.tensor([x.shape[1]], device=x.device)
+            passed = torch.full((1,), x.shape[1], device=x.device)  # no copy, which a GPU waits for
             if cu_seqlens is not None:
                 passed = cu_seqlens.diff().to(x.device)
                 position = position - cu_seqlens[:-1].to(x.device).repeat_interleave(passed)
