@@ -195,12 +195,50 @@ class Layout:
 
     @classmethod
     def from_json(cls, content: Iterable[dict[str, Any]]) -> Layout:
-        """The inverse of `to_json`; the leaves have no `space`."""
+        """The inverse of `to_json`; the leaves have no `space`.
+
+        Raises:
+            LookupError, TypeError, ValueError: anything else.
+        """
         names = ("path", "shape", "levels", "starts")
-        return cls(
+        layout = cls(
             Leaf(dtype=leaf["dtype"], **{name: tuple(leaf[name]) for name in names})
             for leaf in content
         )
+        for leaf in layout.leaves:
+            _check_leaf(leaf)
+        _check_paths([leaf.path for leaf in layout.leaves])
+        return layout
+
+
+def _check_leaf(leaf: Leaf) -> None:
+    """Raise TypeError or ValueError for sizes or choices that are none."""
+    if not all(type(n) is int and n >= 0 for n in leaf.shape):
+        raise ValueError(f"part {leaf.name!r:.80}: {leaf.shape!r:.80} is not a shape")
+    if np.dtype(leaf.dtype).kind not in "biuf":
+        raise ValueError(f"part {leaf.name!r:.80}: {leaf.dtype!r:.80} is not a dtype of numbers")
+    choices = (*leaf.levels, *leaf.starts)
+    fits = len(leaf.levels) == len(leaf.starts) and len(leaf.levels) in (0, leaf.size)
+    if not fits or not all(type(n) is int and abs(n) < 2**62 for n in choices):
+        raise ValueError(f"part {leaf.name!r:.80}: levels and starts do not fit its shape")
+
+
+def _check_paths(paths: Sequence[Path]) -> None:
+    """Raise ValueError unless the paths are those of one space of named or numbered parts."""
+    if not paths:
+        raise ValueError("no parts")
+    if () in paths:
+        if len(paths) > 1:
+            raise ValueError("a part inside one that has none")
+        return
+    inside: dict[Any, list[Path]] = {}
+    for key, *rest in paths:
+        inside.setdefault(key, []).append(tuple(rest))
+    keys = list(inside)
+    if keys != list(range(len(keys))) and not all(isinstance(key, str) for key in keys):
+        raise ValueError(f"{keys!r:.80}: names, or numbers from 0 on, expected")
+    for each in inside.values():
+        _check_paths(each)
 
 
 def _leaves(space: Any, path: Path) -> list[Leaf]:

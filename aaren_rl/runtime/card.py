@@ -180,8 +180,12 @@ def read_card(file: Path | str) -> Card:
     path = card_path(file)
     try:
         card = Card.from_json(json.loads(path.read_text()))
-        for parts in (card.observation_parts, card.action_parts):
-            Layout.from_json(parts or [])  # here, where what is wrong with them is named
+        for parts, shape in (
+            (card.observation_parts, card.observation_shape),
+            (card.action_parts, card.action_shape),
+        ):
+            if parts is not None and Layout.from_json(parts).shape != shape:
+                raise ValueError(f"parts of other than {shape} columns")
         return card
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; an exported agent has its card beside it") from None

@@ -60,7 +60,18 @@ def test_a_broken_card(file: Path, content: str) -> None:
         read_card(file)
 
 
-@pytest.mark.parametrize("parts", ["text", [[]], [{}], [{"path": 1}], [1]])
+LEAF = {"path": ["a"], "shape": [2], "dtype": "float32", "levels": [], "starts": []}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        *("text", [], {}, [[]], [{}], [{"path": 1}], [1]),
+        *([{**LEAF, "shape": [-2]}], [{**LEAF, "dtype": "text"}], [{**LEAF, "levels": [3]}]),
+        *([LEAF, {**LEAF, "path": ["a", "b"]}], [LEAF, {**LEAF, "path": [0]}]),
+        *([{**LEAF, "path": [1]}], [{**LEAF, "shape": [99]}], [LEAF, {**LEAF, "path": []}]),
+    ],
+)
 def test_a_card_whose_parts_are_none(file: Path, parts: object) -> None:
     whole = json.loads(card_of(file).read_text())
     for name in ("observation_parts", "action_parts"):
