@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import warnings
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from gymnasium.envs.registration import EnvSpec
+from gymnasium import ObservationWrapper
+from gymnasium.envs.registration import EnvSpec, WrapperSpec
 
 S = TypeVar("S", bound=Any)
 
@@ -61,8 +63,14 @@ OTHER_PHYSICS = {"bullet", "dmcontrol", "dmc", "dm", "brax", "robosuite"}
 QUALITIES = re.compile(r"random|medium|expert|replay|full|simple|small|human|mixed|v?\d+")
 """Words that may follow a robot's name in one component of a dataset's name."""
 ENTRY_POINTS = ("gymnasium.envs.mujoco.", "aaren_rl.envs.")
-OTHER_TASKS = ("reward", "cost", "xml_file", "frame_skip")
-"""Parts of the names of options and wrappers that change the rewards or the physics."""
+OTHER_TASKS = ("reward", "cost", "xml_file", "frame_skip", "healthy")
+"""Parts of the names of options that change the rewards, the physics or the episodes' ends."""
+OTHER_ACTS = ("reward", "action", "skip", "sticky", "timelimit")
+"""Parts of the names of Gymnasium's wrappers that change the rewards, the actions or the ends."""
+HARMLESS = ("ClipAction", "RescaleAction")
+"""Such wrappers that only write the same actions in another way."""
+STEPS = 1000
+"""Length of an episode in D4RL's scores."""
 
 
 def words(name: str) -> list[str]:
@@ -107,16 +115,28 @@ def robot_of(
 def is_robot_environment(robot: Robot, environment: EnvSpec) -> bool:
     """Whether an environment is Gymnasium's, or ours with hidden velocities, for this robot.
 
-    Options and wrappers that change the rewards or the physics make it another environment.
+    Options and wrappers that change the rewards, the physics or the episodes make it another
+    environment, and so does a wrapper of one's own, unless it changes observations alone.
     """
     entry_point = environment.entry_point
-    changed = [*environment.kwargs, *(w.name for w in environment.additional_wrappers)]
     return (
         isinstance(entry_point, str)
         and entry_point.startswith(ENTRY_POINTS)
         and environment.name.lower().endswith(robot.name)
-        and not any(part in text.lower() for text in changed for part in OTHER_TASKS)
+        and environment.max_episode_steps in (None, STEPS)
+        and not any(part in option.lower() for option in environment.kwargs for part in OTHER_TASKS)
+        and all(_leaves_the_task(wrapper) for wrapper in environment.additional_wrappers)
     )
+
+
+def _leaves_the_task(wrapper: WrapperSpec) -> bool:
+    """Whether rewards, actions and the ends of episodes stay what they are."""
+    module, _, name = wrapper.entry_point.partition(":")
+    if module.startswith("gymnasium.wrappers"):
+        return name in HARMLESS or not any(part in name.lower() for part in OTHER_ACTS)
+    # Modules are not imported by the names that a file of data holds.
+    kind = getattr(sys.modules.get(module), name, None)
+    return isinstance(kind, type) and issubclass(kind, ObservationWrapper)
 
 
 def reference_scores(

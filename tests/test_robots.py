@@ -66,6 +66,24 @@ def test_the_table_is_d4rls_and_gymnasiums() -> None:
         env.close()
 
 
+REWARD = WrapperSpec("NormalizeReward", "gymnasium.wrappers:NormalizeReward", {})
+STICKY = WrapperSpec("StickyAction", "gymnasium.wrappers:StickyAction", {})
+RECORD = WrapperSpec("RecordVideo", "gymnasium.wrappers:RecordVideo", {})
+
+
+class Scaled(gymnasium.ObservationWrapper):
+    """Changes observations alone."""
+
+
+class PaidTenfold(gymnasium.Wrapper):
+    """Its name says nothing that this library knows."""
+
+
+OWN = tuple(
+    WrapperSpec(kind.__name__, f"{__name__}:{kind.__name__}", {}) for kind in (Scaled, PaidTenfold)
+)
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -73,15 +91,13 @@ def test_the_table_is_d4rls_and_gymnasiums() -> None:
         gymnasium.spec("Hopper-v4"),
         gymnasium.spec("aaren/MaskVelocityHopper-v5"),
         replace(gymnasium.spec("Hopper-v5"), kwargs={"reset_noise_scale": 0.1}),
+        replace(gymnasium.spec("Hopper-v5"), additional_wrappers=(RECORD, OWN[0])),
     ],
 )
 def test_environments_that_are_the_robots(spec: EnvSpec) -> None:
     assert robot_of("hopper-medium-v2", spec) is ROBOTS["hopper"]
     assert robot_of("walker2d-medium-v2", spec) is None
     assert robot_of("my-own-data", spec) is None
-
-
-REWARD = WrapperSpec("NormalizeReward", "gymnasium.wrappers:NormalizeReward", {})
 
 
 @pytest.mark.parametrize(
@@ -92,7 +108,11 @@ REWARD = WrapperSpec("NormalizeReward", "gymnasium.wrappers:NormalizeReward", {}
         gymnasium.spec("Pendulum-v1"),
         replace(gymnasium.spec("Hopper-v5"), kwargs={"forward_reward_weight": 10.0}),
         replace(gymnasium.spec("Hopper-v5"), kwargs={"frame_skip": 8}),
+        replace(gymnasium.spec("Hopper-v5"), kwargs={"terminate_when_unhealthy": False}),
+        replace(gymnasium.spec("Hopper-v5"), max_episode_steps=100),
         replace(gymnasium.spec("Hopper-v5"), additional_wrappers=(REWARD,)),
+        replace(gymnasium.spec("Hopper-v5"), additional_wrappers=(STICKY,)),
+        replace(gymnasium.spec("Hopper-v5"), additional_wrappers=(OWN[1],)),
     ],
 )
 def test_environments_that_only_sound_like_it(spec: EnvSpec) -> None:
