@@ -7,6 +7,7 @@ from the data. A warning says so where the data do not fit them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -68,7 +69,8 @@ def known_environment(env: Any) -> Known:
         getattr(env, "spec", None),
     )
     if made is not None:
-        made.close()
+        with suppress(Exception):  # nothing depends on it
+            made.close()
     return known
 
 
@@ -169,9 +171,14 @@ class Checker:
             joined = join_rows(given)
             if self._actions is None:
                 env_space = None if self._known is None else self._known.action_space
-                recording, trusted = self._recording, self._recording.env_spec is not None
+                declared, spec = self._recording.action_space, self._recording.env_spec
                 self._actions = actions_of(
-                    self._where, recording.action_space, env_space, trusted, joined
+                    self._where,
+                    declared,
+                    env_space,
+                    spec is not None,
+                    joined,
+                    None if spec is None else spec.id,
                 )
             actions = self._actions.flat(joined)
         terminated = np.array([bool(episode.terminated) for episode in episodes])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
@@ -113,6 +114,14 @@ def check_environment(
             f"observations: the environment's have shape {seen.shape}, the data's "
             f"{observation_space.shape}; the same shape expected"
         )
+    for own, theirs in zip(
+        Layout.of(observation_space).leaves, Layout.of(seen).leaves, strict=False
+    ):
+        if own.is_image and not theirs.levels and np.max(theirs.space.high) <= 1:
+            raise UserError(
+                f"observations: the environment's {theirs.space} are at most 1, the data's images "
+                f"are uint8, 0 to 255; the same numbers expected"
+            )
     if Layout.of(taken).form != Layout.of(action_space).form:
         raise UserError(
             f"actions: the environment takes {taken}, the data hold {action_space}; "

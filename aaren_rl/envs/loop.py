@@ -14,7 +14,7 @@ from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
 from aaren_rl.data.episode import Trajectory
-from aaren_rl.envs.make import describe
+from aaren_rl.envs.make import FAILURES, describe
 from aaren_rl.errors import UserError, one_line
 
 ResetOptions = Callable[[NDArray[np.int64]], dict[str, Any]]
@@ -228,7 +228,7 @@ def _reset(
         seeds = np.where(queue.running < 0, seed, seed + queue.running).tolist()
     try:
         observations, _ = vector.reset(seed=seeds, options=given or None)
-    except Exception as error:
+    except FAILURES as error:
         raise _failed(vector, "reset", error) from error
     return observations
 
@@ -238,7 +238,7 @@ def _step(
 ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
     try:
         after, rewards, terminated, truncated, infos = vector.step(actions)
-    except Exception as error:
+    except FAILURES as error:
         played = " ".join(map(str, running[running >= 0]))
         raise _failed(vector, f"a step in one of the episodes {played}", error) from error
     flags = np.asarray(terminated, dtype=bool), np.asarray(truncated, dtype=bool)
@@ -256,7 +256,7 @@ def _warn_of_cut(name: str, limit: int, by_hand: bool) -> None:
     )
 
 
-def _failed(vector: VectorEnv[Any, Any, Any], what: str, error: Exception) -> UserError:
+def _failed(vector: VectorEnv[Any, Any, Any], what: str, error: BaseException) -> UserError:
     message, kind = one_line(error), type(error).__name__
     if message != kind and not isinstance(error, UserError):
         message = f"{kind}: {message}"

@@ -34,6 +34,8 @@ STATISTICS = ("obs_rms", "return_rms")
 """Attributes of Gymnasium's wrappers that normalise by running statistics."""
 LIMITS = ("_max_episode_steps", "max_episode_steps", "max_steps")
 """Attributes in which environments and `TimeLimit` keep their time limit, in steps."""
+LONGEST = 10**8  # a larger one says that there is no limit
+FAILURES = (Exception, SystemExit)  # what other people's environments raise
 MOVED = {
     "aaren_rl.envs.passive_tmaze:": "aaren_rl.envs.memory.tmaze:",
     "aaren_rl.envs.recall:": "aaren_rl.envs.memory.recall:",
@@ -101,12 +103,12 @@ def spec_of(env: EnvLike) -> EnvSpec | None:
         one = inner.envs[0] if env.spec is None and isinstance(inner, SyncVectorEnv) else env
         return one.spec
     made = make_env(env)
-    made.close()
+    close_env(made)
     return made.spec
 
 
 def saved_name(env: EnvLike | None) -> str | None:
-    """The id or JSON specification to make an environment again; `None` where it has neither."""
+    """The id or JSON specification to make an environment again; `None` where neither does."""
     if env is None or isinstance(env, str):
         return env
     spec = env if isinstance(env, EnvSpec) else getattr(env, "spec", None)
@@ -114,8 +116,20 @@ def saved_name(env: EnvLike | None) -> str | None:
         return None
     try:
         return spec.to_json()
-    except (TypeError, ValueError):  # its entry point is a class or a function
-        return spec.id if spec.id in gymnasium.registry else None
+    except (TypeError, ValueError):  # its entry point is a class or a function, or an argument is
+        known = gymnasium.registry.get(spec.id)
+        own = {key: value for key, value in spec.kwargs.items() if key != "render_mode"}
+        same = known and (known.kwargs, known.max_episode_steps) == (own, spec.max_episode_steps)
+        return spec.id if same and not spec.additional_wrappers else None
+
+
+def close_env(env: Env | VectorEnv[Any, Any, Any]) -> None:
+    """Close an environment; what its `close` raises is a warning."""
+    try:
+        env.close()
+    except FAILURES as error:
+        text = f"environment {describe(env)}: its close failed: {one_line(error)}"
+        warnings.warn(text, stacklevel=2)
 
 
 def make_env(env: EnvLike, *, render_mode: str | None = None) -> Env:
@@ -140,7 +154,7 @@ def make_env(env: EnvLike, *, render_mode: str | None = None) -> Env:
                 made = env()
     except UserError:
         raise
-    except Exception as error:  # constructors of other people's environments raise anything
+    except FAILURES as error:  # constructors of other people's environments raise anything
         raise UserError(
             f"environment {describe(env)!r}: cannot be made: {one_line(error)}"
         ) from error
@@ -148,6 +162,11 @@ def make_env(env: EnvLike, *, render_mode: str | None = None) -> Env:
         raise UserError(
             f"environment {describe(env)!r}: a gymnasium.Env expected, got {type(made)}"
         )
+    for name in ("observation_space", "action_space"):
+        if not isinstance(space := getattr(made, name, None), gymnasium.Space):
+            raise UserError(
+                f"environment {describe(env)!r}: {name} {space!r}: a space of Gymnasium expected"
+            )
     _warn_of_statistics(made)
     return made
 
@@ -190,13 +209,13 @@ def make_vector_env(
         vector: Any = how([make] * count, autoreset_mode=AutoresetMode.DISABLED)
         if asynchronous:  # Gymnasium has made one in this process, for its spaces
             vector.max_episode_steps = time_limit(made[0])
-    except Exception as error:
+    except FAILURES as error:
         message = one_line(error)
         if not isinstance(error, UserError):
             message = f"environment {describe(env)!r}: cannot be made: {message}"
         if made and not asynchronous:
             for each in made:
-                each.close()
+                close_env(each)
             message += f" ({len(made)} of {count} were; --num-envs 1 makes one alone)"
         raise UserError(message) from error
     vector.spec = spec
@@ -226,7 +245,7 @@ def limit_episodes(env: EnvLike, steps: int) -> EnvLike:
         return env
     made = make_env(env)
     limit = time_limit(made)
-    made.close()
+    close_env(made)
     if limit is not None:
         return env
     warnings.warn(
@@ -273,7 +292,9 @@ def _warn_of_statistics(env: Env | VectorEnv[Any, Any, Any]) -> None:
 
 def _named_limit(env: Any) -> int | None:
     values = (vars(env).get(name, getattr(type(env), name, None)) for name in LIMITS)
-    return next((value for value in values if isinstance(value, int) and value > 0), None)
+    return next(
+        (value for value in values if isinstance(value, int) and 0 < value <= LONGEST), None
+    )
 
 
 class _Borrowed(gymnasium.Wrapper[Any, Any, Any, Any]):

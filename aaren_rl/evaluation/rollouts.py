@@ -17,7 +17,14 @@ from aaren_rl.agents import Agent, Mode, Policy
 from aaren_rl.data.spaces import flatten_batch
 from aaren_rl.envs.check import check_environment, single_spaces
 from aaren_rl.envs.loop import Actor, Step, autoreset_mode, play
-from aaren_rl.envs.make import Env, EnvLike, describe, make_vector_env, time_limit
+from aaren_rl.envs.make import (
+    Env,
+    EnvLike,
+    close_env,
+    describe,
+    make_vector_env,
+    time_limit,
+)
 from aaren_rl.errors import UserError
 
 PolicyMaker = Callable[[int, float | None, Mode | None], Policy]
@@ -171,7 +178,7 @@ def _steps(
         actor = fitted(policy, vector, agent)
         yield from play(actor, vector, episodes=episodes, seed=seed, limit=limit_of(vector))
     finally:
-        vector.close()
+        close_env(vector)
 
 
 def limit_of(vector: VectorEnv[Any, Any, Any]) -> int | None:

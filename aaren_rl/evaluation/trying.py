@@ -12,7 +12,15 @@ from gymnasium.vector import VectorEnv
 from aaren_rl.agents import Agent
 from aaren_rl.data.spaces import flatten_batch, map_arrays
 from aaren_rl.envs.check import check_environment
-from aaren_rl.envs.make import Env, EnvLike, describe, make_env, make_vector_env
+from aaren_rl.envs.make import (
+    FAILURES,
+    Env,
+    EnvLike,
+    close_env,
+    describe,
+    make_env,
+    make_vector_env,
+)
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.evaluation.rollouts import check_length, fitted
 
@@ -44,7 +52,7 @@ def try_environment(env: EnvLike, agent: Agent, seed: int = 0) -> None:
         if isinstance(single, gymnasium.Env):  # a vector would bring some mistakes into shape
             _try_step(single, agent, seed, f"environment {describe(env)}")
     finally:
-        single.close()
+        close_env(single)
 
 
 def _try_step(env: Env, agent: Agent, seed: int, name: str) -> None:
@@ -79,7 +87,7 @@ def _check_info(info: Any, what: str) -> None:
 def _call(what: str, signature: str, function: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         return function(*args, **kwargs)
-    except Exception as error:
+    except FAILURES as error:
         said = f"{type(error).__name__}: {one_line(error)}"
         if isinstance(error, TypeError) or "unpack" in said:
             said = f"{said}; {signature}, {API}"

@@ -186,6 +186,28 @@ def test_bounds_of_the_environment_hold(how: str, caplog: pytest.LogCaptureFixtu
     assert "actions of 1 steps lie beyond the environment's bounds" in record.getMessage()
 
 
+def test_false_bounds_of_a_known_environment() -> None:
+    """Pendulum-v1 takes -2 to 2, whatever a converted recording declares."""
+    actions = np.array([[2.0], [-1.5], [0.5]])
+    data = TrajectoryDataset.from_episodes(
+        [Trajectory(OBSERVATIONS[:3], actions, REWARDS[:3], True, False)],
+        env_spec=gymnasium.spec("Pendulum-v1"),
+        action_space=spaces.Box(-1, 1, (1,), np.float32),
+    )
+    assert data.actions.tolist() == actions.tolist()
+    assert data.action_space == spaces.Box(-2, 2, (1,), np.float32)
+
+
+def test_fewer_declared_choices_than_the_environment_has() -> None:
+    declared = {"action_space": spaces.Discrete(2), "env": "Acrobot-v1"}
+    seen = np.zeros((3, 6), np.float32)
+    episode = Trajectory(seen, np.array([0, 1, 0]), REWARDS[:3], True, False)
+    assert TrajectoryDataset.from_episodes([episode], **declared).action_space.n == 3
+    beyond = Trajectory(seen, np.array([0, 3, 0]), REWARDS[:3], True, False)
+    with pytest.raises(UserError, match="integers from 0 to 2 expected"):
+        TrajectoryDataset.from_episodes([beyond], **declared)
+
+
 def test_seconds_since_1970(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Float32 cannot hold them: they are stored less the middle of their range."""
     steps = 400

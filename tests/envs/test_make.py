@@ -346,6 +346,22 @@ def test_specifications_call_environments_and_wrappers_alone(tmp_path: Path) -> 
     assert not made.exists()
 
 
+def test_a_wrapper_that_cannot_be_saved_is_not_forgotten() -> None:
+    """Evaluated by its bare id, an agent would be paid in another way than in training."""
+    plain = gymnasium.make("CartPole-v1")
+    assert saved_name(plain) is not None
+    paid = gymnasium.wrappers.TransformReward(plain, lambda reward: 10 * reward)
+    assert saved_name(paid) is None
+    paid.close()
+
+
+def test_a_limit_that_says_there_is_none() -> None:
+    class Endless(gymnasium.envs.classic_control.CartPoleEnv):
+        max_steps = 10**12
+
+    assert time_limit(Endless()) is None
+
+
 def test_running_statistics_are_warned_of() -> None:
     wrapper = WrapperSpec(
         "NormalizeObservation", "gymnasium.wrappers:NormalizeObservation", {"epsilon": 1e-8}

@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from aaren_rl.agents import Agent
 from aaren_rl.data import flat_size
+from aaren_rl.envs.check import check_environment
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import rollout, try_environment
 
@@ -103,6 +104,52 @@ PARTS = spaces.Dict(
         "place": spaces.Tuple((spaces.Discrete(3), spaces.Box(0, 1, (1, 2), np.float32))),
     }
 )
+
+
+class Leaving(Good):
+    """Ends the process in its second episode's first step, as simulators without a licence do."""
+
+    def step(self, action: Any) -> Any:
+        raise SystemExit("no licence")
+
+
+class Unready(Good):
+    def __init__(self) -> None:
+        raise SystemExit("no licence")
+
+
+class Spaceless(Good):
+    observation_space = None
+
+
+class Stuck(Good):
+    def close(self) -> None:
+        raise RuntimeError("the window is gone")
+
+
+class Scaled(Good):
+    observation_space = spaces.Box(0, 1, (20, 20, 3), np.float32)
+
+
+def test_environments_that_end_the_process_or_have_no_spaces(agent: Agent) -> None:
+    for env, said in (
+        (Leaving, "step failed: SystemExit: no licence"),
+        (Unready, "cannot be made: no licence"),
+        (Spaceless, "observation_space None: a space of Gymnasium expected"),
+    ):
+        with pytest.raises(UserError, match=said):
+            try_environment(env, agent)
+    with pytest.raises(UserError, match="SystemExit: no licence"):
+        list(rollout(agent, Leaving, episodes=1))
+    with pytest.warns(UserWarning, match="its close failed: the window is gone"):
+        try_environment(Stuck, agent)
+
+
+def test_frames_of_another_scale() -> None:
+    """A policy for pixels of 0 to 255 acts on frames of 0 to 1 as on black ones."""
+    frames = spaces.Box(0, 255, (20, 20, 3), np.uint8)
+    with pytest.raises(UserError, match="at most 1, the data's images are uint8, 0 to 255"):
+        check_environment(Scaled(), frames, Good.action_space)
 
 
 class InParts(Good):
