@@ -35,6 +35,7 @@ AGENTS = {
     "decision-aaren": ("carry", "window", "reset"),
     "decision-transformer": ("carry", "window", "reset", "sliding"),
     "decision-lstm": ("carry", "window", "reset"),
+    "behavior-cloning": ("no memory",),
 }
 EPISODE = 500
 
@@ -85,7 +86,7 @@ def growth(work: Callable[[int], None], times: int) -> list[int]:
 
 def act(agent: Agent, mode: str, num_envs: int) -> Callable[[int], None]:
     """Act on random observations, in episodes that end one after the other."""
-    policy = agent.policy(num_envs, mode=mode)  # type: ignore[arg-type]
+    policy = agent.policy(num_envs, mode=mode if mode in agent.modes else None)  # type: ignore[arg-type]
     random = np.random.default_rng(0)
     observations = random.normal(size=(64, num_envs, 11))
     rewards, counter = random.normal(size=num_envs), iter(range(10**9))
