@@ -127,13 +127,14 @@ class Actions:
         least, most = _bounds(self._space)
         if not self._trusted or ((low >= least).all() and (high <= most).all()):
             return flat
-        if self._env_id is not None:
+        inside = np.clip(flat, least, most)
+        beyond = int((np.abs(flat - inside) > _tolerance(inside)).any(axis=1).sum())
+        if beyond and self._env_id is not None:
             own, self._env_id = _registered_action_space(self._env_id), None
             if isinstance(own, spaces.Box) and own.shape == self._space.shape:
                 self._space = self._env_space = own
                 return self.flat(values)
-        inside = np.clip(flat, least, most)
-        self._beyond += int((np.abs(flat - inside) > _tolerance(inside)).any(axis=1).sum())
+        self._beyond += beyond
         return inside
 
     def _choose(self, values: NDArray[Any]) -> Space:
