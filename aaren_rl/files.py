@@ -113,6 +113,15 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+def check_permission(path: Path) -> None:
+    """Raise `UserError` for a file that may not be read, which every library says differently."""
+    try:
+        if path.is_file():
+            path.open("rb").close()
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
 def _refused(word: str) -> float:
     raise ValueError(f"{word} is no number in JSON")
 
