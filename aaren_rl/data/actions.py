@@ -72,7 +72,7 @@ class Actions:
 
     Actions beyond the bounds of a known environment are clipped, as the environment would do.
     Declared bounds of an unknown environment, and those of data without any, become as wide as the
-    data. Both are logged as a warning.
+    data. Both are logged as a warning, and so is any space that is taken from the data.
 
     Args:
         where: the file or dataset, which errors and warnings name.
@@ -156,10 +156,12 @@ class Actions:
         return values.astype(np.int64)
 
     def final_space(self) -> Space:
-        """The space, after the last block; warns where the actions do not fit."""
+        """The space, after the last block; warns of one from the data, and of misfits."""
         space = self._space
         assert space is not None
         if not isinstance(space, spaces.Box):
+            if self._declared is None and self._env_space is None:
+                self._warn_of_guess(space)
             return space
         if not self._trusted and self._declared is None:
             return self._bounds_from_data(space)
@@ -186,14 +188,23 @@ class Actions:
     def _bounds_from_data(self, space: spaces.Box) -> spaces.Box:
         """Bounds of -1 and 1, or where a column goes beyond, its largest magnitude."""
         if self._integers:
-            return _box(space, np.minimum(self._low, 0), np.maximum(self._high, 1), np.int64)
+            found = _box(space, np.minimum(self._low, 0), np.maximum(self._high, 1), np.int64)
+            self._warn_of_guess(found)
+            return found
         high = np.maximum(np.maximum(np.abs(self._low), np.abs(self._high)), np.float32(1))
+        found = _box(space, -high, high, np.float32)
         if (high > 1 + ROUNDING).any():
             warn_once(
                 f"{self._where}: actions reach {float(high.max()):.6g}; the bounds are taken "
                 "from the data, as no environment is known"
             )
-        return _box(space, -high, high, np.float32)
+        else:
+            self._warn_of_guess(found)
+        return found
+
+    def _warn_of_guess(self, found: Space) -> None:
+        text = " ".join(str(found).split())  # arrays of bounds take several lines
+        warn_once(f"{self._where}: no action space is known: {text:.90} is taken from the data")
 
 
 def _box(space: spaces.Box, low: NDArray[Any], high: NDArray[Any], dtype: Any) -> spaces.Box:
