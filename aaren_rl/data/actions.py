@@ -9,6 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from aaren_rl.data.episode import warn_once
+from aaren_rl.data.rounding import Rounding, warn_of_blurred
 from aaren_rl.data.spaces import check_finite, named, numbers, one_a_step, parts_of, shaped
 from aaren_rl.errors import UserError
 from aaren_rl.layout import Layout
@@ -90,6 +91,7 @@ class Actions:
         self._integers = False  # found in data of no known space
         self._low: NDArray[Any] = np.array(np.inf, np.float32)  # of each column so far
         self._high: NDArray[Any] = np.array(-np.inf, np.float32)
+        self._rounding: Rounding | None = None  # of actions in float64
         self._beyond = 0  # steps with an action beyond trusted bounds
 
     @property
@@ -107,6 +109,9 @@ class Actions:
         if not isinstance(self._space, spaces.Box):
             return flat
         check_finite(flat)
+        if np.result_type(values.dtype, np.float32) != np.float32:
+            self._rounding = self._rounding or Rounding()
+            self._rounding.add(values.reshape(len(values), -1))
         low, high = flat.min(axis=0), flat.max(axis=0)
         self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
         least, most = _bounds(self._space)
@@ -163,6 +168,8 @@ class Actions:
             if self._declared is None and self._env_space is None:
                 self._warn_of_guess(space)
             return space
+        if self._rounding is not None:
+            warn_of_blurred(f"{self._where}: actions", self._rounding.blurred())
         if not self._trusted and self._declared is None:
             return self._bounds_from_data(space)
         (least, most), low, high = _bounds(space), self._low, self._high
