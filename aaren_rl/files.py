@@ -114,10 +114,12 @@ def read_bytes(path: Path) -> bytes:
 
 
 def check_permission(path: Path) -> None:
-    """Raise `UserError` for a file that may not be read, which every library says differently."""
+    """Raise `UserError` for what may not be read, which every library says differently."""
     try:
         if path.is_file():
             path.open("rb").close()
+        elif path.is_dir():
+            os.stat(f"{path}/.")  # asks for the right to look at what is in it
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 

@@ -156,10 +156,13 @@ def test_files_without_permission_are_all_told_alike(tmp_path: Path, small_root:
     files.append(folder / "data" / "main_data.hdf5")
     for file in files:
         file.chmod(0)
-    words = [*WITHOUT_RIGHTS, sys.executable, "-c", CHILD, *map(str, files), str(folder)]
+    files += [tmp_path / "shut", tmp_path / "shut" / "x.npz"]
+    files[-2].mkdir(mode=0)
+    words = [*WITHOUT_RIGHTS, sys.executable, "-c", CHILD, str(folder), *map(str, files)]
     ran = subprocess.run(words, capture_output=True, text=True)
+    files[-2].chmod(0o700)
     if "setpriv" in ran.stderr:
         pytest.skip(ran.stderr)  # where no rights can be given away
     said = ran.stdout.splitlines()
     refused = [f"UserError: {file}: cannot be read (Permission denied)" for file in files]
-    assert said == [*refused, f"{refused[-1]} (read as a Minari dataset)"]
+    assert said == [f"{refused[-3]} (read as a Minari dataset)", *refused]
