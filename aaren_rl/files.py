@@ -113,6 +113,17 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+def check_permission(path: Path) -> None:
+    """Raise `UserError` for what may not be read, which every library says differently."""
+    try:
+        if path.is_file():
+            path.open("rb").close()
+        elif path.is_dir():
+            os.stat(f"{path}/.")  # asks for the right to look at what is in it
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
 def _refused(word: str) -> float:
     raise ValueError(f"{word} is no number in JSON")
 

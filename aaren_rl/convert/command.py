@@ -11,10 +11,10 @@ import numpy as np
 
 from aaren_rl.convert.config import ConvertConfig
 from aaren_rl.data.checking import Checker, known_environment
-from aaren_rl.data.episode import Trajectory
+from aaren_rl.data.episode import Recording, Trajectory
 from aaren_rl.data.sources.load import open_recording
 from aaren_rl.data.sources.minari import is_minari_id, local_root
-from aaren_rl.data.spaces import join_rows, map_arrays, row_count
+from aaren_rl.data.spaces import join_rows, map_arrays, read_as, row_count
 from aaren_rl.data.to_minari import check_new_dataset, write_minari
 from aaren_rl.envs.make import environment_spec
 from aaren_rl.errors import UserError
@@ -36,11 +36,9 @@ def convert(config: ConvertConfig) -> Path:
     recording = open_recording(config.source)
     # It is read twice: spaces are known, and all episodes checked, only at its end.
     checker = Checker(recording, None if spec is None else known_environment(spec))
-    try:
+    with read_as(recording.where, recording.kind):
         for _ in checker.blocks(recording.episodes()):
             pass
-    except UserError as error:
-        raise UserError(f"{error} (read as {recording.kind})") from error
     observation_space, action_space = checker.spaces()
     scores = recording.reference_scores
     metadata: dict[str, Any] = {
@@ -51,7 +49,7 @@ def convert(config: ConvertConfig) -> Path:
         metadata["num_episodes_average_score"] = 100
     return write_minari(
         config.target,
-        _with_last_observation((recording.to_the_end or recording.episodes)()),
+        _with_last_observation(recording),
         observation_space=observation_space,
         action_space=action_space,
         env_spec=spec or recording.env_spec,
@@ -61,14 +59,15 @@ def convert(config: ConvertConfig) -> Path:
     )
 
 
-def _with_last_observation(episodes: Iterator[Trajectory]) -> Iterator[Trajectory]:
+def _with_last_observation(recording: Recording) -> Iterator[Trajectory]:
     """Episodes of T + 1 observations; the last is repeated where the source does not have it."""
 
     def repeated(part: Any) -> Any:
         return join_rows([part, part[-1:]])
 
-    for episode in episodes:
-        observations = map_arrays(np.asarray, episode.observations)
-        if row_count(observations) == len(episode.rewards):
-            observations = map_arrays(repeated, observations)
-        yield replace(episode, observations=observations)
+    with read_as(recording.where, recording.kind):
+        for episode in (recording.to_the_end or recording.episodes)():
+            observations = map_arrays(np.asarray, episode.observations)
+            if row_count(observations) == len(episode.rewards):
+                observations = map_arrays(repeated, observations)
+            yield replace(episode, observations=observations)

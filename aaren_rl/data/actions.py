@@ -11,6 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from aaren_rl.data.episode import warn_once
+from aaren_rl.data.rounding import Rounding, warn_of_blurred
 from aaren_rl.data.spaces import check_finite, named, numbers, one_a_step, parts_of, shaped
 from aaren_rl.errors import UserError
 from aaren_rl.layout import Layout
@@ -79,7 +80,7 @@ class Actions:
 
     Actions beyond the bounds of a known environment are clipped, as the environment would do.
     Declared bounds of an unknown environment, and those of data without any, become as wide as the
-    data. Both are logged as a warning.
+    data. Both are logged as a warning, and so is any space that is taken from the data.
 
     Args:
         where: the file or dataset, which errors and warnings name.
@@ -105,6 +106,7 @@ class Actions:
         self._integers = False  # found in data of no known space
         self._low: NDArray[Any] = np.array(np.inf, np.float32)  # of each column so far
         self._high: NDArray[Any] = np.array(-np.inf, np.float32)
+        self._rounding: Rounding | None = None  # of actions in float64
         self._beyond = 0  # steps with an action beyond trusted bounds
 
     @property
@@ -122,6 +124,9 @@ class Actions:
         if not isinstance(self._space, spaces.Box):
             return flat
         check_finite(flat)
+        if np.result_type(values.dtype, np.float32) != np.float32:
+            self._rounding = self._rounding or Rounding()
+            self._rounding.add(values.reshape(len(values), -1))
         low, high = flat.min(axis=0), flat.max(axis=0)
         self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
         least, most = _bounds(self._space)
@@ -180,11 +185,15 @@ class Actions:
         return values.astype(np.int64)
 
     def final_space(self) -> Space:
-        """The space, after the last block; warns where the actions do not fit."""
+        """The space, after the last block; warns of one from the data, and of misfits."""
         space = self._space
         assert space is not None
         if not isinstance(space, spaces.Box):
+            if self._declared is None and self._env_space is None:
+                self._warn_of_guess(space)
             return space
+        if self._rounding is not None:
+            warn_of_blurred(f"{self._where}: actions", self._rounding.blurred())
         if not self._trusted and self._declared is None:
             return self._bounds_from_data(space)
         (least, most), low, high = _bounds(space), self._low, self._high
@@ -211,14 +220,23 @@ class Actions:
     def _bounds_from_data(self, space: spaces.Box) -> spaces.Box:
         """Bounds of -1 and 1, or where a column goes beyond, its largest magnitude."""
         if self._integers:
-            return _box(space, np.minimum(self._low, 0), np.maximum(self._high, 1), np.int64)
+            found = _box(space, np.minimum(self._low, 0), np.maximum(self._high, 1), np.int64)
+            self._warn_of_guess(found)
+            return found
         high = np.maximum(np.maximum(np.abs(self._low), np.abs(self._high)), np.float32(1))
+        found = _box(space, -high, high, np.float32)
         if (high > 1 + ROUNDING).any():
             warn_once(
                 f"{self._where}: actions reach {float(high.max()):.6g}; the bounds are taken "
                 "from the data, as no environment is known"
             )
-        return _box(space, -high, high, np.float32)
+        else:
+            self._warn_of_guess(found)
+        return found
+
+    def _warn_of_guess(self, found: Space) -> None:
+        text = " ".join(str(found).split())  # arrays of bounds take several lines
+        warn_once(f"{self._where}: no action space is known: {text:.90} is taken from the data")
 
 
 def _registered_action_space(env_id: str) -> Space | None:

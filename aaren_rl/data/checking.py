@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from aaren_rl.data.actions import ActionParts, Actions, actions_of
 from aaren_rl.data.episode import Recording, Trajectory, warn_once
+from aaren_rl.data.rounding import LEAST_RANGE, Rounding, warn_of_blurred
 from aaren_rl.data.spaces import (
     check_finite,
     flat_size,
@@ -35,7 +36,6 @@ from aaren_rl.errors import UserError, one_line
 from aaren_rl.layout import LARGEST_RETURN, Layout, Leaf
 
 LOST_SHARE = 1e-4  # of a column's range; float32 may round by no more
-LEAST_RANGE = 1e-6  # columns that vary by less are noise, however they are rounded
 Space = spaces.Space[Any]
 
 
@@ -197,6 +197,7 @@ class _Observations:
         self.space: Space | None = None  # chosen at the first block
         self._dtypes: list[np.dtype[Any]] = []  # of each leaf, as it is stored
         self._ranges: dict[int, tuple[NDArray[Any], ...]] = {}  # by run: loss, lowest, highest
+        self._samples: dict[int, Rounding] = {}  # likewise
         self._widths: list[int] = []  # of the runs
         if declared is not None:
             with named(f"{where}: observations"):
@@ -244,6 +245,7 @@ class _Observations:
             largest = (np.maximum, np.minimum, np.maximum)
             found = tuple(f(*pair) for f, pair in zip(largest, pairs, strict=True))
         self._ranges[index] = found
+        self._samples.setdefault(index, Rounding()).add(flat)
         return flat if lost.any() else rounded
 
     def _choose(self, values: Any) -> Space:
@@ -279,9 +281,15 @@ class _Observations:
         ranges = [self._ranges.get(i, zeros) for i, zeros in enumerate(nothing)]
         lost, low, high = (np.concatenate(each) for each in zip(*ranges, strict=True))
         columns = (lost > LOST_SHARE * (high - low)) & (high - low > LEAST_RANGE)
+        middle = np.where(columns, (low + high) / 2, 0.0)
+        splits = np.split(middle, np.cumsum(self._widths)[:-1])
+        blurred = [
+            self._samples[i].blurred(part) if i in self._samples else np.zeros(len(part), bool)
+            for i, part in enumerate(splits)
+        ]
+        warn_of_blurred(f"{self._where}: observations", np.concatenate(blurred))
         if not columns.any():
             return None
-        middle = np.where(columns, (low + high) / 2, 0.0)
         place = int(np.flatnonzero(columns)[0])
         warn_once(
             f"{self._where}: observations: float32 cannot tell the values of column {place} apart "

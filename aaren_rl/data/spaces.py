@@ -149,6 +149,22 @@ def named(where: str) -> Iterator[None]:
         raise UserError(f"{where}: {error}") from None
 
 
+@contextmanager
+def read_as(where: str, kind: str) -> Iterator[None]:
+    """Put the format that a file was taken for behind the message of a `UserError` about it.
+
+    Args:
+        where: the file or folder, with which messages about it begin; others stay as they are.
+        kind: the format, see `Recording.kind`; a message that names it already stays as it is.
+    """
+    try:
+        yield
+    except UserError as error:
+        if not str(error).startswith(where) or kind in str(error):
+            raise
+        raise UserError(f"{error} (read as {kind})") from error
+
+
 def parts_of(space: Any) -> dict[Any, spaces.Space[Any]]:
     """The parts of a composite space under the keys that index a batch, in flattening order."""
     return dict(space.spaces) if isinstance(space, spaces.Dict) else dict(enumerate(space.spaces))

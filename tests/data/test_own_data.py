@@ -154,6 +154,29 @@ def test_bounds_found_in_the_data(caplog: pytest.LogCaptureFixture) -> None:
     assert data.action_space == spaces.Box(np.array([0, 0]), np.array([1, 3]), dtype=np.int64)
 
 
+GUESSED: dict[str, tuple[Any, str]] = {
+    "choices": ([0, 1, 0, 1, 0, 1, 0], "Discrete(2)"),
+    "within 1": (ACTIONS, "Box(-1.0, 1.0, (2,), float32)"),
+    "whole numbers": ([[0, 3]] * 7, "Box(0, [1 3], (2,), int64)"),
+}
+
+
+@pytest.mark.parametrize("case", GUESSED)
+def test_a_space_from_the_data_is_said_once(case: str, caplog: pytest.LogCaptureFixture) -> None:
+    """And none that the environment or the user says."""
+    actions, space = GUESSED[case]
+    for _ in range(2):
+        data = TrajectoryDataset.from_arrays(OBSERVATIONS, np.array(actions), REWARDS, ENDS)
+    assert caplog.messages == [f"data: no action space is known: {space} is taken from the data"]
+    caplog.clear()
+    env = SimpleNamespace(observation_space=data.observation_space, action_space=data.action_space)
+    for told in ({"env": env}, {"action_space": data.action_space}):
+        TrajectoryDataset.from_arrays(
+            OBSERVATIONS, np.array(actions), REWARDS, ENDS, name="known", **told
+        )
+    assert not caplog.messages
+
+
 def test_declared_bounds_that_the_data_go_beyond(caplog: pytest.LogCaptureFixture) -> None:
     """No environment says which is right: both fit in."""
     declared = spaces.Box(-0.5, 2, (2,), np.float32)

@@ -12,6 +12,7 @@ import numpy as np
 
 from aaren_rl.data.episode import Recording, Trajectory
 from aaren_rl.data.flat import FlatOptions, as_trajectory, flat_arrays, flat_episodes
+from aaren_rl.data.spaces import read_as
 from aaren_rl.errors import UserError, one_line
 
 
@@ -48,8 +49,10 @@ def json_source(name: str, options: FlatOptions | None = None) -> Recording | No
     if isinstance(content, dict) and "episodes" in content:
         content = content["episodes"]
     if isinstance(content, dict):
-        given = {key: _array(f"{path}: {key}", values) for key, values in content.items()}
-        return _flat(path, "a JSON file of flat arrays", given, options)
+        kind = "a JSON file of flat arrays"
+        with read_as(str(path), kind):
+            given = {key: _array(f"{path}: {key}", values) for key, values in content.items()}
+        return _flat(path, kind, given, options)
     if not isinstance(content, list):
         raise UserError(f"{path}: a list of episodes or flat arrays expected in a JSON file")
 
@@ -66,15 +69,16 @@ def _array(where: str, values: Any) -> Any:
         return {key: _array(f"{where}: {key}", part) for key, part in values.items()}
     try:
         return np.asarray(values)
-    except (ValueError, OverflowError) as error:
-        raise UserError(f"{where}: {one_line(error)}") from None
+    except (ValueError, OverflowError):
+        raise UserError(f"{where}: rows of different lengths; equal lengths expected") from None
 
 
 def _flat(
     path: Path, kind: str, given: Mapping[str, Any], options: FlatOptions | None
 ) -> Recording:
     where = str(path)
-    arrays = flat_arrays(where, kind, given)
+    with read_as(where, kind):
+        arrays = flat_arrays(where, kind, given)
     return Recording(
         name=path.stem,
         episodes=lambda: flat_episodes(where, arrays, options),

@@ -12,7 +12,10 @@ import numpy as np
 from aaren_rl.data.episode import BLOCK, Recording, Trajectory, warn_once
 from aaren_rl.data.flat import flat_arrays, flat_episodes
 from aaren_rl.data.sources.hdf5 import open_hdf5, read_array
+from aaren_rl.data.spaces import read_as
 from aaren_rl.errors import UserError
+
+VERSION_1, VERSION_2 = "a d3rlpy file (v1)", "a d3rlpy file (v2)"
 
 
 def d3rlpy_source(name: str) -> Recording | None:
@@ -22,9 +25,11 @@ def d3rlpy_source(name: str) -> Recording | None:
         return None
     with open_hdf5(path) as file:
         if "episode_terminals" in file:
-            return _version_1(path, file)
+            with read_as(str(path), VERSION_1):
+                return _version_1(path, file)
         if "columns" in file and "version" in file:
-            return _version_2(path, file)
+            with read_as(str(path), VERSION_2):
+                return _version_2(path, file)
     return None
 
 
@@ -61,13 +66,12 @@ def _version_1(path: Path, file: h5py.File) -> Recording:
                     truncated = episode.truncated and not terminated
                     yield Trajectory(episode.observations, actions, rewards, terminated, truncated)
 
-    kind = "a d3rlpy file (v1)"
-    return Recording(path.stem, episodes, kind, str(path), files=[path])
+    return Recording(path.stem, episodes, VERSION_1, str(path), files=[path])
 
 
 def _v1_arrays(path: Path, file: h5py.File) -> dict[str, Any]:
     given = {**dict(file), "timeouts": file["episode_terminals"]}  # of both kinds of ends
-    return flat_arrays(str(path), "a d3rlpy file (v1)", given)
+    return flat_arrays(str(path), VERSION_1, given)
 
 
 def _has_late_rewards(path: Path, file: h5py.File) -> bool:
@@ -107,7 +111,7 @@ def _version_2(path: Path, file: h5py.File) -> Recording:
                     not terminated,
                 )
 
-    return Recording(path.stem, episodes, "a d3rlpy file (v2)", str(path), files=[path])
+    return Recording(path.stem, episodes, VERSION_2, str(path), files=[path])
 
 
 def _field(path: Path, file: h5py.File, field: str, index: int) -> Any:

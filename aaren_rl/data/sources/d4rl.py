@@ -22,7 +22,8 @@ import numpy as np
 from aaren_rl.data.episode import Recording, Trajectory
 from aaren_rl.data.flat import FlatOptions, flat_arrays, flat_episodes
 from aaren_rl.data.sources.download import download
-from aaren_rl.data.sources.hdf5 import open_hdf5
+from aaren_rl.data.sources.hdf5 import is_meant_as_hdf5, open_hdf5
+from aaren_rl.data.spaces import read_as
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.robots import ROBOTS, reference_scores, words
 
@@ -30,13 +31,14 @@ NAME = re.compile(
     r"(bullet-)?(ant|antmaze|carla|door|flow|halfcheetah|hammer|hopper|kitchen|maze2d|minigrid|pen"
     r"|relocate|walker2d)-[a-z0-9-]+-v\d+"
 )
+KIND = "a D4RL file"
 QUALITIES = ("random", "medium", "expert", "medium-replay", "full-replay", "medium-expert")
 
 
 def d4rl_source(name: str, options: FlatOptions | None = None) -> Recording | None:
     """An HDF5 file in D4RL's layout, or the name of a D4RL dataset in D4RL's cache or to download.
 
-    A file of any other layout is refused here: this is the last source that is asked for a file.
+    HDF5 files of any other layout are refused here: no source is asked for them after this one.
 
     Raises:
         UserError: no such dataset, or the file is neither there nor can it be downloaded; the
@@ -44,7 +46,7 @@ def d4rl_source(name: str, options: FlatOptions | None = None) -> Recording | No
     """
     path = Path(name).expanduser()
     if path.is_file():
-        return open_d4rl(path, options=options)
+        return open_d4rl(path, options=options) if is_meant_as_hdf5(path) else None
     if not is_d4rl_name(name):
         return None
     infos = _load_infos()
@@ -89,7 +91,7 @@ def open_d4rl(
     return Recording(
         name=name,
         episodes=episodes,
-        kind="a D4RL file",
+        kind=KIND,
         where=str(path),
         reference_scores=scores
         or reference_scores(name, sizes=(math.prod(observed[1:]), math.prod(acted[1:]))),
@@ -103,7 +105,8 @@ def check_d4rl(path: Path, file: h5py.File) -> dict[str, Any]:
     if "episode_0" in file:
         raise UserError(f"{path}: Minari's layout; give the folder with its metadata.json")
     try:
-        return flat_arrays(str(path), "a D4RL file", file)
+        with read_as(str(path), KIND):
+            return flat_arrays(str(path), KIND, file)
     except UserError as error:
         if "missing" not in str(error):
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,13 +36,18 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         raise UserError(f"{path}: {_what_is_wrong(path, error)}") from error
 
 
+def is_meant_as_hdf5(path: Path) -> bool:
+    """Whether a file begins as HDF5 does, or is called so; it may be broken."""
+    return path.suffix in (".hdf5", ".h5") or h5py.is_hdf5(path)
+
+
 def _what_is_wrong(path: Path, error: Exception) -> str:
     """A sentence that holds h5py's message."""
     text, number = one_line(error), getattr(error, "errno", None)
     if "unable to lock file" in text or "already open for" in text:
         return f"in use: another process is writing this HDF5 file; wait until it is done ({text})"
     if isinstance(error, PermissionError) or number == errno.EACCES:
-        return "cannot be read: no permission"
+        return f"cannot be read ({os.strerror(errno.EACCES)})"
     if path.is_dir():
         return "a folder; an HDF5 file expected"
     return f"a whole HDF5 file expected, this one is corrupt or cut short: {text}"

@@ -17,8 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aaren_rl.data.episode import Recording, Trajectory, warn_once
+from aaren_rl.data.spaces import read_as
 from aaren_rl.errors import UserError, one_line
+from aaren_rl.files import check_permission, read_bytes
 
+KIND = "a LeRobot dataset"
 INFO = Path("meta", "info.json")
 STATES = ("observation.state", "observation.environment_state")
 """The columns of numbers that LeRobot's policies read; joined where both exist."""
@@ -35,8 +38,9 @@ def lerobot_source(name: str) -> Recording | None:
     folder = Path(name).expanduser()
     if not (folder / INFO).is_file():
         return None
+    content = read_bytes(folder / INFO)
     try:
-        info = json.loads((folder / INFO).read_text())
+        info = json.loads(content)
         features, frames = dict(info["features"]), int(info["total_frames"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         raise UserError(
@@ -49,7 +53,8 @@ def lerobot_source(name: str) -> Recording | None:
     states = [state for state in STATES if state in features]
     missing = {STATES[0], "action", *PLACES} - features.keys()
     if missing:
-        raise UserError(f"{folder / INFO}: features: {min(missing)!r} missing")
+        with read_as(str(folder), KIND):
+            raise UserError(f"{folder / INFO}: features: {min(missing)!r} missing")
     left_out = [each for each in features if each.startswith("observation.") and each not in states]
     if left_out:
         warn_once(f"{folder}: left out, since they are not states: {', '.join(left_out)}")
@@ -66,8 +71,7 @@ def lerobot_source(name: str) -> Recording | None:
         if rows != frames:
             raise UserError(f"{folder}: {rows} rows in data, total_frames in {INFO}: {frames}")
 
-    kind = "a LeRobot dataset"
-    return Recording(folder.resolve().name, episodes, kind, str(folder), files=[*files])
+    return Recording(folder.resolve().name, episodes, KIND, str(folder), files=[*files])
 
 
 def _trajectory(episode: dict[str, NDArray[Any]], states: list[str]) -> Trajectory:
@@ -101,6 +105,7 @@ def _read(path: Path, columns: list[str]) -> dict[str, NDArray[Any]]:
         from pyarrow import parquet
     except ImportError as error:
         raise UserError(f"{path}: needs pyarrow: pip install 'aaren-rl[lerobot]'") from error
+    check_permission(path)
     try:
         with parquet.ParquetFile(path) as file:
             missing = set(columns) - set(file.schema_arrow.names)

@@ -21,8 +21,10 @@ from aaren_rl.data.sources.d4rl import d4rl_source
 from aaren_rl.data.sources.lerobot import lerobot_source
 from aaren_rl.data.sources.minari import SHIPPED_ROOT, minari_download, minari_source
 from aaren_rl.data.sources.registry import SOURCES, register_source
+from aaren_rl.data.spaces import read_as
 from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.errors import UserError
+from aaren_rl.files import check_permission
 from aaren_rl.layout import Layout
 from aaren_rl.registry import load_plugins
 
@@ -101,14 +103,10 @@ def load_dataset(
     settings = [sorted(options.items()), keep_unfinished_episode]
     if not keep_unfinished_episode:
         opened = _without_unfinished(opened)
-    try:
+    with read_as(opened.where, opened.kind):
         if on == "memory":
             return TrajectoryDataset.from_recording(opened, known)
         return cached(opened, known, settings, Path(cache) if cache else default_cache())
-    except UserError as error:
-        if str(error).startswith(opened.where):
-            raise UserError(f"{error} (read as {opened.kind})") from error
-        raise
 
 
 load_trajectories = load_dataset
@@ -124,6 +122,8 @@ def open_recording(name_or_path: str | Path, **options: Any) -> Recording:
 def _open(name: str, source: str | None, options: dict[str, Any]) -> Recording | TrajectoryDataset:
     """Try the sources, installed plug-ins' first."""
     load_plugins()
+    path = Path(name).expanduser()
+    check_permission(path)
     plugins = [each for each in SOURCES if each not in BUILT_IN]
     for each in [source] if source else [*plugins, *BUILT_IN]:
         entry = SOURCES[each]
@@ -147,9 +147,11 @@ def _open(name: str, source: str | None, options: dict[str, Any]) -> Recording |
             return found
     if source:
         raise UserError(f"dataset {name!r}: not one of data source {source}")
-    folder = Path(name).expanduser().is_dir()
-    what = "a folder without data/metadata.json or meta/info.json"
-    there = what if folder else "no such file or folder"
+    there = "no such file or folder"
+    if path.is_dir():
+        there = "a folder without data/metadata.json or meta/info.json"
+    elif path.exists():
+        there = "a file of an unknown format"
     raise UserError(
         f"dataset {name!r}: {there}; a D4RL file, a Minari folder, a Minari id or a D4RL name, a "
         "d3rlpy file, a LeRobot folder, or a .npz or .json file expected"

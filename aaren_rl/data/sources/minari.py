@@ -24,12 +24,13 @@ from minari.storage import remotes as minari_remotes
 
 from aaren_rl.data.episode import Recording, Trajectory, warn_once
 from aaren_rl.data.sources.hdf5 import ArrayReader, group_name, open_hdf5
-from aaren_rl.data.spaces import flags, flat_size, named, row_count
+from aaren_rl.data.spaces import flags, flat_size, named, read_as, row_count
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.files import read_bytes
 from aaren_rl.layout import Layout
 from aaren_rl.robots import reference_scores
 
+KIND = "a Minari dataset"
 METADATA = "metadata.json"
 HDF5_FILE = "main_data.hdf5"
 FIELDS = ("observations", "actions", "rewards", "terminations", "truncations")
@@ -59,7 +60,7 @@ def minari_source(name: str) -> Recording | None:
 
 def minari_download(name: str) -> Recording | None:
     """A Minari dataset that is not on this machine: Minari downloads it into its local root."""
-    if not is_minari_id(name):
+    if Path(name).expanduser().is_file() or not is_minari_id(name):
         return None
     try:
         _check_connection()
@@ -77,6 +78,11 @@ def minari_download(name: str) -> Recording | None:
 def open_minari(folder: Path) -> Recording:
     """Open a Minari dataset in its folder (the one that holds `data`, or `data` itself)."""
     data = folder / "data" if (folder / "data").is_dir() else folder
+    with read_as(str(data), KIND):
+        return _open(folder, data)
+
+
+def _open(folder: Path, data: Path) -> Recording:
     metadata = read_metadata(data / METADATA)
     hdf5 = metadata["data_format"] == "hdf5"
     if hdf5 and not (data / HDF5_FILE).is_file():
@@ -107,12 +113,12 @@ def open_minari(folder: Path) -> Recording:
     return Recording(
         name=dataset.id,
         episodes=episodes,
-        kind="a Minari dataset",
+        kind=KIND,
         where=str(where),
         observation_space=dataset.observation_space,
         action_space=dataset.action_space,
         env_spec=env_spec,
-        reference_scores=_reference_scores(metadata, dataset, env_spec),
+        reference_scores=_reference_scores(data / METADATA, metadata, dataset, env_spec),
         files=sorted(file for file in folder.rglob("*") if file.is_file()),
     )
 
@@ -136,7 +142,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def _reference_scores(
-    metadata: dict[str, Any], dataset: minari.MinariDataset, env_spec: EnvSpec | None
+    path: Path, metadata: dict[str, Any], dataset: minari.MinariDataset, env_spec: EnvSpec | None
 ) -> tuple[float, float] | None:
     """The dataset's own reference scores, else D4RL's by its id."""
     lowest, highest = metadata.get("ref_min_score"), metadata.get("ref_max_score")
@@ -149,8 +155,8 @@ def _reference_scores(
         scores = math.nan, math.nan
     if not all(map(math.isfinite, scores)):
         raise UserError(
-            f"dataset {metadata['dataset_id']}: ref_min_score and ref_max_score: finite numbers "
-            f"expected, got {lowest!r:.80} and {highest!r:.80}"
+            f"{path}: ref_min_score and ref_max_score: finite numbers expected, got "
+            f"{lowest!r:.80} and {highest!r:.80}"
         )
     return scores
 
