@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from aaren_rl import cli
 from aaren_rl.agents import load_agent
@@ -140,12 +141,18 @@ def test_a_folder_that_is_removed_while_training(tiny: Any, tmp_path: Path) -> N
 def test_a_clock_that_is_set_back(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(tiny(tmp_path / "whole"))
-    train(tiny(tmp_path / "run"))
+    names = ("run", "whole")
+    for name in names:
+        train(tiny(tmp_path / name))
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() - 86_400)
     train(tiny(tmp_path / "run", updates=60, resume=True))
     monkeypatch.undo()
     train(tiny(tmp_path / "whole", updates=60, resume=True))
-    one, other = (tmp_path / name / "last" / "agent.safetensors" for name in ("run", "whole"))
+    one, other = (tmp_path / name / "last" / "agent.safetensors" for name in names)
     assert one.read_bytes() == other.read_bytes()
+    for name in names:
+        events = EventAccumulator(str(tmp_path / name))
+        events.Reload()
+        steps = [event.step for event in events.Scalars("training/loss")]
+        assert steps == list(range(5, 65, 5)), name
