@@ -314,8 +314,7 @@ def _train(job: _Job, start: _Start, dataset: TrajectoryDataset, resume: bool) -
     sampler = OnlineSampler(config, job.config, agent, environment, buffer)
     with closing(sampler), launched(config) as fabric, disk_errors(folder):
         if folder is not None:
-            write_json(folder.config, config.to_json())
-            folder.summary.unlink(missing_ok=True)
+            folder.begin(config.to_json())
         fabric.seed_everything(config.seed, verbose=False)
         trainer = OnlineTrainer(
             OnlineLearner(config, agent, sampler, fabric, schedule=lambda _: 1.0),
