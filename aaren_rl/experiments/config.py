@@ -50,6 +50,7 @@ class CompareConfig(TrainSettings):
         fits = math.isfinite(self.margin) and self.margin > 0
         require(self, "margin", fits, "must be positive and finite")
         check_one_dataset(self.dataset, "--dataset")
+        check_results(self)
         # What no agent can use is a mistake, reported as `train` reports it.
         agents = [agent_class(agent, "--agents") for agent in self.agents]
         if not any(agent.has_memory for agent in agents):
@@ -83,6 +84,15 @@ class CompareConfig(TrainSettings):
         folder = self.out / agent / f"seed-{seed}"
         shared |= {"agent": agent, "seed": seed, "out": folder, "resume": self.resume}
         return TrainConfig(**shared)
+
+
+def check_results(settings: TrainSettings) -> None:
+    """Raise `UserError` for runs that would have neither scores nor errors to be compared by."""
+    if settings.environment == "none" and settings.held_out == 0:
+        raise UserError(
+            "--environment none and --held-out 0: without an environment and without held-out "
+            "episodes there is nothing to compare"
+        )
 
 
 def check_one_dataset(dataset: str, where: str) -> None:
