@@ -235,6 +235,8 @@ def _config_of(
     return typed(config, "train()")
 
 
+@torch.inference_mode(False)  # whatever the caller is in
+@torch.enable_grad()
 def _run(job: _Job) -> TrainedRun:
     """Check the settings, claim the folder, train."""
     job.config.check(None if job.agent is None else type(job.agent))

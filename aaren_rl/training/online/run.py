@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
+import torch
+
 from aaren_rl.agents import Agent, load_agent
 from aaren_rl.agents.loading import checkpoint_folder
 from aaren_rl.data import TrajectoryDataset
@@ -159,6 +161,8 @@ def _config_of(
     return typed(config, "finetune()")
 
 
+@torch.inference_mode(False)  # whatever the caller is in
+@torch.enable_grad()
 def _run(job: _Job) -> TrainedRun:
     """Check the settings, claim the folder, train."""
     config, folder = job.config, job.folder
