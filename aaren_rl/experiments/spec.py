@@ -15,7 +15,7 @@ from aaren_rl.agents import AgentConfig
 from aaren_rl.errors import UserError, unknown
 from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN
 from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK
-from aaren_rl.experiments.config import check_one_dataset, check_results
+from aaren_rl.experiments.config import check_one_dataset
 from aaren_rl.records import convert, decode, plain, read_yaml
 from aaren_rl.registry import load_plugins
 from aaren_rl.training import TrainConfig
@@ -247,8 +247,6 @@ def _check(spec: BenchmarkSpec, where: str) -> None:
         expect(math.isfinite(claim.margin), "claim: margin: expected a finite number")
     for task, agent, seed in itertools.product(spec.tasks, spec.agents, spec.seeds):
         try:
-            config = spec.train_config(task, agent, seed)
-            config.check()
-            check_results(config)
+            spec.train_config(task, agent, seed).check()
         except UserError as error:
             raise UserError(f"{where}: {task}, {agent}: {error}") from None

@@ -91,10 +91,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "setting's value": ({"settings": {**SETTINGS, "batch_size": 0}}, "--batch-size must be"),
     "truth": ({"settings": {"normalize_observations": 1}}, "observations: expected bool, got int"),
     "choice": ({"settings": {"precision": "64"}}, "precision: expected one of auto, 32, bf16"),
-    "nothing to compare": (
-        {"settings": {**SETTINGS, "environment": "none", "held_out": 0}},
-        "hopper-all, decision-aaren: --environment none and --held-out 0: .* nothing to compare",
-    ),
     "elsewhere": ({"settings": {"mode": "carry"}}, "settings: mode: give `modes` to each agent"),
     "dataset": ({"tasks": {"a": {"dataset": 3}}}, "tasks: a: dataset: expected str, got int"),
     "task's setting": (

@@ -275,9 +275,12 @@ def test_runs_without_scores_and_errors_are_refused_before_any_work(
     tiny: Callable[..., Any], tmp_path: Path
 ) -> None:
     config = comparison(tiny, tmp_path / "all", environment="none", held_out=0.0)
-    words = "--environment none and --held-out 0: .* there is nothing to compare"
+    words = r"\(--environment\) .* \(--held-out\) there is nothing to compare"
     with pytest.raises(UserError, match=words):
         compare(config)
+    data = line_data()  # it has no environment
+    with pytest.raises(UserError, match=words):
+        compare(data, held_out=0.0, out=tmp_path / "all")
     assert not (tmp_path / "all").exists()
 
 

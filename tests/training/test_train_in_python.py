@@ -61,6 +61,16 @@ def test_a_caller_that_needs_no_gradients(without: Callable[[], Any]) -> None:
     assert not all(map(torch.equal, trained, tuned))
 
 
+def test_an_agent_that_was_made_in_inference_mode() -> None:
+    agent = train(line_data(), env="none", **SMALL).agent
+    with torch.inference_mode():
+        agent = copy.deepcopy(agent)
+    with pytest.raises(
+        UserError, match=r"made inside torch.inference_mode\(\), so it cannot learn"
+    ):
+        train(line_data(), agent, env="none")
+
+
 def test_it_is_the_run_that_the_command_line_makes(
     tiny: Callable[..., Any], tmp_path: Path
 ) -> None:
