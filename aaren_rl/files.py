@@ -207,16 +207,34 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: truncated or not a safetensors file ({error})") from None
 
 
+def check_replaceable(target: Path) -> None:
+    """Raise `UserError` when `replace_folder` could not remove the folder `target`, if there."""
+    for folder in (target, _aside(target)):
+        if folder.is_dir():
+            _probe_folder(folder, f"{folder}: a checkpoint that is to be replaced")
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(target.name + ".old")
+
+
 def replace_folder(new: Path, target: Path) -> None:
     """Put the finished folder `new` in `target`'s place.
 
     A rename cannot replace a folder that is not empty, so the old one is renamed first. After a
     kill between the two renames both still exist, whole, and `recover_folder` finds the old one.
     """
-    aside = target.with_name(target.name + ".old")
+    aside = _aside(target)
     if target.exists():  # else the one aside is all that an earlier crash has left
-        shutil.rmtree(aside, ignore_errors=True)
-        os.rename(target, aside)
+        try:
+            if aside.exists():
+                shutil.rmtree(aside)
+            os.rename(target, aside)
+        except OSError as error:
+            raise UserError(
+                f"{target}: cannot be replaced ({error.filename}: {error.strerror}); the new "
+                f"checkpoint is {new}"
+            ) from None
     os.rename(new, target)
     flush_to_disk(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
@@ -233,5 +251,5 @@ def remove_leftovers(folder: Path) -> None:
 
 def recover_folder(target: Path) -> Path:
     """The folder `target`, or, after a crash inside `replace_folder`, the old one that it had."""
-    aside = target.with_name(target.name + ".old")
+    aside = _aside(target)
     return aside if aside.is_dir() and not target.is_dir() else target

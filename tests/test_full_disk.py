@@ -6,17 +6,20 @@ import os
 import resource
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from aaren_rl import cli
 from aaren_rl.agents import load_agent
 from aaren_rl.errors import UserError
-from aaren_rl.training import Callback, train
+from aaren_rl.training import Callback, finetune, train
+from aaren_rl.training.checkpoint import load_progress
 
 DATA = "aaren-rl/hopper-small-v0"
 
@@ -51,6 +54,14 @@ def command() -> Callable[..., str]:
         return text
 
     return run
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users can reach, unlike pytest's."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -119,33 +130,79 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path, command: Callable[...,
     assert "Permission denied" in said
 
 
-def test_a_folder_that_is_removed_while_training(tiny: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("logger", ["csv", "tensorboard"])
+def test_a_folder_that_is_removed_while_training(logger: str, tiny: Any, tmp_path: Path) -> None:
+    """TensorBoard misses its file and ends the training; either way what is learned is resumed."""
+    out = tmp_path / "run"
+
     class Remove(Callback):
         def on_update(self, trainer: Any) -> None:
             if trainer.update == 12:
-                shutil.rmtree(tmp_path / "run")
+                shutil.rmtree(out)
 
-    from aaren_rl.data import load_dataset
+    how: dict[str, Any] = {"width": 8, "layers": 1, "context_length": 4, "batch_size": 4}
+    how |= {"env": "none", "out": out, "log_every": 1, "evaluate_every": 30, "loggers": [logger]}
+    if logger == "csv":
+        train(DATA, callbacks=[Remove()], updates=30, **how)
+        assert (out / "summary.json").exists()
+    else:
+        with pytest.raises(UserError, match=f"{out}/events.*: No such file or directory"):
+            train(DATA, callbacks=[Remove()], updates=30, **how)
+    assert load_progress(out / "last")[1]["update"] >= 12
+    run = train(DATA, updates=40, resume=True, **how)
+    assert run.summary["updates"] == 40
 
-    data = load_dataset(DATA)
-    how = {"updates": 30, "width": 8, "layers": 1, "context_length": 4, "batch_size": 4}
-    try:
-        run = train(data, env="none", out=tmp_path / "run", callbacks=[Remove()], **how)  # type: ignore[arg-type]
-    except UserError as error:
-        assert str(tmp_path) in str(error)  # noqa: PT017
-    else:  # made anew
-        assert load_agent(tmp_path / "run").num_parameters == run.agent.num_parameters
+
+def test_a_fine_tuning_whose_folder_is_removed(tiny: Any, tmp_path: Path) -> None:
+    out = tmp_path / "fine"
+
+    class Remove(Callback):
+        def on_update(self, trainer: Any) -> None:
+            if trainer.update == 32:
+                shutil.rmtree(out)
+
+    train(tiny(tmp_path / "run", model={"head": "tanh-gaussian"}))
+    how: dict[str, Any] = {"out": out, "updates_per_episode": 5, "batch_size": 4, "episodes": 1}
+    finetune(tmp_path / "run", steps=50, callbacks=[Remove()], loggers=["csv"], **how)
+    run = finetune(tmp_path / "run", steps=100, resume=True, **how)
+    assert run.summary["environment_steps"] >= 100
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("name", ["last", "last.old", "best"])
+def test_a_checkpoint_that_may_not_be_replaced(
+    name: str, tiny: Any, open_folder: Path, command: Callable[..., str]
+) -> None:
+    """It is said before the training begins."""
+    run = open_folder / "run"
+    train(tiny(run))
+    if name == "last.old":
+        shutil.copytree(run / "last", run / name)
+    for path in [run, *run.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    (run / name).chmod(0o555)
+    before = files(run)
+    said = command(["train", "--resume", "--out", str(run), "--updates", "60"], user=65534)
+    wanted = f"{run / name}: a checkpoint that is to be replaced: cannot be written (Permission"
+    assert wanted in said
+    assert files(run) == before
 
 
 def test_a_clock_that_is_set_back(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(tiny(tmp_path / "whole"))
-    train(tiny(tmp_path / "run"))
+    names = ("run", "whole")
+    for name in names:
+        train(tiny(tmp_path / name))
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() - 86_400)
     train(tiny(tmp_path / "run", updates=60, resume=True))
     monkeypatch.undo()
     train(tiny(tmp_path / "whole", updates=60, resume=True))
-    one, other = (tmp_path / name / "last" / "agent.safetensors" for name in ("run", "whole"))
+    one, other = (tmp_path / name / "last" / "agent.safetensors" for name in names)
     assert one.read_bytes() == other.read_bytes()
+    for name in names:
+        events = EventAccumulator(str(tmp_path / name))
+        events.Reload()
+        steps = [event.step for event in events.Scalars("training/loss")]
+        assert steps == list(range(5, 65, 5)), name

@@ -13,7 +13,7 @@ from aaren_rl.data import TrajectoryDataset
 from aaren_rl.evaluation import mean_interval
 from aaren_rl.evaluation.noninferiority import Verdict, judge
 from aaren_rl.evaluation.statistics import Bounds, Estimate, paired_difference
-from aaren_rl.experiments.config import CompareConfig
+from aaren_rl.experiments.config import CompareConfig, check_results
 from aaren_rl.experiments.content import error_curve, to_json
 from aaren_rl.experiments.plots import error_panel, looks_of, saved, sheet
 from aaren_rl.experiments.tensorboard import (
@@ -104,6 +104,7 @@ def compare(
         out = Path(settings.get("out", CompareConfig.out))
         config = from_settings(CompareConfig, {**settings, "dataset": name, "out": out})
     config.check()
+    check_results(config, given)
     observations = (given or load_data(config)).observations[:COST_STEPS]
     runs = {agent: [config.run(agent, seed) for seed in config.seeds] for agent in config.agents}
     varying = varying_settings([run for each in runs.values() for run in each])

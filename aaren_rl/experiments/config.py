@@ -6,7 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -15,6 +15,9 @@ from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN
 from aaren_rl.records import check_counts, require
 from aaren_rl.registry import load_plugins
 from aaren_rl.training.config import TrainConfig, TrainSettings, agent_class
+
+if TYPE_CHECKING:
+    from aaren_rl.data import TrajectoryDataset
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class CompareConfig(TrainSettings):
         fits = math.isfinite(self.margin) and self.margin > 0
         require(self, "margin", fits, "must be positive and finite")
         check_one_dataset(self.dataset, "--dataset")
+        check_results(self)
         # What no agent can use is a mistake, reported as `train` reports it.
         agents = [agent_class(agent, "--agents") for agent in self.agents]
         if not any(agent.has_memory for agent in agents):
@@ -83,6 +87,28 @@ class CompareConfig(TrainSettings):
         folder = self.out / agent / f"seed-{seed}"
         shared |= {"agent": agent, "seed": seed, "out": folder, "resume": self.resume}
         return TrainConfig(**shared)
+
+
+def check_results(settings: TrainSettings, data: TrajectoryDataset | None = None) -> None:
+    """Raise `UserError` for runs that would have neither scores nor errors to be compared by.
+
+    `data` are those in memory, which need not have an environment.
+    """
+    if settings.held_out > 0:
+        return
+    missing = settings.environment == "none"
+    if settings.environment is None and data is not None:
+        from aaren_rl.envs import environment_of  # imports PyTorch, which --help does not
+
+        try:
+            environment_of(data)
+        except UserError:
+            missing = True
+    if missing:
+        raise UserError(
+            "without an environment (--environment) and without held-out episodes (--held-out) "
+            "there is nothing to compare"
+        )
 
 
 def check_one_dataset(dataset: str, where: str) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.errors import UserError
-from aaren_rl.experiments.config import BenchmarkConfig
+from aaren_rl.experiments.config import BenchmarkConfig, check_results
 from aaren_rl.experiments.parallel import run_one_by_one, run_with_ray, workers_here
 from aaren_rl.experiments.spec import BenchmarkSpec, parse_spec, read_spec
 from aaren_rl.experiments.unit import Unit, read_record, units
@@ -85,6 +85,11 @@ def benchmark(
     chosen = {name: _chosen(whole, config, name) for name in ("tasks", "agents", "seeds")}
     out = Path(config.out or Path("runs") / whole.name)
     asked = [unit for unit in units(whole, out, data) if is_asked(unit, chosen)]
+    for unit in asked:
+        try:
+            check_results(unit.config, unit.data)
+        except UserError as error:
+            raise UserError(f"{config.spec}: {unit.task}, {unit.agent}: {error}") from None
     if config.dry_run:
         return Sweep(whole, out, [unit for unit in asked if not unit.finished], len(asked))
     make_folder(out)

@@ -113,6 +113,11 @@ class Autocast(MixedPrecision):
 
 def check_agent(agent: Agent, data: TrajectoryDataset) -> None:
     """Raise `UserError` when the agent cannot learn from these data."""
+    if any(parameter.is_inference() for parameter in agent.parameters()):
+        raise UserError(
+            f"{agent.name} was made inside torch.inference_mode(), so it cannot learn: make it "
+            "outside"
+        )
     agent.check_horizon(data.max_episode_length, f"an episode of {data.name}")
     for kind in ("observation_space", "action_space"):
         own, theirs = getattr(agent.spec, kind), getattr(data, kind)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import os
-import socket
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from aaren_rl.training.run_folder import METRICS_FILE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch.utils.tensorboard import SummaryWriter
 
     from aaren_rl.evaluation import Score
 
@@ -103,8 +102,8 @@ class TensorBoardLogger(Logger):
         self._settings = {name: v for name, v in run.settings.items() if name in shown}
         self._hook = threading.excepthook
         threading.excepthook = self._without_writers
-        _wait_for_a_later_name(Path(folder))
         self._writer = SummaryWriter(str(folder), purge_step=run.done + 1)
+        _sort_last(self._writer)
         self._writer.add_custom_scalars(custom_layout(run.groups))
 
     def scalars(self, values: dict[str, float], step: int) -> None:
@@ -139,18 +138,20 @@ class TensorBoardLogger(Logger):
             self._hook(args)
 
 
-def _wait_for_a_later_name(folder: Path) -> None:
-    """Wait until a new event file's name sorts behind those in the folder, at most a second.
+def _sort_last(writer: SummaryWriter) -> None:
+    """Let the writer's event file sort behind the others in its folder, by a later second.
 
-    TensorBoard reads files in the order of their names: second, host, process id.
+    TensorBoard reads by name, the second first: the clock may be set back, or a run go on at once.
     """
-    last = max((file.name for file in folder.glob("events.out.tfevents.*")), default="")
-    while True:
-        now = f"events.out.tfevents.{int(time.time()):010d}."
-        own = f"{now}{socket.gethostname()}.{os.getpid()}."
-        if not last.startswith(now) or last.startswith(own) or last < own:
-            return
-        time.sleep(0.02)
+    events: Any = writer._get_file_writer().event_writer
+    own = Path(events._file_name)
+    last = max((f.name for f in own.parent.glob("events.out.tfevents.[0-9]*.*")), default="")
+    if last > own.name:
+        rest = own.name.split(".", 4)[4]
+        later = own.with_name(f"events.out.tfevents.{int(last.split('.')[3]) + 1:010d}.{rest}")
+        events.flush()  # what is written between the two names would be lost
+        own.rename(later)
+        events._general_file_writer.filename = os.fsencode(later)  # opened for each event
 
 
 class CSVLogger(Logger):

@@ -22,7 +22,7 @@ from aaren_rl.errors import UserError, system_error
 from aaren_rl.evaluation import try_environment
 from aaren_rl.evaluation.evaluating import agents_by_task
 from aaren_rl.evaluation.scores import warn_of_far_targets
-from aaren_rl.files import recover_folder, write_json
+from aaren_rl.files import recover_folder
 from aaren_rl.records import typed
 from aaren_rl.training.build import (
     build_agent,
@@ -235,6 +235,8 @@ def _config_of(
     return typed(config, "train()")
 
 
+@torch.inference_mode(False)  # whatever the caller is in
+@torch.enable_grad()
 def _run(job: _Job) -> TrainedRun:
     """Check the settings, claim the folder, train."""
     job.config.check(None if job.agent is None else type(job.agent))
@@ -304,8 +306,7 @@ def _train(job: _Job) -> TrainedRun:
     with launched(config) as fabric, disk_errors(folder):
         learner = _learner(job, agent, training, fabric)
         if folder is not None and is_leader():  # an error above leaves no config behind
-            write_json(folder.config, config.to_json())
-            folder.summary.unlink(missing_ok=True)
+            folder.begin(config.to_json())
         trainer = Trainer(
             learner,
             evaluator,

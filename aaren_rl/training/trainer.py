@@ -320,6 +320,7 @@ class Trainer:
                 "sampler": self.learner.sampler.state_dict(),
                 "random": [values for values, _ in everyone],
             }
+            folder.restore_settings()  # someone may have removed the folder
             save_checkpoint(folder.last, self.agent, progress, shared)
             self._call("on_checkpoint", folder.last)
         self.fabric.barrier()

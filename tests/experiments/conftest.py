@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tensorboard.summary.writer import event_file_writer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))  # run_cases
 
@@ -23,12 +22,6 @@ def _few_resamples() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aggregates, "RESAMPLES", 200)
         yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _event_files_sort_by_name() -> None:
-    """As in tests/training: runs that are resumed within one second keep their order."""
-    event_file_writer._global_uid = event_file_writer.AtomicCounter(100_000)
 
 
 @pytest.fixture(scope="session")

@@ -271,6 +271,19 @@ def test_without_an_environment_errors_are_compared(
     assert (tmp_path / "length_error.png").stat().st_size > 5000
 
 
+def test_runs_without_scores_and_errors_are_refused_before_any_work(
+    tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    config = comparison(tiny, tmp_path / "all", environment="none", held_out=0.0)
+    words = r"\(--environment\) .* \(--held-out\) there is nothing to compare"
+    with pytest.raises(UserError, match=words):
+        compare(config)
+    data = line_data()  # it has no environment
+    with pytest.raises(UserError, match=words):
+        compare(data, held_out=0.0, out=tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+
+
 def test_shared_flags_go_to_the_agents_that_have_a_use_for_them(
     tiny: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -318,7 +331,7 @@ def test_data_in_memory(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
     """Lines name their seed, and HParams show the settings that differ, no others."""
     agents = ("decision-aaren", "behavior-cloning")
     small = {"updates": 10, "batch_size": 4, "context_length": 2, "layers": 1, "width": 8}
-    settings = {**small, "environment": "none", "held_out": 0.0, "agents": agents}
+    settings = {**small, "environment": "none", "held_out": 0.1, "agents": agents}
     rows = compare(line_data(), seeds=(0, 1), out=tmp_path, **settings)
     assert [row.agent for row in rows] == list(agents)
     assert "behavior-cloning, seed 1, on line: " in capfd.readouterr().err

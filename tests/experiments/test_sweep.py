@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from line_task import line_data
 from sweep_cases import SPEC, results, spec, write_spec
 
 from aaren_rl.cli import main
@@ -180,6 +181,19 @@ def test_bad_flags_and_folders(done: BenchmarkConfig, tmp_path: Path) -> None:
         benchmark(dataclasses.replace(done, spec=other))
     with pytest.raises(UserError, match="not the folder of a benchmark"):
         read_benchmark(tmp_path)
+
+
+def test_runs_without_scores_and_errors_are_refused_before_any_work(tmp_path: Path) -> None:
+    out, words = tmp_path / "out", r"without an environment .*\(--held-out\) there is nothing to"
+    nowhere = {**SPEC["settings"], "environment": "none"}
+    file = write_spec(tmp_path / "x.yaml", settings=nowhere)
+    with pytest.raises(UserError, match=f"{file}: hopper-all, decision-aaren: {words}"):
+        benchmark(BenchmarkConfig(file, out=out))
+    tasks = {"mine": {"dataset": line_data()}}  # without an environment
+    nowhere["environment"] = None
+    with pytest.raises(UserError, match=f"the spec: mine, decision-aaren: {words}"):
+        benchmark(spec(tasks=tasks, settings=nowhere), out=out)
+    assert not out.exists()
 
 
 def test_from_python_without_a_file_and_with_a_plug_in(

@@ -92,6 +92,7 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     """Each takes half of every batch; no window of these is cut at an episode's end."""
     out = tmp_path / "two"
     flags = [*TINY, "--updates", "5", "--dropout", "0", "--environment", "none"]
+    flags += ["--held-out", "0.05"]
     more = ["--seeds", "0", "1", "--agents", "decision-aaren", "--devices", "2"]
     output = succeeded(script("compare", *flags, *more, "--out", str(out)))
     assert output.count("look at it") == 1  # the second process is silent

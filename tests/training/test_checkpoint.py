@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +185,22 @@ def test_a_crash_in_the_save_after_a_crash(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         replace_folder(make(tmp_path / "new", "next"), target)
     assert (recover_folder(target) / "file").read_text() == "precious"
+
+
+def test_a_folder_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason is told, and where the new one is."""
+    target, new = make(tmp_path / "last", "old"), make(tmp_path / "new", "next")
+    make(tmp_path / "last.old", "older")
+
+    def refuse(path: Any, *_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("aaren_rl.files.shutil.rmtree", refuse)
+    words = f"{target}: cannot be replaced ({target}.old: Permission denied); the new checkpoint is"
+    with pytest.raises(UserError, match=re.escape(f"{words} {new}")):
+        replace_folder(new, target)
+    assert (target / "file").read_text() == "old"
+    assert (new / "file").read_text() == "next"
 
 
 def test_a_file_is_replaced_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

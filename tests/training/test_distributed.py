@@ -25,7 +25,7 @@ UPDATES = 20
 FLAGS = (
     *("--updates", str(UPDATES), "--log-every", "1", "--learning-rate", "1e-3"),
     *("--batch-size", "64", "--width", "32", "--layers", "2", "--device", "cpu"),
-    *("--environment", "none", "--held-out", "0", "--precision", "32"),
+    *("--environment", "none", "--evaluate-every", str(UPDATES), "--precision", "32"),
 )
 NO_DROPOUT = ("--dropout", "0", "--attention-dropout", "0")
 AGENTS = ("decision-aaren", "decision-transformer")

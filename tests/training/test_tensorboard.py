@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,10 @@ from run_cases import scalars, signal_at_batch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.summary.writer import event_file_writer
 
-from aaren_rl.training import Interrupted, train
-from aaren_rl.training.loggers import _wait_for_a_later_name
+from aaren_rl.training import Interrupted, TensorBoardLogger, train
+from aaren_rl.training.loggers import RunInfo
 
 TRAINING = {
     f"training/{name}" for name in ("loss", "learning_rate", "gradient_norm", "tokens_per_second")
@@ -163,20 +162,21 @@ def test_errors_on_held_out_episodes(tiny: Callable[..., Any], tmp_path: Path) -
         assert pictures == (["memory/held_at_the_end"] if name == "decision-aaren" else [])
 
 
-def test_a_run_that_goes_on_at_once_is_read_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("back", [0, 86_400])
+def test_event_files_are_read_in_the_order_in_which_they_were_begun(
+    back: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Files are read by name, in which the second comes before the number of the process."""
-    now = [1_700_000_000.0]
-    monkeypatch.setattr("aaren_rl.training.loggers.time.time", lambda: now[0])
-    monkeypatch.setattr(
-        "aaren_rl.training.loggers.time.sleep", lambda some: now.__setitem__(0, now[0] + some)
-    )
-    stem = f"events.out.tfevents.{int(now[0]):010d}.{socket.gethostname()}"
-    for process, waits in ((os.getpid(), False), (1, False), ("~", True)):
-        now[0] = 1_700_000_000.0
-        file = tmp_path / f"{stem}.{process}.0"
-        file.touch()
-        _wait_for_a_later_name(tmp_path)
-        assert (now[0] >= 1_700_000_001) == waits
-        file.unlink()
+    """Also those of one second, and those that are begun after the clock was set back."""
+    now = 1_700_000_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(8))
+    for done in range(0, 8, 2):  # the numbers that end the names become longer
+        logger = TensorBoardLogger(tmp_path)
+        logger.start(RunInfo("a run", None, {}, [], done))
+        for step in (done + 1, done + 2, done + 3):  # the last one is done anew by the next
+            logger.scalars({"training/loss": float(done)}, step)
+        logger.close()
+        now -= back
+    assert len(list(tmp_path.iterdir())) == 4
+    steps = [(step, step - 1 - (step - 1) % 2) for step in range(1, 9)]
+    assert scalars(tmp_path)["training/loss"] == [*steps, (9, 6)]

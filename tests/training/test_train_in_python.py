@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import inspect
+import itertools
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ from aaren_rl import training
 from aaren_rl.agents import AGENTS, AgentConfig, AgentSpec, DecisionAaren, load_agent
 from aaren_rl.data import WindowSampler, load_trajectories
 from aaren_rl.errors import UserError
-from aaren_rl.training import TrainConfig, train
+from aaren_rl.training import TrainConfig, finetune, train
 
 
 def weights_of(agent: torch.nn.Module) -> list[torch.Tensor]:
@@ -39,6 +41,34 @@ def test_from_data_in_memory_to_a_score_without_the_disk(
     [score] = run.evaluate(episodes=3).rows
     assert (score.episodes, score.return_mean) == (3, 10.0)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_a_caller_that_needs_no_gradients(without: Callable[[], Any]) -> None:
+    """The same weights as elsewhere, in training and in fine-tuning; then no gradients again."""
+    play = {"steps": 10, "updates_per_episode": 2}
+    weights = []
+    for context in (contextlib.nullcontext, without):
+        with context():
+            data = line_data()
+            run = train(data, env=Line, head="tanh-gaussian", **SMALL)
+            weights.append(weights_of(run.agent))
+            weights.append(weights_of(finetune(run, env=Line, data=data, **play).agent))
+            assert torch.is_grad_enabled() == (context is not without)
+    trained, tuned, *others = weights
+    for one, other in zip([*trained, *tuned], itertools.chain(*others), strict=True):
+        assert torch.equal(one, other)
+    assert not all(map(torch.equal, trained, tuned))
+
+
+def test_an_agent_that_was_made_in_inference_mode() -> None:
+    agent = train(line_data(), env="none", **SMALL).agent
+    with torch.inference_mode():
+        agent = copy.deepcopy(agent)
+    with pytest.raises(
+        UserError, match=r"made inside torch.inference_mode\(\), so it cannot learn"
+    ):
+        train(line_data(), agent, env="none")
 
 
 def test_it_is_the_run_that_the_command_line_makes(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
+import torch
+
 from aaren_rl.agents import Agent, load_agent
 from aaren_rl.agents.loading import checkpoint_folder
 from aaren_rl.data import TrajectoryDataset
@@ -159,6 +161,8 @@ def _config_of(
     return typed(config, "finetune()")
 
 
+@torch.inference_mode(False)  # whatever the caller is in
+@torch.enable_grad()
 def _run(job: _Job) -> TrainedRun:
     """Check the settings, claim the folder, train."""
     config, folder = job.config, job.folder
@@ -314,8 +318,7 @@ def _train(job: _Job, start: _Start, dataset: TrajectoryDataset, resume: bool) -
     sampler = OnlineSampler(config, job.config, agent, environment, buffer)
     with closing(sampler), launched(config) as fabric, disk_errors(folder):
         if folder is not None:
-            write_json(folder.config, config.to_json())
-            folder.summary.unlink(missing_ok=True)
+            folder.begin(config.to_json())
         fabric.seed_everything(config.seed, verbose=False)
         trainer = OnlineTrainer(
             OnlineLearner(config, agent, sampler, fabric, schedule=lambda _: 1.0),
