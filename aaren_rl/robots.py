@@ -69,8 +69,6 @@ OTHER_ACTS = ("reward", "action", "skip", "sticky", "timelimit")
 """Parts of the names of Gymnasium's wrappers that change the rewards, the actions or the ends."""
 HARMLESS = ("ClipAction", "RescaleAction")
 """Such wrappers that only write the same actions in another way."""
-STEPS = 1000
-"""Length of an episode in D4RL's scores."""
 
 
 def words(name: str) -> list[str]:
@@ -115,15 +113,15 @@ def robot_of(
 def is_robot_environment(robot: Robot, environment: EnvSpec) -> bool:
     """Whether an environment is Gymnasium's, or ours with hidden velocities, for this robot.
 
-    Options and wrappers that change the rewards, the physics or the episodes make it another
-    environment, and so does a wrapper of one's own, unless it changes observations alone.
+    Options and wrappers that change the rewards, the physics or the episodes' ends make it another
+    environment (a time limit does not), and so does a wrapper of one's own, unless it changes
+    observations alone.
     """
     entry_point = environment.entry_point
     return (
         isinstance(entry_point, str)
         and entry_point.startswith(ENTRY_POINTS)
         and environment.name.lower().endswith(robot.name)
-        and environment.max_episode_steps in (None, STEPS)
         and not any(part in option.lower() for option in environment.kwargs for part in OTHER_TASKS)
         and all(_leaves_the_task(wrapper) for wrapper in environment.additional_wrappers)
     )

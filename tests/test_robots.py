@@ -92,6 +92,7 @@ OWN = tuple(
         gymnasium.spec("aaren/MaskVelocityHopper-v5"),
         replace(gymnasium.spec("Hopper-v5"), kwargs={"reset_noise_scale": 0.1}),
         replace(gymnasium.spec("Hopper-v5"), additional_wrappers=(RECORD, OWN[0])),
+        replace(gymnasium.spec("Hopper-v5"), max_episode_steps=100),
     ],
 )
 def test_environments_that_are_the_robots(spec: EnvSpec) -> None:
@@ -109,7 +110,6 @@ def test_environments_that_are_the_robots(spec: EnvSpec) -> None:
         replace(gymnasium.spec("Hopper-v5"), kwargs={"forward_reward_weight": 10.0}),
         replace(gymnasium.spec("Hopper-v5"), kwargs={"frame_skip": 8}),
         replace(gymnasium.spec("Hopper-v5"), kwargs={"terminate_when_unhealthy": False}),
-        replace(gymnasium.spec("Hopper-v5"), max_episode_steps=100),
         replace(gymnasium.spec("Hopper-v5"), additional_wrappers=(REWARD,)),
         replace(gymnasium.spec("Hopper-v5"), additional_wrappers=(STICKY,)),
         replace(gymnasium.spec("Hopper-v5"), additional_wrappers=(OWN[1],)),
