@@ -17,6 +17,10 @@ class UserError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
+FAILURES = (Exception, SystemExit)
+"""What other people's environments raise, some of them to end the process."""
+
+
 def system_error(error: OSError, place: object = None) -> UserError:
     """What the operating system refused, such as writing to a full disk, as a user's error.
 

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,9 +85,9 @@ def growth(work: Callable[[int], None], times: int) -> list[int]:
     return (memory() - before).tolist()
 
 
-def act(agent: Agent, mode: str, num_envs: int) -> Callable[[int], None]:
+def act(agent: Agent, mode: Any, num_envs: int) -> Callable[[int], None]:
     """Act on random observations, in episodes that end one after the other."""
-    policy = agent.policy(num_envs, mode=mode if mode in agent.modes else None)  # type: ignore[arg-type]
+    policy = agent.policy(num_envs, mode=mode if mode in agent.modes else None)
     random = np.random.default_rng(0)
     observations = random.normal(size=(64, num_envs, 11))
     rewards, counter = random.normal(size=num_envs), iter(range(10**9))

@@ -54,18 +54,13 @@ class WindowPolicy(HistoryPolicy):
             actions[:, -1] = executed
         # The newest action is not known yet: its place holds the oldest one, and is not read.
         newest = (returns, observations, actions[:, 0].clone(), timesteps)
-        self._push(*newest)
+        for buffer, value in zip(self._buffers, newest, strict=True):
+            _append(buffer, value[:, None])
         predictions, predicted = self._recompute(*newest)
         actions[:, -1] = decided = self._chosen(predictions)
         if predicted is not None:
             returns_to_go[:, -1] = predicted
         return decided, predicted
-
-    def _push(self, *newest: Tensor) -> None:
-        """Append one place to each buffer; the oldest one goes."""
-        for buffer, value in zip(self._buffers, newest, strict=True):
-            buffer.copy_(buffer.roll(-1, dims=1))
-            buffer[:, -1] = value
 
     def _tokens(self, steps: int, unknown: int) -> Tensor:
         """The tokens of the last steps, without the newest step's last `unknown`."""
@@ -117,19 +112,19 @@ class TokenWindowPolicy(WindowPolicy):
         starts: np.ndarray | None,
         executed: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
-        agent, last = self._agent, self._buffers[1]
+        agent, (tokens, last) = self._agent, self._buffers
         previous = last[:, 0] if executed is None else executed
-        self._append(agent.embed_step(0, previous, returns, observations, timesteps))
+        _append(tokens, agent.embed_step(0, previous, returns, observations, timesteps))
         predictions, predicted = self._recompute(returns, observations, previous, timesteps)
         if predicted is not None:
-            self._append(agent.embed_step(1, previous, predicted, observations, timesteps))
+            _append(tokens, agent.embed_step(1, previous, predicted, observations, timesteps))
         last[:, 0] = decided = self._chosen(predictions)
         return decided, predicted
 
-    def _append(self, new: Tensor) -> None:
-        """Append tokens `[num_envs, tokens, width]`; the oldest ones go."""
-        tokens = self._buffers[0]
-        tokens.copy_(torch.cat([tokens, new], dim=1)[:, new.shape[1] :])
-
     def _tokens(self, steps: int, unknown: int) -> Tensor:
         return self._buffers[0][:, -(self._agent.tokens_per_step * steps - unknown) :]
+
+
+def _append(buffer: Tensor, new: Tensor) -> None:
+    """Append `[num_envs, places, ...]` to a buffer, in place; as many of the oldest places go."""
+    buffer.copy_(torch.cat([buffer, new], dim=1)[:, new.shape[1] :])

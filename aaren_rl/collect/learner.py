@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aaren_rl.collect.config import CollectConfig
-from aaren_rl.errors import UserError, one_line
+from aaren_rl.errors import FAILURES, UserError, one_line
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -96,7 +96,7 @@ def try_environment(config: CollectConfig, env: gymnasium.Env[Any, Any]) -> None
 
     try:
         check_env(env, warn=False)
-    except Exception as error:  # of any kind: the environment may be anybody's
+    except FAILURES as error:
         raise UserError(
             f"environment {config.environment!r}: does not work: {one_line(error)}"
         ) from error

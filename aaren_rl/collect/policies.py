@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aaren_rl.collect.config import CollectConfig
 from aaren_rl.collect.learner import load_policy_tensors, make_learner
-from aaren_rl.envs.make import environment_spec, make_env
+from aaren_rl.envs.make import close_env, environment_spec, make_env
 from aaren_rl.errors import UserError
 from aaren_rl.files import read_card, read_tensors
 
@@ -32,6 +32,6 @@ def load_policy(folder: Path | str) -> BasePolicy:
     try:
         model = make_learner(config, env)
     finally:
-        env.close()
+        close_env(env)
     load_policy_tensors(model, read_tensors(Path(folder) / WEIGHTS_FILE))
     return model.policy

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Callable
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ def actions_of(
     env_space: Space | None,
     trusted: bool,
     values: Any,
-    env_id: str | None = None,
+    ask: Callable[[], Space | None] | None = None,
 ) -> Actions | ActionParts:
     """What flattens actions such as `values`; the other arguments are those of `Actions`."""
     given = [space for space in (declared, env_space) if space is not None]
@@ -35,7 +34,7 @@ def actions_of(
         found = "in parts" if in_parts else "in one array"
         raise UserError(f"{found}, which does not fit {'; '.join(map(str, given))}")
     if not in_parts:
-        return Actions(where, declared, env_space, trusted, env_id)
+        return Actions(where, declared, env_space, trusted, ask)
     names = dict(enumerate(values)) if isinstance(values, tuple) else values
     known = [None if space is None else parts_of(space) for space in (declared, env_space)]
     for each in known:
@@ -87,8 +86,8 @@ class Actions:
         declared: the recording's own space, or None.
         env_space: the environment's own space, or None; it wins.
         trusted: the declared space is the environment's.
-        env_id: of the environment that the recording names, which is asked for its bounds when
-            actions lie beyond the declared ones: recordings declare false ones.
+        ask: gives the space of the environment that the recording names. It is called when actions
+            lie beyond the declared bounds: recordings declare false ones.
     """
 
     def __init__(
@@ -97,10 +96,10 @@ class Actions:
         declared: Space | None,
         env_space: Space | None,
         trusted: bool,
-        env_id: str | None = None,
+        ask: Callable[[], Space | None] | None = None,
     ) -> None:
         self._where, self._declared, self._env_space = where, declared, env_space
-        self._env_id = env_id if env_space is None else None
+        self._ask = ask if env_space is None else None
         self._trusted = trusted or env_space is not None
         self._space: Space | None = None  # chosen at the first block
         self._integers = False  # found in data of no known space
@@ -134,8 +133,8 @@ class Actions:
             return flat
         inside = np.clip(flat, least, most)
         beyond = int((np.abs(flat - inside) > _tolerance(inside)).any(axis=1).sum())
-        if beyond and self._env_id is not None:
-            own, self._env_id = _registered_action_space(self._env_id), None
+        if beyond and self._ask is not None:
+            own, self._ask = self._ask(), None
             if isinstance(own, spaces.Box) and own.shape == self._space.shape:
                 self._space = self._env_space = own
                 return self.flat(values)
@@ -158,10 +157,9 @@ class Actions:
             own = spaces.Box(-np.inf, np.inf, values.shape[1:], np.float32)
         if env_space is None:
             return own
-        ours = self._declared is None or isinstance(
-            own, spaces.Discrete
-        )  # perhaps of fewer choices
-        choices = ours and single and isinstance(env_space, spaces.Discrete)
+        # Declared choices may be fewer than the environment's.
+        free = self._declared is None or isinstance(own, spaces.Discrete)
+        choices = free and single and isinstance(env_space, spaces.Discrete)
         found, wanted = Layout.of(own).leaves[0], Layout.of(env_space).leaves[0]
         if not choices and (found.size, found.levels) != (wanted.size, wanted.levels):
             raise UserError(
@@ -237,20 +235,6 @@ class Actions:
     def _warn_of_guess(self, found: Space) -> None:
         text = " ".join(str(found).split())  # arrays of bounds take several lines
         warn_once(f"{self._where}: no action space is known: {text:.90} is taken from the data")
-
-
-def _registered_action_space(env_id: str) -> Space | None:
-    """The action space of an environment of Gymnasium's registry; None where it cannot be made.
-
-    A specification in a file of data may name anything; the registry's own is made.
-    """
-    if env_id not in gymnasium.registry:
-        return None
-    try:
-        with closing(gymnasium.make(env_id, disable_env_checker=True)) as env:
-            return env.action_space
-    except Exception:  # a package or a licence that is missing; training says so
-        return None
 
 
 def _box(space: spaces.Box, low: NDArray[Any], high: NDArray[Any], dtype: Any) -> spaces.Box:

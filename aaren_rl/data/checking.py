@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ from aaren_rl.data.spaces import (
     row_count,
     shaped,
 )
-from aaren_rl.errors import UserError, one_line
+from aaren_rl.errors import FAILURES, UserError, one_line
 from aaren_rl.layout import LARGEST_RETURN, Layout, Leaf
 
 LOST_SHARE = 1e-4  # of a column's range; float32 may round by no more
@@ -60,7 +61,7 @@ def known_environment(env: Any) -> Known:
             env = made = make()
         except UserError:
             raise
-        except Exception as error:  # whatever the environment raises
+        except FAILURES as error:
             raise UserError(f"environment {env}: cannot be made: {one_line(error)}") from error
     single = "single_" if hasattr(env, "single_observation_space") else ""
     known = Known(
@@ -69,9 +70,23 @@ def known_environment(env: Any) -> Known:
         getattr(env, "spec", None),
     )
     if made is not None:
-        with suppress(Exception):  # nothing depends on it
+        with suppress(*FAILURES):  # nothing depends on it
             made.close()
     return known
+
+
+def _registered_action_space(spec: EnvSpec | None) -> Space | None:
+    """The action space of the environment that Gymnasium has under a specification's id.
+
+    None where it cannot be made. A specification in a file of data may name anything, so that the
+    registry's own is made.
+    """
+    if spec is None or spec.id not in gymnasium.registry:
+        return None
+    try:
+        return known_environment(spec.id).action_space
+    except UserError:  # a package or a licence that is missing; training says so
+        return None
 
 
 class Block(NamedTuple):
@@ -178,7 +193,7 @@ class Checker:
                     env_space,
                     spec is not None,
                     joined,
-                    None if spec is None else spec.id,
+                    partial(_registered_action_space, spec),
                 )
             actions = self._actions.flat(joined)
         terminated = np.array([bool(episode.terminated) for episode in episodes])

@@ -120,7 +120,7 @@ def check_environment(
         if own.is_image and not theirs.levels and np.max(theirs.space.high) <= 1:
             raise UserError(
                 f"observations: the environment's {theirs.space} are at most 1, the data's images "
-                f"are uint8, 0 to 255; the same numbers expected"
+                "are uint8, 0 to 255; the same numbers expected"
             )
     if Layout.of(taken).form != Layout.of(action_space).form:
         raise UserError(

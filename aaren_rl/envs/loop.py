@@ -14,8 +14,8 @@ from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
 from aaren_rl.data.episode import Trajectory
-from aaren_rl.envs.make import FAILURES, describe
-from aaren_rl.errors import UserError, one_line
+from aaren_rl.envs.make import describe
+from aaren_rl.errors import FAILURES, UserError, one_line
 
 ResetOptions = Callable[[NDArray[np.int64]], dict[str, Any]]
 

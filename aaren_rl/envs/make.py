@@ -22,7 +22,7 @@ from gymnasium.envs.registration import EnvSpec, WrapperSpec, load_env_creator
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.wrappers import TimeLimit
 
-from aaren_rl.errors import UserError, one_line
+from aaren_rl.errors import FAILURES, UserError, one_line
 from aaren_rl.registry import import_module
 
 Env = gymnasium.Env[Any, Any]
@@ -35,7 +35,6 @@ STATISTICS = ("obs_rms", "return_rms")
 LIMITS = ("_max_episode_steps", "max_episode_steps", "max_steps")
 """Attributes in which environments and `TimeLimit` keep their time limit, in steps."""
 LONGEST = 10**8  # a larger one says that there is no limit
-FAILURES = (Exception, SystemExit)  # what other people's environments raise
 MOVED = {
     "aaren_rl.envs.passive_tmaze:": "aaren_rl.envs.memory.tmaze:",
     "aaren_rl.envs.recall:": "aaren_rl.envs.memory.recall:",

@@ -13,7 +13,6 @@ from aaren_rl.agents import Agent
 from aaren_rl.data.spaces import flatten_batch, map_arrays
 from aaren_rl.envs.check import check_environment
 from aaren_rl.envs.make import (
-    FAILURES,
     Env,
     EnvLike,
     close_env,
@@ -21,7 +20,7 @@ from aaren_rl.envs.make import (
     make_env,
     make_vector_env,
 )
-from aaren_rl.errors import UserError, one_line
+from aaren_rl.errors import FAILURES, UserError, one_line
 from aaren_rl.evaluation.rollouts import check_length, fitted
 
 RESET = "reset(seed=..., options=...) must give (observation, info)"

@@ -147,9 +147,8 @@ class Card:
             rows, *columns = each.shape or (0,)
             if rows != "batch" or "batch" in columns:
                 raise ValueError(f"{each.name}: {each.shape}: a row for each environment expected")
-            if self.reset_state.get(each.name) == "target_return" and not math.prod(columns) * len(
-                columns
-            ):
+            asked = self.reset_state.get(each.name) == "target_return"
+            if asked and (not columns or 0 in columns):
                 raise ValueError(
                     f"{each.name}: {each.shape}: a column for the target return expected"
                 )

@@ -23,12 +23,12 @@ WARNING = "keeps fewer than 90% of the distinct values of column(s)"
 @pytest.mark.parametrize("field", ["observations", "actions"])
 @pytest.mark.parametrize("on", ["memory", "disk"])
 def test_columns_that_float32_blurs_are_named(
-    field: str, on: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    field: str, on: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "plant.npz"
     mixed: dict[str, Any] = {**FINE, field: np.stack([PLAIN, JUMPS, 1.0 + 1e-9 * PLAIN], axis=1)}
     np.savez(file, **mixed, rewards=STEP, terminals=ENDS)
-    data = load_dataset(file, on=on, cache=tmp_path / "cache")  # type: ignore[arg-type]
+    data = load_dataset(file, on=on, cache=tmp_path / "cache")
     stored = getattr(data, field)[:]
     assert len(np.unique(stored[:, 1])) < 0.5 * STEPS  # as is said
     said = [message for message in caplog.messages if WARNING in message]

@@ -16,6 +16,7 @@ from aaren_rl.data.sampling import Batch
 from aaren_rl.envs import make_vector_env
 from aaren_rl.envs.check import single_spaces
 from aaren_rl.envs.loop import recorded_episodes
+from aaren_rl.envs.make import close_env
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation.rollouts import drawing, limit_of
 from aaren_rl.evaluation.seeds import first_episode_seed
@@ -150,7 +151,7 @@ class OnlineSampler:
 
     def close(self) -> None:
         """Close the environments."""
-        self._vector.close()
+        close_env(self._vector)
 
     def _new_batches(self) -> Sampler:
         """Begin batches of the buffer's episodes; the agent gets the largest return in it."""
