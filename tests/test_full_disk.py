@@ -68,6 +68,12 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder at once: a logger's thread would else write into it meanwhile."""
+    gone = folder.rename(folder.with_name("gone"))
+    shutil.rmtree(gone)
+
+
 @pytest.mark.parametrize("limit", [1000, 3000, 12000])
 def test_saving(limit: int, tiny: Any, tmp_path: Path, command: Callable[..., str]) -> None:
     """The old checkpoint stays, and the run goes on from it once there is room."""
@@ -138,7 +144,7 @@ def test_a_folder_that_is_removed_while_training(logger: str, tiny: Any, tmp_pat
     class Remove(Callback):
         def on_update(self, trainer: Any) -> None:
             if trainer.update == 12:
-                shutil.rmtree(out)
+                remove(out)
 
     how: dict[str, Any] = {"width": 8, "layers": 1, "context_length": 4, "batch_size": 4}
     how |= {"env": "none", "out": out, "log_every": 1, "evaluate_every": 30, "loggers": [logger]}
@@ -159,7 +165,7 @@ def test_a_fine_tuning_whose_folder_is_removed(tiny: Any, tmp_path: Path) -> Non
     class Remove(Callback):
         def on_update(self, trainer: Any) -> None:
             if trainer.update == 32:
-                shutil.rmtree(out)
+                remove(out)
 
     train(tiny(tmp_path / "run", model={"head": "tanh-gaussian"}))
     how: dict[str, Any] = {"out": out, "updates_per_episode": 5, "batch_size": 4, "episodes": 1}
