@@ -113,6 +113,14 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+def user_path(name: str | Path) -> Path:
+    """A path as the user wrote it, `~` replaced; `UserError` for a user that there is not."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{name}: {error}") from None
+
+
 def check_permission(path: Path) -> None:
     """Raise `UserError` for what may not be read, which every library says differently."""
     try:
@@ -120,7 +128,7 @@ def check_permission(path: Path) -> None:
             path.open("rb").close()
         elif path.is_dir():
             os.stat(f"{path}/.")  # asks for the right to look at what is in it
-    except PermissionError as error:
+    except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 

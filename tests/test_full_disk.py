@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from aaren_rl import cli
@@ -22,6 +23,7 @@ from aaren_rl.training import Callback, finetune, train
 from aaren_rl.training.checkpoint import load_progress
 
 DATA = "aaren-rl/hopper-small-v0"
+BC = {"agent": "behavior-cloning"}
 
 
 @pytest.fixture
@@ -126,6 +128,42 @@ def test_converting_exporting_and_collecting(
     words += ["--reference-episodes", "2", "--evaluation-episodes", "1", "--datasets", "random"]
     command(words, 2500)
     assert not list(tmp_path.rglob("main_data.hdf5"))
+
+
+@pytest.mark.parametrize("limit", [1000, 12000])
+def test_fine_tuning(limit: int, tiny: Any, tmp_path: Path, command: Callable[..., str]) -> None:
+    """Its last checkpoint stays, and it goes on from it once there is room."""
+    train(tiny(tmp_path / "run", model={"head": "tanh-gaussian"}))
+    how: dict[str, Any] = {"out": tmp_path / "fine", "updates_per_episode": 5, "batch_size": 4}
+    finetune(tmp_path / "run", steps=50, episodes=1, **how)
+    before = files(tmp_path / "fine" / "last")
+    places = [str(tmp_path / "run"), "--out", str(tmp_path / "fine")]
+    said = command(["finetune", *places, "--resume", "--steps", "200"], limit)
+    assert str(tmp_path / "fine") in said
+    assert files(tmp_path / "fine" / "last") == before
+    finetune(tmp_path / "run", steps=100, episodes=1, resume=True, **how)
+
+
+def test_benchmarking_and_reporting(tmp_path: Path, command: Callable[..., str]) -> None:
+    """What was finished before stays; the same command goes on once there is room."""
+    settings: dict[str, Any] = {"updates": 10, "evaluate_every": 10, "episodes": 1, "width": 8}
+    settings |= {"device": "cpu", "environment": "Hopper-v5?max_episode_steps=20"}
+    content = {"name": "tiny", "seeds": [0], "settings": settings, "evaluation": {"episodes": 1}}
+    content |= {"tasks": {"hopper": {"dataset": DATA}}, "agents": {"bc": BC}}
+    file, out = tmp_path / "bench.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(content))
+    words = ["benchmark", str(file), "--out", str(out), "--workers", "1"]
+    command(words, 300)
+    assert cli.main(words) == 0
+    before = files(out)
+    command(["report", str(out)], 3000)
+    assert files(out) == before
+    rows = tmp_path / "rows.json"
+    rows.write_bytes(b"before")
+    [run] = out.rglob("last")
+    words = ["evaluate", str(run.parent), "--episodes", "2", "--json", str(rows)]
+    command(words, 100)
+    assert rows.read_bytes() == b"before"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")

@@ -30,6 +30,7 @@ class TaskSpec:
     target_returns: tuple[float, ...] = ()
     reference_scores: tuple[float, float] | None = None
     environment: str | None = None
+    longest_episode: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ class AgentSpec:
     """Gymnasium's name of the environment to act in, or its spec as JSON."""
     dataset: str = ""
     """Name of the data that it learned from."""
+    longest_episode: int | None = None
+    """Steps of the data's longest episode: where evaluations cut episodes in an environment without
+    a time limit. `None` in agents of older versions."""
     observation_offset: tuple[float, ...] = ()
     """Taken in float64 from flattened observations before they become float32, one each; empty for
     nothing. See `TrajectoryDataset.observation_offset`."""

@@ -87,7 +87,7 @@ class Actions:
         env_space: the environment's own space, or None; it wins.
         trusted: the declared space is the environment's.
         ask: gives the space of the environment that the recording names. It is called when actions
-            lie beyond the declared bounds: recordings declare false ones.
+            lie beyond the declared bounds, and for declared choices: recordings declare false ones.
     """
 
     def __init__(
@@ -186,9 +186,9 @@ class Actions:
         """The space, after the last block; warns of one from the data, and of misfits."""
         space = self._space
         assert space is not None
+        if isinstance(space, spaces.Discrete):
+            return self._with_all_choices(space)
         if not isinstance(space, spaces.Box):
-            if self._declared is None and self._env_space is None:
-                self._warn_of_guess(space)
             return space
         if self._rounding is not None:
             warn_of_blurred(f"{self._where}: actions", self._rounding.blurred())
@@ -215,11 +215,19 @@ class Actions:
         )
         return _box(space, np.minimum(least, low), np.maximum(most, high), np.float32)
 
+    def _with_all_choices(self, space: spaces.Discrete) -> Space:
+        """The environment's choices, where it has more than the recording declares."""
+        if self._declared is None and self._env_space is None:
+            warn_of_guess(f"{self._where}: no action space", space)
+        own = self._ask() if self._ask is not None else None
+        fewer = isinstance(own, spaces.Discrete) and own.start == space.start and own.n > space.n
+        return own if fewer and own is not None else space
+
     def _bounds_from_data(self, space: spaces.Box) -> spaces.Box:
         """Bounds of -1 and 1, or where a column goes beyond, its largest magnitude."""
         if self._integers:
             found = _box(space, np.minimum(self._low, 0), np.maximum(self._high, 1), np.int64)
-            self._warn_of_guess(found)
+            warn_of_guess(f"{self._where}: no action space", found)
             return found
         high = np.maximum(np.maximum(np.abs(self._low), np.abs(self._high)), np.float32(1))
         found = _box(space, -high, high, np.float32)
@@ -229,12 +237,14 @@ class Actions:
                 "from the data, as no environment is known"
             )
         else:
-            self._warn_of_guess(found)
+            warn_of_guess(f"{self._where}: no action space", found)
         return found
 
-    def _warn_of_guess(self, found: Space) -> None:
-        text = " ".join(str(found).split())  # arrays of bounds take several lines
-        warn_once(f"{self._where}: no action space is known: {text:.90} is taken from the data")
+
+def warn_of_guess(what: str, found: Space) -> None:
+    """Warn of a space that neither an environment nor the recording says."""
+    text = " ".join(str(found).split())  # arrays of bounds take several lines
+    warn_once(f"{what} is known: {text:.90} is taken from the data")
 
 
 def _box(space: spaces.Box, low: NDArray[Any], high: NDArray[Any], dtype: Any) -> spaces.Box:

@@ -18,7 +18,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from aaren_rl.data.actions import ActionParts, Actions, actions_of
+from aaren_rl.data.actions import ActionParts, Actions, actions_of, warn_of_guess
 from aaren_rl.data.episode import Recording, Trajectory, warn_once
 from aaren_rl.data.rounding import LEAST_RANGE, Rounding, warn_of_blurred
 from aaren_rl.data.spaces import (
@@ -144,8 +144,13 @@ class Checker:
     def spaces(self) -> tuple[Space, Space]:
         """The spaces of observations and actions, after the last block; warns if need be."""
         assert self._actions is not None
-        assert self._observations.space is not None
-        return self._observations.space, self._actions.final_space()
+        seen = self._observations.space
+        assert seen is not None
+        guessed = self._recording.observation_space is None and self._known is None
+        # Floats without bounds are no guess; whole numbers may be choices.
+        if guessed and any(np.dtype(leaf.dtype).kind != "f" for leaf in Layout.of(seen).leaves):
+            warn_of_guess(f"{self._where}: no observation space", seen)
+        return seen, self._actions.final_space()
 
     def observation_offset(self) -> NDArray[np.float64] | None:
         """What to subtract from observations before they are stored as float32; None for nothing.

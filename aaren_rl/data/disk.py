@@ -21,7 +21,7 @@ from minari.serialization import deserialize_space, serialize_space
 from numpy.typing import NDArray
 
 from aaren_rl.data.checking import Block, Checker, Known, shifted
-from aaren_rl.data.episode import Recording
+from aaren_rl.data.episode import Recording, warn_once, warnings_kept
 from aaren_rl.data.rows import MappedFile, Rows, side_by_side
 from aaren_rl.data.statistics import returns_to_go, timesteps
 from aaren_rl.data.trajectory import STEP_FIELDS, TrajectoryDataset
@@ -88,6 +88,13 @@ def cached(
 
 def write_dataset(folder: Path, recording: Recording, known: Known | None = None) -> None:
     """Write a recording, block by block, into a folder; errors as `from_episodes`."""
+    with warnings_kept() as warnings:
+        card = _write_arrays(folder, recording, known)
+    write_json(folder / CARD_FILE, {**card, "warnings": list(dict.fromkeys(warnings))})
+
+
+def _write_arrays(folder: Path, recording: Recording, known: Known | None) -> dict[str, Any]:
+    """Write all but the card, which is returned."""
     checker = Checker(recording, known)
     ends = _write_steps(folder, checker.blocks(recording.episodes()), None)
     observation_space, action_space = checker.spaces()
@@ -100,7 +107,7 @@ def write_dataset(folder: Path, recording: Recording, known: Known | None = None
     for field in ("terminated", "truncated"):
         np.save(folder / f"{field}.npy", np.concatenate([getattr(block, field) for block in ends]))
     spec = recording.env_spec or (known.spec if known else None)
-    card = {
+    return {
         "name": recording.name,
         "observation_space": serialize_space(observation_space),
         "action_space": serialize_space(action_space),
@@ -110,7 +117,6 @@ def write_dataset(folder: Path, recording: Recording, known: Known | None = None
         "observation_runs": _runs(shifted(ends[0], offset)),
         "action_size": None if ends[0].actions.ndim == 1 else ends[0].actions.shape[1],
     }
-    write_json(folder / CARD_FILE, card)
 
 
 def _write_steps(
@@ -169,9 +175,14 @@ def _record(runs: list[tuple[str, int]], action_size: int | None) -> np.dtype[An
 
 
 def open_dataset(folder: Path) -> TrajectoryDataset:
-    """A dataset that `write_dataset` has written; its steps stay on the disk."""
+    """A dataset that `write_dataset` has written; its steps stay on the disk.
+
+    What was warned of when it was written is said again.
+    """
     card = read_json(folder / CARD_FILE)
     try:
+        for message in card.get("warnings", ()):
+            warn_once(str(message))
         arrays = {field: np.load(folder / f"{field}.npy") for field in EPISODE_ARRAYS}
         record = _record(card["observation_runs"], card["action_size"])
         file = MappedFile(folder / STEPS_FILE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,27 @@ class Recording:
     to_the_end: Callable[[], Iterator[Trajectory]] | None = None
 
 
-@functools.cache
+_kept: list[list[str]] = []  # of the blocks of `warnings_kept` that run
+
+
 def warn_once(message: str) -> None:
     """Log a warning, which goes to stderr by default, once in a process."""
+    for messages in _kept:
+        messages.append(message)
+    _log_once(message)
+
+
+@functools.cache
+def _log_once(message: str) -> None:
     logging.getLogger("aaren_rl.data").warning(message)
+
+
+@contextmanager
+def warnings_kept() -> Iterator[list[str]]:
+    """The messages of `warn_once` in the block, those too that were logged before."""
+    messages: list[str] = []
+    _kept.append(messages)
+    try:
+        yield messages
+    finally:
+        _kept.pop()

@@ -31,7 +31,8 @@ PolicyMaker = Callable[[int, float | None, Mode | None], Policy]
 """Makes a policy for a number of environments, a target return and a mode, as `Agent.policy`."""
 LARGEST_BATCH = 16  # environments that step together unless the caller says otherwise
 LONGEST_EPISODE = 1000
-"""Steps after which episodes are cut in an environment that names no time limit."""
+"""Steps after which episodes are cut in an environment that names no time limit, unless the data
+say another number."""
 GIVE_UP = 100_000
 """Steps after which that is an error in environments that restart by themselves."""
 
@@ -77,8 +78,8 @@ def rollout(
 ) -> Episodes:
     """Act for a number of whole episodes; episode i is seeded with `seed + i`.
 
-    See `aaren_rl.envs.play`. Where the environment has no time limit, episodes are cut after
-    `LONGEST_EPISODE` steps, with a warning.
+    See `aaren_rl.envs.play`. Where the environment has no time limit, episodes are cut with a
+    warning, see `limit_of`.
 
     Args:
         agent: the agent that acts.
@@ -176,16 +177,22 @@ def _steps(
         check_length(agent, vector)
         policy = (make_policy or agent.policy)(vector.num_envs, target_return, mode)
         actor = fitted(policy, vector, agent)
-        yield from play(actor, vector, episodes=episodes, seed=seed, limit=limit_of(vector))
+        yield from play(actor, vector, episodes=episodes, seed=seed, limit=limit_of(vector, agent))
     finally:
         close_env(vector)
 
 
-def limit_of(vector: VectorEnv[Any, Any, Any]) -> int | None:
-    """The `limit` that `play` needs: `None` where the environments name a time limit themselves."""
+def limit_of(vector: VectorEnv[Any, Any, Any], agent: Agent) -> int | None:
+    """The `limit` that `play` needs: `None` where the environments name a time limit themselves.
+
+    Otherwise as many steps as the longest episode has that the agent learned from, or
+    `LONGEST_EPISODE` where that is not known.
+    """
     if time_limit(vector) is not None:
         return None
-    return LONGEST_EPISODE if autoreset_mode(vector) is AutoresetMode.DISABLED else GIVE_UP
+    if autoreset_mode(vector) is not AutoresetMode.DISABLED:
+        return GIVE_UP
+    return agent.spec.longest_episode or LONGEST_EPISODE
 
 
 def check_length(agent: Agent, env: Env | VectorEnv[Any, Any, Any]) -> None:

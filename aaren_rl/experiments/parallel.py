@@ -102,8 +102,11 @@ def _connect(ray: Any, address: str) -> None:
             logging_level="ERROR",
             **options,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"--ray {address}: no Ray cluster there ({one_line(error)})") from None
+    except Exception as error:  # Ray raises bare exceptions, as when a busy machine starts slowly
+        problem = f"--ray {address}: no Ray cluster there ({one_line(error)})"
+        if address == "local":
+            problem = f"Ray does not start here ({one_line(error)}); --workers 1 needs no Ray"
+        raise UserError(problem) from error
 
 
 def _check_address(address: str) -> None:

@@ -263,6 +263,7 @@ def _spec_of(
         reference_scores=reference_scores_of(dataset, environment),
         environment=saved_name(environment),
         dataset=dataset.name,
+        longest_episode=dataset.max_episode_length,
         observation_offset=offsets,
     )
 

@@ -31,9 +31,9 @@ LATER = [False, False, False, False, True, False, False]
 @pytest.fixture(autouse=True)
 def _every_warning(caplog: pytest.LogCaptureFixture) -> None:
     """Warnings are logged once in a process: forget those of other tests."""
-    from aaren_rl.data.episode import warn_once
+    from aaren_rl.data.episode import _log_once
 
-    warn_once.cache_clear()
+    _log_once.cache_clear()
     caplog.set_level(logging.WARNING, "aaren_rl.data")
 
 
@@ -177,6 +177,37 @@ def test_a_space_from_the_data_is_said_once(case: str, caplog: pytest.LogCapture
     assert not caplog.messages
 
 
+def test_warnings_are_said_again_of_a_copy_on_the_disk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In another process too, which finds the copy and does not read the file."""
+    from aaren_rl.data.episode import _log_once
+
+    file = tmp_path / "own.npz"
+    np.savez(file, observations=OBSERVATIONS, actions=ACTIONS, rewards=REWARDS, terminals=ENDS)
+    load_dataset(file)
+    in_memory = list(caplog.messages)
+    assert any("no action space is known" in message for message in in_memory)
+    for _ in range(2):
+        _log_once.cache_clear()  # as in a new process
+        caplog.clear()
+        load_dataset(file, on="disk", cache=tmp_path / "cache")
+        assert caplog.messages == in_memory
+
+
+def test_whole_observations_of_no_known_space_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    """They may be numbers or choices."""
+    cells = np.arange(7, dtype=np.int16)[:, None]
+    TrajectoryDataset.from_arrays(cells, ACTIONS, REWARDS, ENDS, env=None)
+    guess = "Box(-32768, 32767, (1,), int16) is taken from the data"
+    assert f"data: no observation space is known: {guess}" in caplog.messages
+    caplog.clear()
+    TrajectoryDataset.from_arrays(
+        cells, ACTIONS, REWARDS, ENDS, name="known", observation_space=spaces.Box(0, 9, (1,), "i2")
+    )
+    assert not any("observation space" in message for message in caplog.messages)
+
+
 def test_declared_bounds_that_the_data_go_beyond(caplog: pytest.LogCaptureFixture) -> None:
     """No environment says which is right: both fit in."""
     declared = spaces.Box(-0.5, 2, (2,), np.float32)
@@ -229,6 +260,16 @@ def test_fewer_declared_choices_than_the_environment_has() -> None:
     beyond = Trajectory(seen, np.array([0, 3, 0]), REWARDS[:3], True, False)
     with pytest.raises(UserError, match="integers from 0 to 2 expected"):
         TrajectoryDataset.from_episodes([beyond], **declared)
+
+
+def test_fewer_declared_choices_than_the_named_environment_has() -> None:
+    """A Minari dataset names its environment, which has all choices."""
+    seen = np.zeros((3, 6), np.float32)
+    episode = Trajectory(seen, np.array([0, 1, 0]), REWARDS[:3], True, False)
+    declared = {"action_space": spaces.Discrete(2), "env_spec": gymnasium.spec("Acrobot-v1")}
+    assert TrajectoryDataset.from_episodes([episode], **declared).action_space.n == 3
+    declared["env_spec"] = gymnasium.spec("CartPole-v1")
+    assert TrajectoryDataset.from_episodes([episode], **declared).action_space.n == 2
 
 
 def test_seconds_since_1970(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -16,9 +17,11 @@ import torch
 from evaluation_cases import agent_for, play_alone
 
 from aaren_rl.agents import load_agent
+from aaren_rl.data import load_dataset
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import EvaluateConfig, evaluate
 from aaren_rl.evaluation.evaluating import environment_of_agent
+from aaren_rl.evaluation.rollouts import LONGEST_EPISODE
 
 FIELDS = {
     "agent",
@@ -110,6 +113,24 @@ def test_from_python(hopper_runs: dict[str, Path]) -> None:
         evaluate(agent, episodes=0)
     with pytest.raises(UserError, match="--runtime onnx: nothing was given"):
         evaluate(EvaluateConfig(run, runtime="onnx"))
+
+
+class Endless(Line):
+    """Never ends, and names no time limit."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, _, truncated, info = super().step(action)
+        return observation, reward, False, truncated, info
+
+
+def test_endless_episodes_are_cut_after_the_datas_longest(hopper_runs: dict[str, Path]) -> None:
+    agent = load_agent(hopper_runs["decision-aaren"] / "last")
+    assert agent.spec.longest_episode == load_dataset("aaren-rl/hopper-small-v0").max_episode_length
+    for longest, steps in ((60, 60), (None, LONGEST_EPISODE)):  # None: of an older version
+        agent.spec = dataclasses.replace(agent.spec, longest_episode=longest)
+        with pytest.warns(UserWarning, match=f"episodes are cut after {steps} steps"):
+            [row] = evaluate(agent, Endless, episodes=1).rows
+        assert row.lengths == [steps]
 
 
 def test_targets_far_above_the_data_are_warned_of(hopper_runs: dict[str, Path]) -> None:

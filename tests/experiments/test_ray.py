@@ -109,6 +109,17 @@ def test_no_cluster(tmp_path: Path) -> None:
             benchmark(BenchmarkConfig(file, out=tmp_path / "out", ray=place))
 
 
+def test_ray_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray raises a bare Exception when its processes are not up in time."""
+
+    def late(**options: Any) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", late)
+    with pytest.raises(UserError, match=r"does not start here .*timed out.* --workers 1 needs"):
+        parallel._connect(ray, "local")
+
+
 def test_the_flag_alone() -> None:
     assert with_value("--ray", "auto", ["x", "--ray", "--out", "y"]) == (
         ["x", "--ray", "auto", "--out", "y"]

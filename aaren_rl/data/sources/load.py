@@ -24,7 +24,7 @@ from aaren_rl.data.sources.registry import SOURCES, register_source
 from aaren_rl.data.spaces import read_as
 from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.errors import UserError
-from aaren_rl.files import check_permission
+from aaren_rl.files import check_permission, user_path
 from aaren_rl.layout import Layout
 from aaren_rl.registry import load_plugins
 
@@ -122,7 +122,7 @@ def open_recording(name_or_path: str | Path, **options: Any) -> Recording:
 def _open(name: str, source: str | None, options: dict[str, Any]) -> Recording | TrajectoryDataset:
     """Try the sources, installed plug-ins' first."""
     load_plugins()
-    path = Path(name).expanduser()
+    path = user_path(name)
     check_permission(path)
     plugins = [each for each in SOURCES if each not in BUILT_IN]
     for each in [source] if source else [*plugins, *BUILT_IN]:

@@ -88,7 +88,7 @@ class OnlineSampler:
             vector,
             episodes=vector.num_envs,
             seed=seed,
-            limit=limit_of(vector),
+            limit=limit_of(vector, self.agent),
         )
         try:
             new = self.buffer.add(list(play))
