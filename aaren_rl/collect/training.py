@@ -16,8 +16,6 @@ an environment's state cannot be saved.
 from __future__ import annotations
 
 import io
-import pickle
-import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -200,14 +198,13 @@ def _counters(model: BaseAlgorithm) -> dict[str, int | float]:
 
 def _load_learner(model: BaseAlgorithm, file: Path) -> None:
     """Read the weights and optimisers of a Stable-Baselines3 file, none of its pickles."""
-    damage = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError)
     try:
         _, weights, variables = load_from_zip_file(file, load_data=False, device=model.device)
         model.set_parameters(weights, exact_match=True, device=model.device)
         for name, value in (variables or {}).items():
             if value is not None:
                 getattr(model, name).data = value.data
-    except (*damage, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except Exception as error:  # zipfile, its compressions and PyTorch raise many kinds
         raise UserError(f"{file}: damaged, or of another run ({one_line(error)})") from None
 
 

@@ -337,6 +337,19 @@ def test_wrong_episodes(case: str, tmp_path: Path) -> None:
         load_dataset(file)
 
 
+@pytest.mark.parametrize("method", range(1, 15))
+def test_a_npz_file_with_another_compression(method: int, tmp_path: Path) -> None:
+    """A changed byte: zipfile, zlib, bz2 and lzma each say it by an exception of their own."""
+    file = tmp_path / "own.npz"
+    np.savez(file, observations=OBSERVATIONS, actions=ACTIONS, rewards=REWARDS, terminals=ENDS)
+    content = bytearray(file.read_bytes())
+    for signature, place in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        content[content.index(signature) + place] = method
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"own.npz: does not read as .npz"):
+        load_dataset(file)
+
+
 def test_npz_and_json_files(tmp_path: Path) -> None:
     same = TrajectoryDataset.from_arrays(OBSERVATIONS, ACTIONS, REWARDS, ENDS, LATER)
     arrays = {"observations": OBSERVATIONS, "actions": ACTIONS, "rewards": REWARDS}
