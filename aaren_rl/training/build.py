@@ -40,6 +40,7 @@ from aaren_rl.layout import Layout
 from aaren_rl.robots import Robot
 from aaren_rl.training.allocator import give_freed_memory_back, keep_freed_memory
 from aaren_rl.training.config import TrainConfig, TrainSettings, agent_class
+from aaren_rl.training.presets import PRESETS
 
 SMALLEST_IMAGE = 16  # pixels a side
 
@@ -184,6 +185,7 @@ def build_agent(
     dataset: TrajectoryDataset,
     environment: EnvLike | None,
     source: Agent | None = None,
+    shape: AgentConfig | None = None,
 ) -> Agent:
     """A new agent for the dataset's task, with the dataset's statistics.
 
@@ -195,6 +197,8 @@ def build_agent(
         dataset: what it will learn from.
         environment: where it will act; `None` for nowhere. One for each task of several datasets.
         source: the agent of `config.init_from`, if it is loaded already.
+        shape: the shape of the agent whose weights will be loaded, as it was saved; else
+            `config.model`, with what suits the observations.
 
     Raises:
         UserError: settings that do not fit the data, or an agent that cannot be started from.
@@ -211,7 +215,8 @@ def build_agent(
         raise UserError("--task-embedding needs several datasets, see --dataset")
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
-    model = for_images(config.model, spec)
+    start = None if source is None else source.config
+    model = shape or for_images(config.model, spec, start)
     if config.normalize_observations:
         mean, std = dataset.observation_statistics(pixels=not sees_images(model.encoder))
         if model.condition == "goal":
@@ -277,17 +282,31 @@ def goals_as_achieved(spec: AgentSpec, mean: np.ndarray, std: np.ndarray) -> Non
         mean[desired] += (offset[achieved] - offset[desired]).astype(np.float32)
 
 
-def for_images(model: AgentConfig, spec: AgentSpec) -> AgentConfig:
-    """The config with an image encoder where observations hold images and no encoder is named.
+def for_images(
+    model: AgentConfig, spec: AgentSpec, source: AgentConfig | None = None
+) -> AgentConfig:
+    """The config with what images need, where observations hold some and nothing is named.
 
-    Images below 16 pixels a side, such as MiniGrid's 7 x 7 cells, may be codes: they keep `linear`.
+    That is an image encoder, and heads that forget: one frame shows no velocity, and to a mean over
+    all frames so far the last two count as little as any (docs/pixels.md). Images below 16 pixels
+    a side, such as MiniGrid's 7 x 7 cells, may be codes: these agents keep `linear` and one head.
+
+    Args:
+        model: the config; a `recency` that is not empty, and several heads, stay as they are.
+        spec: the observations.
+        source: the config of the agent to start from, whose heads are taken.
     """
     leaves = [leaf for leaf in spec.observation_layout.leaves if leaf.is_image]
     large = [leaf.shape for leaf in leaves if sorted(leaf.shape)[-2] >= SMALLEST_IMAGE]
-    if model.encoder != "linear" or not large:
+    if not large:
         return model
-    name = usual_image_encoder(min(large, key=lambda shape: sorted(shape)[-2:]))
-    return dataclasses.replace(model, encoder=name)
+    if model.encoder == "linear":
+        name = usual_image_encoder(min(large, key=lambda shape: sorted(shape)[-2:]))
+        model = dataclasses.replace(model, encoder=name)
+    usual: AgentConfig = source or PRESETS["control"]["model"]
+    if model.heads == 1 and not model.recency and model.width % usual.heads == 0:
+        model = dataclasses.replace(model, heads=usual.heads, recency=usual.recency)
+    return model
 
 
 def _start_from(agent: Agent, source: Agent, flag: str) -> None:

@@ -332,6 +332,9 @@ def _units(agent: Agent, data: MixedDataset) -> list[tuple[float, float]]:
 def _agent(job: _Job, data: TrajectoryDataset, environment: Any, resume: bool) -> Agent:
     """The agent that was given, else a new one; weights of a resumed run are loaded later."""
     config, folder = job.config, job.folder
+    shape = None
+    if folder is not None and resume and job.agent is None:
+        shape = load_agent(folder.path).config
     torch.manual_seed(config.seed)  # the same first weights in every process
     if job.agent is not None:
         spec = job.agent.spec
@@ -340,7 +343,7 @@ def _agent(job: _Job, data: TrajectoryDataset, environment: Any, resume: bool) -
     if folder is not None and resume and config.init_from is not None:
         # The other run need not be there any more.
         config = dataclasses.replace(config, init_from=recover_folder(folder.last))
-    return build_agent(config, data, environment, job.source)
+    return build_agent(config, data, environment, job.source, shape)
 
 
 def _learner(job: _Job, agent: Agent, data: TrajectoryDataset, fabric: Fabric) -> Learner:

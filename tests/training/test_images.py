@@ -13,13 +13,14 @@ from gymnasium import spaces
 from run_cases import signal_at_batch, weights
 
 import aaren_rl as arl
+from aaren_rl.agents import AgentConfig
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.errors import UserError
 from aaren_rl.export.command import write_step
 from aaren_rl.layers import make_encoder
 from aaren_rl.layers.encoders.images import ImageEncoder, shifted
 from aaren_rl.runtime import OnnxPolicy
-from aaren_rl.training import Interrupted
+from aaren_rl.training import Interrupted, build
 
 SMALL = {"width": 16, "layers": 1, "context_length": 4, "batch_size": 8}
 SIZE = 18
@@ -193,6 +194,38 @@ def test_images_get_an_encoder_by_themselves(data: TrajectoryDataset) -> None:
     assert isinstance(run.agent.embed_observation, ImageEncoder)
     assert run.agent.config.encoder == "impala"
     assert run.agent.normalise(torch.tensor([[255.0] * SIZE * SIZE * 3])).max() == 255
+
+
+def test_agents_that_see_images_have_heads_that_forget(data: TrajectoryDataset) -> None:
+    """One frame shows no velocity; a mean over all frames so far hides the last two."""
+    forgetting = AgentConfig(heads=4, recency=(0.25, 0.0625, 0.015625, 0.0))
+    for given, wanted in (
+        ({}, forgetting),
+        ({"encoder": "impala"}, forgetting),
+        ({"recency": (0.0,)}, AgentConfig(recency=(0.0,))),
+        ({"heads": 2}, AgentConfig(heads=2)),
+        ({"width": 18}, AgentConfig()),  # four heads do not divide it
+    ):
+        run = arl.train(data, env="none", updates=1, **{**SMALL, **given})  # type: ignore[arg-type]
+        config = run.agent.config
+        assert (config.heads, config.recency) == (wanted.heads, wanted.recency)
+
+
+def test_runs_of_images_that_began_with_one_head_go_on(
+    data: TrajectoryDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As older versions trained them: resumed, and taken as a start."""
+    settings: Any = {**SMALL, "env": "none", "out": tmp_path / "run"}
+    with monkeypatch.context() as patch:
+        older = {"model": AgentConfig()}
+        patch.setitem(build.PRESETS, "control", older)
+        arl.train(data, updates=2, **settings)
+    run = arl.train(data, updates=4, resume=True, **settings)
+    assert run.summary["updates"] == 4
+    assert (run.agent.config.heads, run.agent.config.encoder) == (1, "impala")
+    for flags in ({}, {"dropout": 0.0}):
+        settings = {**SMALL, **flags, "env": "none", "init_from": tmp_path / "run"}
+        assert arl.train(data, updates=1, **settings).agent.config.heads == 1
 
 
 def test_what_does_not_fit_is_named() -> None:
