@@ -57,9 +57,9 @@ class AgentConfig(AarenOptions, AttentionOptions):
     condition: Condition = "target"
     """What actions are conditioned on. `target`: a return that the user asks for, as in Decision
     Transformer; `max-return`: the best return that the data support, which the agent predicts
-    itself (Reinformer, arXiv 2405.08740), so that none is asked for. Aaren needs heads that forget
-    for it: `--preset control`. `goal`: the environment's `desired_goal`, in training goals that
-    were achieved later in the episode (docs/goals.md)."""
+    itself (Reinformer, arXiv 2405.08740), so that none is asked for; its heads forget, see
+    `recency`. `goal`: the environment's `desired_goal`, in training goals that were achieved later
+    in the episode (docs/goals.md)."""
     expectile: float = 0.99
     """Expectile of the returns-to-go that `max-return` predicts: 0.5 would be their mean, 1 their
     maximum."""

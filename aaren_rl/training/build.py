@@ -198,7 +198,7 @@ def build_agent(
         environment: where it will act; `None` for nowhere. One for each task of several datasets.
         source: the agent of `config.init_from`, if it is loaded already.
         shape: the shape of the agent whose weights will be loaded, as it was saved; else
-            `config.model`, with what suits the observations.
+            `config.model`, with what suits the task.
 
     Raises:
         UserError: settings that do not fit the data, or an agent that cannot be started from.
@@ -216,7 +216,7 @@ def build_agent(
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
     start = None if source is None else source.config
-    model = shape or for_images(config.model, spec, start)
+    model = shape or suited(config.model, spec, start)
     if config.normalize_observations:
         mean, std = dataset.observation_statistics(pixels=not sees_images(model.encoder))
         if model.condition == "goal":
@@ -282,14 +282,13 @@ def goals_as_achieved(spec: AgentSpec, mean: np.ndarray, std: np.ndarray) -> Non
         mean[desired] += (offset[achieved] - offset[desired]).astype(np.float32)
 
 
-def for_images(
-    model: AgentConfig, spec: AgentSpec, source: AgentConfig | None = None
-) -> AgentConfig:
-    """The config with what images need, where observations hold some and nothing is named.
+def suited(model: AgentConfig, spec: AgentSpec, source: AgentConfig | None = None) -> AgentConfig:
+    """The config with what images and the condition need, where nothing else is named.
 
-    That is an image encoder, and heads that forget: one frame shows no velocity, and to a mean over
-    all frames so far the last two count as little as any (docs/pixels.md). Images below 16 pixels
-    a side, such as MiniGrid's 7 x 7 cells, may be codes: these agents keep `linear` and one head.
+    Images get an encoder; below 16 pixels a side, as MiniGrid's 7 x 7 cells, they may be codes and
+    keep `linear`. Agents that see images, or predict the return they act on, get heads that forget:
+    one frame shows no velocity, and the next return follows from the last ones, but to a mean over
+    all steps so far the last two count as little as any (docs/control.md).
 
     Args:
         model: the config; a `recency` that is not empty, and several heads, stay as they are.
@@ -298,13 +297,12 @@ def for_images(
     """
     leaves = [leaf for leaf in spec.observation_layout.leaves if leaf.is_image]
     large = [leaf.shape for leaf in leaves if sorted(leaf.shape)[-2] >= SMALLEST_IMAGE]
-    if not large:
-        return model
-    if model.encoder == "linear":
+    if large and model.encoder == "linear":
         name = usual_image_encoder(min(large, key=lambda shape: sorted(shape)[-2:]))
         model = dataclasses.replace(model, encoder=name)
     usual: AgentConfig = source or PRESETS["control"]["model"]
-    if model.heads == 1 and not model.recency and model.width % usual.heads == 0:
+    named = model.heads > 1 or model.recency or model.width % usual.heads
+    if (large or model.condition == "max-return") and not named:
         model = dataclasses.replace(model, heads=usual.heads, recency=usual.recency)
     return model
 

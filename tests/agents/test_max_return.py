@@ -25,7 +25,7 @@ from aaren_rl.agents import (
 from aaren_rl.agents.tokens import expectile_loss
 from aaren_rl.data import Batch
 from aaren_rl.errors import UserError
-from aaren_rl.training import TrainConfig
+from aaren_rl.training import TrainConfig, train
 
 LENGTHS = [[60], [13, 47], [1, 1, 2, 30, 26]]
 agents = pytest.mark.parametrize("name", SEQUENCE_AGENTS)
@@ -35,6 +35,15 @@ def predicting(name: str, kind: str = "continuous", **config: object) -> Decisio
     agent = make_agent(name, SPACES[kind], condition="max-return", **config)
     assert isinstance(agent, DecisionAgent)
     return agent
+
+
+def test_its_heads_forget_by_themselves() -> None:
+    """The next return follows from the last ones, which a mean over the episode hides."""
+    shape = {"width": 16, "layers": 1, "context_length": 4, "condition": "max-return"}
+    for given, wanted in (({}, (0.25, 0.0625, 0.015625, 0.0)), ({"recency": (0.0,)}, (0.0,))):
+        run = train("aaren-rl/hopper-small-v0", env="none", updates=1, **shape, **given)  # type: ignore[arg-type]
+        assert run.agent.config.recency == wanted
+        assert run.agent.config.heads == len(wanted)
 
 
 @pytest.mark.parametrize("expectile", [0.3, 0.5, 0.9, 0.99])

@@ -20,8 +20,8 @@ class AarenOptions(HeadOptions):
     recency: tuple[float, ...] = ()
     """Aaren only, one number a head: its scores rise by so much a token, so that it forgets older
     tokens at that rate (half in 0.69 / rate tokens; three tokens are a step), and 0 keeps for ever.
-    Nothing is as in the paper: all keep. Agents that see images have the heads of `--preset
-    control` by themselves (`--recency 0` for none)."""
+    Nothing is as in the paper: all keep. Agents that see images, or have `--condition
+    max-return`, have the heads of `--preset control` by themselves (`--recency 0` for none)."""
     dilution: float = 1.0
     """In training let each token count as 1 to this many, drawn anew for every token and head, as
     if there were far more of them: what is to be kept must then stand out far more (Aaren only; 1
