@@ -78,8 +78,8 @@ class CollectConfig:
     as rendered frames of so many pixels a side. Give it again with --resume. 0 for none."""
     color: bool = False
     """Frames of three channels, red, green and blue, instead of one of brightness."""
-    stack: int = 1
-    """Number of latest frames in one observation."""
+    stack: int = 3
+    """Number of latest frames in one observation: one alone shows no velocity (docs/pixels.md)."""
     resume: bool = False
     """Go on from the last checkpoint and keep the datasets that are finished; flags not given are
     taken from the folder."""

@@ -169,9 +169,13 @@ class Recipe:
                 check_new_dataset(dataset_id, self.config.minari_root)
                 continue
             collection = read_metadata(folder / "data" / METADATA).get("collection")
-            if collection != self._collection(pixels):
+            own = self._collection(pixels)
+            if collection != own:
+                there = collection if isinstance(collection, dict) else {}
+                differing = sorted(k for k in own if k in there and there[k] != own[k])
+                which = "".join(f"; {flag(k)} {there[k]} there, {own[k]} here" for k in differing)
                 raise UserError(
-                    f"{folder}: there already, and not of this run; give another --name"
+                    f"{folder}: there already, and not of this run{which}; give another --name"
                 )
 
     def write_missing(self) -> None:
