@@ -78,15 +78,18 @@ def known_environment(env: Any) -> Known:
 def _registered_action_space(spec: EnvSpec | None) -> Space | None:
     """The action space of the environment that Gymnasium has under a specification's id.
 
-    None where it cannot be made. A specification in a file of data may name anything, so that the
-    registry's own is made.
+    None where it cannot be made, or may have other choices in the specification, by its options or
+    wrappers. A specification in a file of data may name anything, so that the registry's own is
+    made.
     """
     if spec is None or spec.id not in gymnasium.registry:
         return None
     try:
-        return known_environment(spec.id).action_space
+        space = known_environment(spec.id).action_space
     except UserError:  # a package or a licence that is missing; training says so
         return None
+    plain = not spec.additional_wrappers and spec.kwargs == gymnasium.registry[spec.id].kwargs
+    return space if plain or not isinstance(space, spaces.Discrete) else None
 
 
 class Block(NamedTuple):

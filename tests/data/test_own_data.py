@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import zipfile
@@ -14,6 +15,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.registration import WrapperSpec
 
 from aaren_rl.data import Recording, Trajectory, TrajectoryDataset, load_dataset, register_source
 from aaren_rl.data.sources.load import open_recording
@@ -268,8 +270,17 @@ def test_fewer_declared_choices_than_the_named_environment_has() -> None:
     episode = Trajectory(seen, np.array([0, 1, 0]), REWARDS[:3], True, False)
     declared = {"action_space": spaces.Discrete(2), "env_spec": gymnasium.spec("Acrobot-v1")}
     assert TrajectoryDataset.from_episodes([episode], **declared).action_space.n == 3
-    declared["env_spec"] = gymnasium.spec("CartPole-v1")
-    assert TrajectoryDataset.from_episodes([episode], **declared).action_space.n == 2
+    acrobot = gymnasium.spec("Acrobot-v1")
+    # Options may take choices away, and so may wrappers.
+    wrapper = WrapperSpec("TransformAction", "gymnasium.wrappers:TransformAction", {})
+    others = [
+        gymnasium.spec("CartPole-v1"),
+        dataclasses.replace(acrobot, kwargs={"mode": "two torques"}),
+        dataclasses.replace(acrobot, additional_wrappers=(wrapper,)),
+    ]
+    for spec in others:
+        declared["env_spec"] = spec
+        assert TrajectoryDataset.from_episodes([episode], **declared).action_space.n == 2
 
 
 def test_seconds_since_1970(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
