@@ -23,7 +23,6 @@ from aaren_rl.training import Callback, finetune, train
 from aaren_rl.training.checkpoint import load_progress
 
 DATA = "aaren-rl/hopper-small-v0"
-BC = {"agent": "behavior-cloning"}
 
 
 @pytest.fixture
@@ -149,7 +148,7 @@ def test_benchmarking_and_reporting(tmp_path: Path, command: Callable[..., str])
     settings: dict[str, Any] = {"updates": 10, "evaluate_every": 10, "episodes": 1, "width": 8}
     settings |= {"device": "cpu", "environment": "Hopper-v5?max_episode_steps=20"}
     content = {"name": "tiny", "seeds": [0], "settings": settings, "evaluation": {"episodes": 1}}
-    content |= {"tasks": {"hopper": {"dataset": DATA}}, "agents": {"bc": BC}}
+    content |= {"tasks": {"hopper": {"dataset": DATA}}, "agents": {"behavior-cloning": {}}}
     file, out = tmp_path / "bench.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump(content))
     words = ["benchmark", str(file), "--out", str(out), "--workers", "1"]

@@ -22,7 +22,6 @@ from aaren_rl.errors import UserError, system_error
 from aaren_rl.evaluation import try_environment
 from aaren_rl.evaluation.evaluating import agents_by_task
 from aaren_rl.evaluation.scores import warn_of_far_targets
-from aaren_rl.files import recover_folder
 from aaren_rl.records import typed
 from aaren_rl.training.build import (
     build_agent,
@@ -331,19 +330,18 @@ def _units(agent: Agent, data: MixedDataset) -> list[tuple[float, float]]:
 
 def _agent(job: _Job, data: TrajectoryDataset, environment: Any, resume: bool) -> Agent:
     """The agent that was given, else a new one; weights of a resumed run are loaded later."""
-    config, folder = job.config, job.folder
-    shape = None
+    config, folder, source, shape = job.config, job.folder, job.source, None
     if folder is not None and resume and job.agent is None:
-        shape = load_agent(folder.path).config
+        saved = load_agent(folder.path)
+        shape = saved.config
+        if config.init_from is not None:
+            source = saved  # the other run need not be there any more
     torch.manual_seed(config.seed)  # the same first weights in every process
     if job.agent is not None:
         spec = job.agent.spec
         job.agent.spec = dataclasses.replace(spec, dataset=spec.dataset or data.name)
         return job.agent
-    if folder is not None and resume and config.init_from is not None:
-        # The other run need not be there any more.
-        config = dataclasses.replace(config, init_from=recover_folder(folder.last))
-    return build_agent(config, data, environment, job.source, shape)
+    return build_agent(config, data, environment, source, shape)
 
 
 def _learner(job: _Job, agent: Agent, data: TrajectoryDataset, fabric: Fabric) -> Learner:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -39,9 +40,10 @@ def predicting(name: str, kind: str = "continuous", **config: object) -> Decisio
 
 def test_its_heads_forget_by_themselves() -> None:
     """The next return follows from the last ones, which a mean over the episode hides."""
-    shape = {"width": 16, "layers": 1, "context_length": 4, "condition": "max-return"}
+    shape: dict[str, Any] = {"width": 16, "layers": 1, "context_length": 4}
+    shape |= {"condition": "max-return", "env": "none", "updates": 1}
     for given, wanted in (({}, (0.25, 0.0625, 0.015625, 0.0)), ({"recency": (0.0,)}, (0.0,))):
-        run = train("aaren-rl/hopper-small-v0", env="none", updates=1, **shape, **given)  # type: ignore[arg-type]
+        run = train("aaren-rl/hopper-small-v0", **{**shape, **given})
         assert run.agent.config.recency == wanted
         assert run.agent.config.heads == len(wanted)
 

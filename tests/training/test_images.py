@@ -206,8 +206,8 @@ def test_agents_that_see_images_have_heads_that_forget(data: TrajectoryDataset) 
         ({"heads": 2}, AgentConfig(heads=2)),
         ({"width": 18}, AgentConfig()),  # four heads do not divide it
     ):
-        run = arl.train(data, env="none", updates=1, **{**SMALL, **given})  # type: ignore[arg-type]
-        config = run.agent.config
+        settings: Any = {**SMALL, **given}
+        config = arl.train(data, env="none", updates=1, **settings).agent.config
         assert (config.heads, config.recency) == (wanted.heads, wanted.recency)
 
 
