@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -123,6 +124,15 @@ def finite(content: Any) -> Any:
 def flag(name: str) -> str:
     """A setting as the command line calls it."""
     return "--" + name.replace("_", "-")
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], *but: str) -> str:
+    """The settings in which two runs differ, but for some, as `--seed 0 there, 1 here; ...`."""
+    return "; ".join(
+        f"{flag(name)} {before.get(name)} there, {now.get(name)} here"
+        for name in sorted((before.keys() | now.keys()) - set(but))
+        if before.get(name) != now.get(name)
+    )
 
 
 def require(config: object, name: str, holds: bool, words: str) -> None:

@@ -47,7 +47,7 @@ from aaren_rl.files import (
     write_json,
     write_tensors,
 )
-from aaren_rl.records import flag
+from aaren_rl.records import differences
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -101,13 +101,8 @@ def _claim_folder(config: CollectConfig) -> None:
     make_folder(folder)
     file = folder / CONFIG_FILE
     if file.exists():
-        before = _settings_before(folder).to_json()
-        for key in now:
-            if before[key] != now[key]:
-                raise UserError(
-                    f"--out {folder}: holds another run ({flag(key)} {before[key]} there, "
-                    f"{now[key]} here); choose another folder"
-                )
+        if which := differences(_settings_before(folder).to_json(), now):
+            raise UserError(f"--out {folder}: holds another run ({which}); choose another folder")
         if not config.resume:
             raise UserError(
                 f"--out {folder}: already holds this run; give --resume to go on with it"
@@ -172,10 +167,10 @@ class Recipe:
             own = self._collection(pixels)
             if collection != own:
                 there = collection if isinstance(collection, dict) else {}
-                differing = sorted(k for k in own if k in there and there[k] != own[k])
-                which = "".join(f"; {flag(k)} {there[k]} there, {own[k]} here" for k in differing)
+                which = differences({**own, **there}, own, *(there.keys() - own.keys()))
                 raise UserError(
-                    f"{folder}: there already, and not of this run{which}; give another --name"
+                    f"{folder}: there already, and not of this run{which and f'; {which}'}; "
+                    "give another --name"
                 )
 
     def write_missing(self) -> None:

@@ -11,7 +11,7 @@ from aaren_rl.data import TrajectoryDataset
 from aaren_rl.data.mixture import BETWEEN, weighted_names
 from aaren_rl.errors import UserError
 from aaren_rl.files import read_card, read_json, recover_folder, remove_leftovers
-from aaren_rl.records import flag
+from aaren_rl.records import differences
 from aaren_rl.training.checkpoint import PROGRESS_FILE, load_progress
 from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.loggers import flattened
@@ -37,17 +37,11 @@ def check_same_run(folder: Path, config: TrainConfig, *more: str) -> None:
         {**flattened(each.to_json()), "dataset": absolute_dataset(each.dataset)}
         for each in (before, config)
     )
-    differing = [
-        f"{flag(name)} {first.get(name)} there, {second.get(name)} here"
-        for name in sorted(first.keys() | second.keys())
-        if first.get(name) != second.get(name)
-        and name not in (*MAY_CHANGE, *more)
-        and not (name == "precision" and second.get(name) == "auto")  # the run's own holds
-    ]
-    if differing:
+    if second["precision"] == "auto":  # the run's own holds
+        more = (*more, "precision")
+    if which := differences(first, second, *MAY_CHANGE, *more):
         raise UserError(
-            f"--out {folder}: already holds a different run ({'; '.join(differing)}); "
-            "choose another folder"
+            f"--out {folder}: already holds a different run ({which}); choose another folder"
         )
 
 

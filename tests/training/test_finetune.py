@@ -278,6 +278,13 @@ def test_bad_calls_in_one_line(
     for content in (b"[]", b"{}", b'{"begun": 3}', b'{"begun": [1, "b"]}'):
         settings.write_bytes(content)
         assert "not the settings of a fine-tuning" in said(*common, "--resume", *_words(PLAY))
+    older = json.loads(kept)  # a version that had no --temperature wrote no checksum either
+    settings.write_text(
+        json.dumps({k: v for k, v in older.items() if k not in ("sha256", "temperature")})
+    )
+    again = [*common, "--resume", *_words(PLAY)]
+    assert main(["finetune", *again, "--steps", "1"]) == 0
+    assert "--temperature 1.0 there, 2.0 here" in said(*again, "--temperature", "2")
     settings.write_bytes(kept)
     (out / "config.json").rename(tmp_path / "aside")
     (out / "config.json").mkdir()

@@ -18,7 +18,7 @@ from aaren_rl.envs import environment_of, limit_episodes, reference_scores_of, s
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import try_environment
 from aaren_rl.files import read_card, remove_leftovers, write_card, write_json
-from aaren_rl.records import convert, flag, typed
+from aaren_rl.records import convert, differences, typed
 from aaren_rl.training.build import check_agent, launched, load_data
 from aaren_rl.training.callbacks import Callback, check_callbacks
 from aaren_rl.training.checkpoint import load_progress
@@ -199,14 +199,10 @@ def _claim(folder: RunFolder, config: FinetuneConfig) -> None:
         raise UserError(f"{where}: already holds a run of aaren-rl train; choose another folder")
     if not config.resume:
         raise UserError(f"{where}: already holds a run; give --resume to go on with it")
-    before, now = _read_online(folder.online), config.to_json()
-    differing = [
-        f"{flag(name)} {before.get(name)} there, {now[name]} here"
-        for name in now
-        if before.get(name) != now[name]
-    ]
-    if differing:
-        raise UserError(f"{where}: already holds a different run ({'; '.join(differing)})")
+    # What an older version's file lacks is at its default.
+    before = {**FinetuneConfig(config.run).to_json(), **_read_online(folder.online)}
+    if which := differences(before, config.to_json(), "begun"):
+        raise UserError(f"{where}: already holds a different run ({which})")
     remove_leftovers(folder.path)
 
 
