@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from aaren_rl.convert.config import ConvertConfig
-from aaren_rl.data.checking import Checker, known_environment
+from aaren_rl.data.checking import Checker
 from aaren_rl.data.episode import Recording, Trajectory
 from aaren_rl.data.sources.load import open_recording
 from aaren_rl.data.sources.minari import is_minari_id, local_root
 from aaren_rl.data.spaces import join_rows, map_arrays, read_as, row_count
 from aaren_rl.data.to_minari import check_new_dataset, write_minari
+from aaren_rl.environment import known_environment
 from aaren_rl.envs.make import environment_spec
 from aaren_rl.errors import UserError
 

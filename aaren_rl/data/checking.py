@@ -7,15 +7,12 @@ from the data. A warning says so where the data do not fit them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from aaren_rl.data.actions import ActionParts, Actions, actions_of, warn_of_guess
@@ -33,63 +30,12 @@ from aaren_rl.data.spaces import (
     row_count,
     shaped,
 )
-from aaren_rl.errors import FAILURES, UserError, one_line
+from aaren_rl.environment import Known, registered_action_space
+from aaren_rl.errors import UserError
 from aaren_rl.layout import LARGEST_RETURN, Layout, Leaf
 
 LOST_SHARE = 1e-4  # of a column's range; float32 may round by no more
 Space = spaces.Space[Any]
-
-
-class Known(NamedTuple):
-    """The spaces of an environment, and its specification where it has one."""
-
-    observation_space: Space
-    action_space: Space
-    spec: EnvSpec | None
-
-
-def known_environment(env: Any) -> Known:
-    """What an environment says, which is made and closed if need be.
-
-    `env` is a Gymnasium id, a spec, a function that makes an environment, an environment, or a
-    vector environment. `UserError` when it cannot be made.
-    """
-    made = None
-    if isinstance(env, (str, EnvSpec)) or not hasattr(env, "observation_space"):
-        make = env if callable(env) else lambda: gymnasium.make(env, disable_env_checker=True)
-        try:
-            env = made = make()
-        except UserError:
-            raise
-        except FAILURES as error:
-            raise UserError(f"environment {env}: cannot be made: {one_line(error)}") from error
-    single = "single_" if hasattr(env, "single_observation_space") else ""
-    known = Known(
-        getattr(env, f"{single}observation_space"),
-        getattr(env, f"{single}action_space"),
-        getattr(env, "spec", None),
-    )
-    if made is not None:
-        with suppress(*FAILURES):  # nothing depends on it
-            made.close()
-    return known
-
-
-def _registered_action_space(spec: EnvSpec | None) -> Space | None:
-    """The action space of the environment that Gymnasium has under a specification's id.
-
-    None where it cannot be made, or may have other choices in the specification, by its options or
-    wrappers. A specification in a file of data may name anything, so that the registry's own is
-    made.
-    """
-    if spec is None or spec.id not in gymnasium.registry:
-        return None
-    try:
-        space = known_environment(spec.id).action_space
-    except UserError:  # a package or a licence that is missing; training says so
-        return None
-    plain = not spec.additional_wrappers and spec.kwargs == gymnasium.registry[spec.id].kwargs
-    return space if plain or not isinstance(space, spaces.Discrete) else None
 
 
 class Block(NamedTuple):
@@ -201,7 +147,7 @@ class Checker:
                     env_space,
                     spec is not None,
                     joined,
-                    partial(_registered_action_space, spec),
+                    partial(registered_action_space, spec),
                 )
             actions = self._actions.flat(joined)
         terminated = np.array([bool(episode.terminated) for episode in episodes])

@@ -20,11 +20,12 @@ from gymnasium.envs.registration import EnvSpec
 from minari.serialization import deserialize_space, serialize_space
 from numpy.typing import NDArray
 
-from aaren_rl.data.checking import Block, Checker, Known, shifted
+from aaren_rl.data.checking import Block, Checker, shifted
 from aaren_rl.data.episode import Recording, warn_once, warnings_kept
 from aaren_rl.data.rows import MappedFile, Rows, side_by_side
 from aaren_rl.data.statistics import returns_to_go, timesteps
 from aaren_rl.data.trajectory import STEP_FIELDS, TrajectoryDataset
+from aaren_rl.environment import Known
 from aaren_rl.errors import UserError
 from aaren_rl.files import flush_to_disk, read_json, write_json
 

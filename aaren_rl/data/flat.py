@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from aaren_rl.data.episode import BLOCK, Trajectory
+from aaren_rl.data.episode import BLOCK, Trajectory, warn_once
 from aaren_rl.data.sources.hdf5 import read_array
 from aaren_rl.data.spaces import flags, join_rows, map_arrays, named, read_rows, row_count
 from aaren_rl.errors import UserError
@@ -23,7 +23,7 @@ NAMES = {
     "observations": ("observations",),
     "actions": ("actions",),
     "rewards": ("rewards",),
-    "terminals": ("terminals", "terminations", "terminated", "dones"),
+    "terminals": ("terminals", "terminations", "terminated", "dones", "done"),
     "timeouts": ("timeouts", "truncations", "truncated"),
     "next_observations": ("next_observations",),
 }
@@ -56,9 +56,11 @@ def flat_arrays(where: str, what: str, given: Mapping[str, Any]) -> dict[str, An
     """
     arrays: dict[str, Any] = {}
     for name, names in NAMES.items():
-        for each in names:
-            if name not in arrays and given.get(each) is not None:
-                arrays[name] = given[each]
+        there = [each for each in names if given.get(each) is not None]
+        for other in there[1:]:
+            warn_once(f"{where}: {other!r} is left out, since {there[0]!r} is there")
+        if there:
+            arrays[name] = given[there[0]]
     for name in NEEDED:
         if name not in arrays:
             raise UserError(f"{where}: array {name!r} missing; {what} has {', '.join(NEEDED)}")

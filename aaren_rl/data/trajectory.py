@@ -13,13 +13,13 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import ArrayLike, NDArray
 
-from aaren_rl.data.actions import actions_of
-from aaren_rl.data.checking import Checker, Known, known_environment, shifted
+from aaren_rl.data.checking import Checker, shifted
 from aaren_rl.data.episode import BLOCK, Recording, Trajectory
 from aaren_rl.data.flat import FlatOptions, as_trajectory, flat_arrays, flat_episodes
 from aaren_rl.data.rows import runs_of, side_by_side, take_runs
 from aaren_rl.data.spaces import map_arrays, named, numbers
 from aaren_rl.data.statistics import column_statistics, returns_to_go, timesteps
+from aaren_rl.environment import Known, known_environment
 from aaren_rl.errors import UserError
 from aaren_rl.layout import Layout, Leaf
 from aaren_rl.robots import normalized
@@ -237,31 +237,6 @@ class TrajectoryDataset:
             reference_scores=recording.reference_scores,
             observation_offset=offset,
         )
-
-    def for_environment(self, env: Any) -> TrajectoryDataset:
-        """These data with the environment's action space, where arrays could not tell it.
-
-        Actions alone do not tell choices that were never taken, a first choice other than 0, or
-        `[steps]` from `[steps, 1]`. Data that name their environment are returned as they are, and
-        so are data whose actions have the environment's form already.
-
-        Args:
-            env: as in `from_episodes`.
-
-        Raises:
-            UserError: the environment cannot be made, or does not take these actions.
-        """
-        if self.env_spec is not None or not isinstance(self.actions, np.ndarray):
-            return self
-        env_space = known_environment(env).action_space
-        if Layout.of(env_space).form == Layout.of(self.action_space).form:
-            return self
-        where = f"{self.name}: actions"
-        with named(where):
-            reader = actions_of(where, None, env_space, True, self.actions)
-            return replace(
-                self, actions=reader.flat(self.actions), action_space=reader.final_space()
-            )
 
     @property
     def num_episodes(self) -> int:

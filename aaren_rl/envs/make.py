@@ -7,9 +7,7 @@ vector environment.
 
 from __future__ import annotations
 
-import copy
 import functools
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,8 +20,8 @@ from gymnasium.envs.registration import EnvSpec, WrapperSpec, load_env_creator
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.wrappers import TimeLimit
 
+from aaren_rl.environment import environment_spec
 from aaren_rl.errors import FAILURES, UserError, one_line
-from aaren_rl.registry import import_module
 
 Env = gymnasium.Env[Any, Any]
 EnvLike = str | EnvSpec | Callable[[], Env] | Env | VectorEnv[Any, Any, Any]
@@ -42,39 +40,6 @@ MOVED = {
     "aaren_rl.envs.mask_velocity:": "aaren_rl.envs.memory.mask_velocity:",
 }
 """Modules named in the specifications of older runs and datasets, and where they are now."""
-
-
-def environment_spec(name: str) -> EnvSpec:
-    """The specification of an environment by its id, or from JSON.
-
-    `aaren/PassiveTMaze-v0?length=10000&noise=0.5` is what
-    `gymnasium.make("aaren/PassiveTMaze-v0", length=10000, noise=0.5)` makes. Values are JSON:
-    numbers, `true`, `[5,120]`; what is no JSON is text. `my_envs:Line-v0` imports `my_envs` first,
-    from the working directory too.
-
-    Raises:
-        UserError: no such environment or module, or an option without a value.
-    """
-    plain, _, options = name.partition("?")
-    module, _, registered = plain.rpartition(":")
-    try:
-        if name.lstrip().startswith("{"):
-            return EnvSpec.from_json(name)
-        if module:
-            import_module(module)
-        spec = copy.deepcopy(gymnasium.spec(registered))
-    except Exception as error:  # an imported module may raise anything
-        raise UserError(f"environment {name!r}: {one_line(error)}") from error
-    for option in options.split("&") if options else ():
-        key, equals, value = option.partition("=")
-        if not (key and equals):
-            raise UserError(f"environment {name!r}: option {option!r}: key=value expected")
-        try:
-            spec.kwargs[key] = json.loads(value)
-        except (ValueError, RecursionError):
-            spec.kwargs[key] = value
-    spec.max_episode_steps = spec.kwargs.pop("max_episode_steps", spec.max_episode_steps)
-    return spec
 
 
 def describe(env: EnvLike) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
@@ -27,6 +28,7 @@ from aaren_rl.data import (
 )
 from aaren_rl.data.hindsight import HindsightGoals, goal_columns
 from aaren_rl.data.mixture import MixedDataset, mix, weighted_names
+from aaren_rl.data.sources.load import with_spaces_of
 from aaren_rl.envs import (
     EnvLike,
     make_env,
@@ -45,8 +47,11 @@ from aaren_rl.training.presets import PRESETS
 SMALLEST_IMAGE = 16  # pixels a side
 
 
-def load_data(config: TrainSettings) -> TrajectoryDataset:
-    """The data that the settings name, with the spaces of the environment that they name."""
+def load_data(config: TrainSettings, env: EnvLike | None = None) -> TrajectoryDataset:
+    """The data that the settings name, with the spaces of the environment, if one is given.
+
+    It is `env`, else the one that the settings name.
+    """
     names = weighted_names(config.dataset)
     if len(names) > 1 and config.data_on == "disk":
         raise UserError("--data-on disk: several datasets are mixed in memory only")
@@ -57,10 +62,23 @@ def load_data(config: TrainSettings) -> TrajectoryDataset:
     }
     if config.episode_length is not None:
         options["episode_length"] = config.episode_length
-    if config.environment not in (None, "none"):
-        options["env"] = lambda: make_env(str(config.environment))
+    env = config.environment if env is None else env
+    if env not in (None, "none"):
+        options["env"] = _with_spaces(env)
     parts = [(load_dataset(name, **options), weight) for name, weight in names]
     return parts[0][0] if len(parts) == 1 else mix(parts)
+
+
+def _with_spaces(env: EnvLike) -> Any:
+    """An environment as `load_dataset` takes it, with the checks and the wrappers of `make_env`."""
+    return env if isinstance(env, VectorEnv) else lambda: make_env(env)
+
+
+def in_spaces_of(env: EnvLike, data: TrajectoryDataset) -> TrajectoryDataset:
+    """Data in memory with the environment's spaces, unless they name an environment themselves."""
+    if isinstance(data, MixedDataset):
+        return data.each(lambda part: in_spaces_of(env, part))
+    return data if data.env_spec is not None else with_spaces_of(data, _with_spaces(env))
 
 
 def make_sampler(

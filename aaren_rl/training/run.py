@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
-from gymnasium.vector import VectorEnv
 from lightning_fabric import Fabric
 
 from aaren_rl.agents import Agent, AgentConfig, load_agent
 from aaren_rl.data import TrajectoryDataset
 from aaren_rl.data.mixture import BETWEEN, MixedDataset, mix
 from aaren_rl.data.prefetch import prefetched
-from aaren_rl.envs import environment_of, limit_episodes, make_env
+from aaren_rl.envs import environment_of, limit_episodes
 from aaren_rl.errors import UserError, system_error
 from aaren_rl.evaluation import try_environment
 from aaren_rl.evaluation.evaluating import agents_by_task
@@ -26,6 +25,7 @@ from aaren_rl.records import typed
 from aaren_rl.training.build import (
     build_agent,
     check_agent,
+    in_spaces_of,
     is_leader,
     launched,
     load_data,
@@ -160,8 +160,8 @@ def train(
         return train_config(data).summary
     if not isinstance(data, (TrajectoryDataset, str, Path)):
         data = _mixture(data)
-    elif isinstance(data, TrajectoryDataset) and env is not None and env != "none":
-        data = data.for_environment(env if isinstance(env, VectorEnv) else lambda: make_env(env))
+    if isinstance(data, TrajectoryDataset) and env is not None and env != "none":
+        data = in_spaces_of(env, data)
     if isinstance(schedule, str):
         settings, schedule = {**settings, "schedule": schedule}, None
     if out is not None:
@@ -280,7 +280,7 @@ def _train(job: _Job) -> TrainedRun:
         check_progress(folder, config, devices * hosts)
     if folder is not None and (finished := _finished(job, folder)) is not None:
         return finished
-    dataset = job.data or _data(config)
+    dataset = job.data or _data(job)
     mark = None if folder is None else fingerprint(dataset)
     if folder is not None and mark is not None and config.resume:
         check_same_data(folder, config, mark)
@@ -361,12 +361,12 @@ def disk_errors(folder: RunFolder | None) -> Iterator[None]:
         raise system_error(error, "training" if folder is None else folder.path) from error
 
 
-def _data(config: TrainConfig) -> TrajectoryDataset:
+def _data(job: _Job) -> TrajectoryDataset:
     try:
-        return load_data(config)
+        return load_data(job.config, job.environment)
     except UserError as error:
         hint = "; if the data have moved, give --dataset with their new place"
-        raise UserError(f"{error}{hint if config.resume else ''}") from None
+        raise UserError(f"{error}{hint if job.config.resume else ''}") from None
 
 
 def _environment(job: _Job, dataset: TrajectoryDataset) -> Any:
@@ -392,5 +392,5 @@ def _finished(job: _Job, folder: RunFolder) -> TrainedRun | None:
     if config.updates > max(summary["updates"], summary.get("updates_asked", 0)):
         return None
     if saved and absolute_dataset(saved.dataset) != config.dataset:
-        check_same_data(folder, config, fingerprint(job.data or _data(config)))
+        check_same_data(folder, config, fingerprint(job.data or _data(job)))
     return run_in(folder, summary, config)

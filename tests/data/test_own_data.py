@@ -119,7 +119,7 @@ def test_the_environment_knows_an_action_that_the_data_never_take(
         TrajectoryDataset.from_arrays(
             np.zeros((7, 4)), ACTIONS, REWARDS, ENDS, env="CartPole-v1", name="poles"
         )
-    with pytest.raises(UserError, match="environment No-v1: cannot be made"):
+    with pytest.raises(UserError, match=r"environment 'No-v1': .* doesn't exist"):
         TrajectoryDataset.from_arrays(OBSERVATIONS, choices, REWARDS, ENDS, env="No-v1")
 
 
@@ -240,6 +240,38 @@ def test_bounds_of_the_environment_hold(how: str, caplog: pytest.LogCaptureFixtu
     assert data.action_space == spaces.Box(-2, 2, (1,), np.float32)
     [record] = caplog.records
     assert "actions of 1 steps lie beyond the environment's bounds" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "env", ["Pendulum-v1?max_episode_steps=50", gymnasium.spec("Pendulum-v1").to_json()]
+)
+def test_an_environment_by_text(env: str) -> None:
+    actions = np.array([[2.0], [-1.5], [0.5]])
+    episode = Trajectory(OBSERVATIONS[:3], actions, REWARDS[:3], True, False)
+    data = TrajectoryDataset.from_episodes([episode], env=env)
+    assert data.action_space == spaces.Box(-2, 2, (1,), np.float32)
+    assert data.env_spec is not None
+    assert data.env_spec.max_episode_steps == (50 if "?" in env else 200)
+
+
+@pytest.mark.parametrize("name", ["done", "dones", "terminated"])
+def test_an_end_by_any_of_its_names(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "arrays.npz"
+    np.savez(
+        file, observations=OBSERVATIONS, actions=ACTIONS, rewards=REWARDS, **{name: REWARDS > 2}
+    )
+    assert load_dataset(file).num_episodes == np.count_nonzero(REWARDS[:-1] > 2) + 1
+    listed = {"observations": OBSERVATIONS, "actions": ACTIONS, "rewards": REWARDS, name: True}
+    assert TrajectoryDataset.from_episodes([listed]).terminated.tolist() == [True]
+
+
+def test_a_second_array_of_ends_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ends = {"terminals": np.zeros(7), "dones": REWARDS > 2}
+    np.savez(
+        tmp_path / "two.npz", observations=OBSERVATIONS, actions=ACTIONS, rewards=REWARDS, **ends
+    )
+    assert load_dataset(tmp_path / "two.npz").num_episodes == 1
+    assert "two.npz: 'dones' is left out, since 'terminals' is there" in caplog.text
 
 
 def test_false_bounds_of_a_known_environment() -> None:

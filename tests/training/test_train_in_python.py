@@ -12,14 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
-from line_task import LINE, SMALL, Line, line_data
+from line_task import LINE, SMALL, Line, line_data, line_file
 from run_cases import scalars
 
 from aaren_rl import training
 from aaren_rl.agents import AGENTS, AgentConfig, AgentSpec, DecisionAaren, load_agent
-from aaren_rl.data import WindowSampler, load_trajectories
+from aaren_rl.data import TrajectoryDataset, WindowSampler, load_trajectories
 from aaren_rl.errors import UserError
 from aaren_rl.training import TrainConfig, finetune, train
 
@@ -217,3 +219,41 @@ def test_a_loop_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     exec(code.replace("range(1000)", "range(3)"), names)
     assert torch.isfinite(names["loss"])
     assert load_agent(tmp_path / "my-agent").name == "decision-aaren"
+
+
+class Narrow(Line):
+    """Takes a tenth of what the data hold."""
+
+    action_space = gymnasium.spaces.Box(-0.1, 0.1, (1,))
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action), action
+        return super().step(action)
+
+
+@pytest.mark.parametrize("form", ["class", "instance", "several", "file"])
+def test_its_spaces_hold_whatever_form_it_and_the_data_have(
+    form: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = (dataclasses.replace(line_data(), name=f"{form} {i}") for i in range(2))
+    data: Any = [first, second] if form == "several" else first
+    if form == "file":
+        data = str(line_file(tmp_path / "line.hdf5"))
+    env = Narrow() if form == "instance" else Narrow
+    run = train(data, env=env, num_envs=1, **{**SMALL, "updates": 2, "episodes": 1})
+    assert run.agent.spec.action_space == Narrow.action_space
+    assert run.scores[0].return_mean == 10.0
+    assert "they are clipped to them" in caplog.text
+
+
+def test_an_observation_has_the_environments_form() -> None:
+    rng = np.random.default_rng(0)
+    data = TrajectoryDataset.from_arrays(
+        observations=rng.integers(0, 16, 40),
+        actions=rng.integers(0, 3, 40),
+        rewards=np.ones(40),
+        terminals=np.arange(40) % 8 == 7,
+    )
+    run = train(data, env="FrozenLake-v1", **{**SMALL, "updates": 2, "episodes": 1})
+    spaces_ = run.agent.spec.observation_space, run.agent.spec.action_space
+    assert spaces_ == (gymnasium.spaces.Discrete(16), gymnasium.spaces.Discrete(4))

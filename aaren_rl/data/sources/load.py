@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from aaren_rl.data.checking import known_environment
 from aaren_rl.data.disk import cached, default_cache
 from aaren_rl.data.episode import Recording, Trajectory, warn_once
 from aaren_rl.data.flat import FlatOptions
@@ -23,6 +22,7 @@ from aaren_rl.data.sources.minari import SHIPPED_ROOT, minari_download, minari_s
 from aaren_rl.data.sources.registry import SOURCES, register_source
 from aaren_rl.data.spaces import read_as
 from aaren_rl.data.trajectory import TrajectoryDataset
+from aaren_rl.environment import known_environment
 from aaren_rl.errors import UserError
 from aaren_rl.files import check_permission, user_path
 from aaren_rl.layout import Layout
@@ -95,11 +95,9 @@ def load_dataset(
         )
         return mask_velocity(whole)
     opened = _open(name, source, options)
-    known = None if env is None else known_environment(env)
     if isinstance(opened, TrajectoryDataset):  # in memory already
-        if known is None:
-            return opened
-        opened, on = _recording_of(opened), "memory"
+        return opened if env is None else with_spaces_of(opened, env)
+    known = None if env is None else known_environment(env)
     settings = [sorted(options.items()), keep_unfinished_episode]
     if not keep_unfinished_episode:
         opened = _without_unfinished(opened)
@@ -156,6 +154,28 @@ def _open(name: str, source: str | None, options: dict[str, Any]) -> Recording |
         f"dataset {name!r}: {there}; a D4RL file, a Minari folder, a Minari id or a D4RL name, a "
         "d3rlpy file, a LeRobot folder, or a .npz or .json file expected"
     )
+
+
+def with_spaces_of(data: TrajectoryDataset, env: Any) -> TrajectoryDataset:
+    """The data read again with the spaces of the environment that they come from.
+
+    Arrays alone do not tell choices that were never taken, bounds, or an observation's shape.
+
+    Args:
+        data: in memory; on the disk they are returned as they are.
+        env: as in `TrajectoryDataset.from_episodes`.
+
+    Raises:
+        UserError: the environment cannot be made, or is not that of these data.
+    """
+    known = known_environment(env)
+    same = known[:2] == (data.observation_space, data.action_space)
+    if same or not isinstance(data.actions, np.ndarray):  # memory may not hold what is on the disk
+        return data
+    own = _recording_of(data)  # its spaces may be guesses
+    recording = dataclasses.replace(own, observation_space=None, action_space=None)
+    with read_as(recording.where, recording.kind):
+        return TrajectoryDataset.from_recording(recording, known)
 
 
 def _recording_of(data: TrajectoryDataset) -> Recording:
