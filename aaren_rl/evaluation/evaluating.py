@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, chdir, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,9 @@ def agents_by_task(agent: Agent, tasks: Sequence[str] = ()) -> list[Agent]:
 def _evaluate_config(config: EvaluateConfig, policies: Runtime | None) -> Evaluation:
     config.check()
     agent = load_agent(config.run, config.device, checkpoint=config.checkpoint)
-    parts = [_evaluate_task(config, each, policies) for each in agents_by_task(agent, config.task)]
+    with chdir("."):  # an environment may change the working directory
+        tasks = agents_by_task(agent, config.task)
+        parts = [_evaluate_task(config, each, policies) for each in tasks]
     result = replace(parts[0], rows=[row for part in parts for row in part.rows])
     if config.json is not None:
         write_json(config.json, result.to_json())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -241,11 +241,12 @@ def _run(job: _Job) -> TrainedRun:
     job.config.check(None if job.agent is None else type(job.agent))
     job = _settled(job)
     processes(job.config)
-    if job.folder is None or not is_leader():
-        return _train(job)
-    with job.folder.claimed():
-        claim_folder(job.folder, job.config)
-        return _train(job)
+    with chdir("."):  # an environment may change the working directory
+        if job.folder is None or not is_leader():
+            return _train(job)
+        with job.folder.claimed():
+            claim_folder(job.folder, job.config)
+            return _train(job)
 
 
 def _settled(job: _Job) -> _Job:

@@ -23,7 +23,7 @@ class RunFolder:
     """Paths in a run's folder. TensorBoard's event files are in the folder itself.
 
     Attributes:
-        path: the folder.
+        path: the folder, absolute, since an environment may change the working directory.
         config: all settings.
         summary: all results; exists once the run has finished.
         last: the checkpoint that a resumed run starts from.
@@ -33,7 +33,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = path.absolute()
         self.config, self.summary = path / CONFIG_FILE, path / SUMMARY_FILE
         self.online, self.lock = path / "finetune.json", path / ".training.lock"
         self.last, self.best = path / "last", path / "best"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from line_task import LINE, SMALL, Line, line_data
+from line_task import LINE, SMALL, Line, line_data, line_file
 from run_cases import scalars, weights
 
+from aaren_rl.cli import main
 from aaren_rl.errors import UserError
 from aaren_rl.training import Callback, train
 
@@ -92,3 +94,29 @@ def test_one_environment_at_a_time(tmp_path: Path) -> None:
     one = train(line_data(), **HOW | {"num_envs": 1, "episodes": 3})
     many = train(line_data(), **HOW | {"episodes": 3})
     assert one.scores[0].lengths == many.scores[0].lengths == [10, 10, 10]
+
+
+def test_an_environment_that_changes_the_working_directory(
+    misbehave: Callable[[Any], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for folder in (home, elsewhere):
+        folder.mkdir()
+    line_file(home / "line.hdf5")
+    monkeypatch.chdir(home)
+    misbehave(lambda step: os.chdir(elsewhere))
+    words = ["train", "--dataset", "line.hdf5", "--out", "run", "--updates", "4", "--env", LINE]
+    assert main([*words, "--evaluate-every", "2", "--episodes", "1", "--width", "8"]) == 0
+    words = ["compare", "--dataset", "line.hdf5", "--out", "both", "--updates", "2", "--env", LINE]
+    words += ["--seeds", "0", "1", "--agents", "behavior-cloning", "--episodes", "1"]
+    assert main(words) == 0
+    assert main(["evaluate", "run", "--episodes", "1", "--json", "scores.json"]) == 0
+    assert {"summary.json", "last"} <= {path.name for path in (home / "run").iterdir()}
+    assert (home / "both/behavior-cloning/seed-1/summary.json").is_file()
+    assert (home / "both/comparison.json").is_file()
+    assert (home / "scores.json").is_file()
+    assert not list(elsewhere.iterdir())
+    assert "error" not in capsys.readouterr().err

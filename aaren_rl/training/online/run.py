@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import chdir, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -172,7 +172,8 @@ def _run(job: _Job) -> TrainedRun:
     resume = folder is not None and folder.online.exists() and folder.has_checkpoint
     start = _start(config, folder if resume else None, job.own)
     start = dataclasses.replace(start, config=_train_config(config, start))
-    with nullcontext() if folder is None else folder.claimed():
+    # An environment may change the working directory.
+    with chdir("."), nullcontext() if folder is None else folder.claimed():
         if folder is not None:
             _claim(folder, config)
         if resume and folder is not None and folder.summary.exists():
