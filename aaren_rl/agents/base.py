@@ -109,9 +109,8 @@ class Agent(nn.Module, ABC):
         # Choices, and the pixels that an encoder of images takes as they are; None for none.
         self.register_buffer("kept", torch.from_numpy(kept) if kept.any() else None, False)
         self._keeps_all = bool(kept.all())
-        self.actions = make_head(
-            spec.action_space, config.head, config.head_options, config.action_chunk
-        )
+        how = config.head, config.head_options, config.action_chunk
+        self.actions = make_head(spec.action_space, *how, spec.wide_actions)
         registered = registered_name(type(self))
         settings = AGENTS.options(registered, config.agent_options) if registered else {}
         if registered and (kind := AGENTS[registered].options) is not None:

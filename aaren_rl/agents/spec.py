@@ -60,6 +60,9 @@ class AgentSpec:
     observation_offset: tuple[float, ...] = ()
     """Taken in float64 from flattened observations before they become float32, one each; empty for
     nothing. See `TrajectoryDataset.observation_offset`."""
+    wide_actions: tuple[bool, ...] = ()
+    """Of each part of an action, whether it is learned in the data's units although it has bounds,
+    as these are far wider than the data (`aaren_rl.data.statistics.wide_parts`); empty for none."""
     tasks: tuple[TaskSpec, ...] = ()
     """One for each dataset, where there were several."""
     task: int | None = None
@@ -135,6 +138,8 @@ class AgentSpec:
         content["tasks"] = [asdict(each) for each in self.tasks]
         if not self.tasks:
             del content["tasks"], content["task"]
+        if not self.wide_actions:  # so that older versions can read the file
+            del content["wide_actions"]
         return {**content, **{name: serialize_space(content[name]) for name in SPACES}}
 
     @staticmethod
@@ -142,11 +147,14 @@ class AgentSpec:
         """The inverse of `to_json`; fields that an older card lacks have their defaults.
 
         Raises:
-            UserError: a field of another type, or offsets that do not fit the observations.
+            UserError: a field of another type, or of another length than the spaces ask for.
             LookupError: without spaces.
         """
         spaces = {name: deserialize_space(content[name]) for name in SPACES}
         spec: AgentSpec = convert({**content, **spaces}, AgentSpec, "spec")
         if len(spec.observation_offset) not in (0, spec.observation_size):
             raise UserError(f"observation_offset: {spec.observation_size} numbers expected")
+        parts = len(spec.action_layout.leaves)
+        if len(spec.wide_actions) not in (0, parts):
+            raise UserError(f"wide_actions: {parts} flags expected")
         return spec

@@ -7,12 +7,15 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from aaren_rl.data.episode import BLOCK
 from aaren_rl.data.rows import row_numbers
+from aaren_rl.layout import Layout
 
 BLOCK_NUMBERS = 1 << 24  # float64 numbers in memory at once, where a row is long
+WIDE = 1000.0  # bounds say nothing where they are more than this many ranges of the data apart
 CONSTANT_STD = 1e-8  # a column counts as constant up to this standard deviation,
 CONSTANT_ROUNDINGS = 4 * float(np.finfo(np.float32).eps)  # or up to this share of its mean
 
@@ -47,8 +50,39 @@ def divisors(
     mean: NDArray[np.float64], std: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and deviation to standardise by: 1 for the deviation of what counts as constant."""
-    constant = std <= np.maximum(CONSTANT_STD, CONSTANT_ROUNDINGS * np.abs(mean))
-    return mean.astype(np.float32), np.where(constant, 1.0, std).astype(np.float32)
+    std = np.where(_constant(mean, std), 1.0, std)
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def _constant(mean: NDArray[np.float64], std: NDArray[np.float64]) -> NDArray[np.bool_]:
+    constant: NDArray[np.bool_] = std <= np.maximum(CONSTANT_STD, CONSTANT_ROUNDINGS * np.abs(mean))
+    return constant
+
+
+def wide_parts(actions: Any, space: spaces.Space[Any]) -> tuple[bool, ...]:
+    """For each part of an action space, whether its bounds are as good as none to these actions.
+
+    They are where a column that is not constant has finite ones more than 1,000 times as far apart
+    as its largest and smallest action. Large numbers are a usual way to write "no bound".
+    """
+    layout = Layout.of(space)
+    return tuple(
+        not leaf.levels and _is_wide(actions, columns, leaf.space)
+        for leaf, columns in zip(layout.leaves, layout.slices, strict=True)
+    )
+
+
+def _is_wide(actions: Any, columns: slice, box: spaces.Box) -> bool:
+    if not box.is_bounded():
+        return False
+    blocks = range(0, len(actions), BLOCK)
+    each = [actions[start : start + BLOCK][:, columns] for start in blocks]
+    lowest = np.min([rows.min(axis=0) for rows in each], axis=0).astype(np.float64)
+    highest = np.max([rows.max(axis=0) for rows in each], axis=0).astype(np.float64)
+    # Halves, as a difference of the largest numbers overflows.
+    half = box.high.ravel().astype(np.float64) / 2 - box.low.ravel().astype(np.float64) / 2
+    wide = half > WIDE / 2 * (highest - lowest)
+    return bool(wide.any() and (wide & ~_constant(*moments(actions))[columns]).any())
 
 
 def returns_to_go(rewards: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -26,9 +26,11 @@ from aaren_rl.data import (
     WindowSampler,
     load_dataset,
 )
+from aaren_rl.data.episode import warn_once
 from aaren_rl.data.hindsight import HindsightGoals, goal_columns
 from aaren_rl.data.mixture import MixedDataset, mix, weighted_names
 from aaren_rl.data.sources.load import with_spaces_of
+from aaren_rl.data.statistics import WIDE, wide_parts
 from aaren_rl.envs import (
     EnvLike,
     make_env,
@@ -203,7 +205,7 @@ def build_agent(
     dataset: TrajectoryDataset,
     environment: EnvLike | None,
     source: Agent | None = None,
-    shape: AgentConfig | None = None,
+    saved: Agent | None = None,
 ) -> Agent:
     """A new agent for the dataset's task, with the dataset's statistics.
 
@@ -215,8 +217,8 @@ def build_agent(
         dataset: what it will learn from.
         environment: where it will act; `None` for nowhere. One for each task of several datasets.
         source: the agent of `config.init_from`, if it is loaded already.
-        shape: the shape of the agent whose weights will be loaded, as it was saved; else
-            `config.model`, with what suits the task.
+        saved: the agent whose weights will be loaded, which gives its shape and the units of its
+            actions; else `config.model`, with what suits the task, and what suits the data.
 
     Raises:
         UserError: settings that do not fit the data, or an agent that cannot be started from.
@@ -229,12 +231,13 @@ def build_agent(
         spec = _spec_of_tasks(config, dataset, environment)
     else:
         raise UserError(f"--init-from {config.init_from}: not with several datasets")
+    spec = dataclasses.replace(spec, wide_actions=_wide_actions(dataset, saved or source))
     if config.model.task_embedding and not spec.tasks:
         raise UserError("--task-embedding needs several datasets, see --dataset")
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
     start = None if source is None else source.config
-    model = shape or suited(config.model, spec, start)
+    model = suited(config.model, spec, start) if saved is None else saved.config
     if config.normalize_observations:
         mean, std = dataset.observation_statistics(pixels=not sees_images(model.encoder))
         if model.condition == "goal":
@@ -245,6 +248,21 @@ def build_agent(
     if source is not None:
         _start_from(agent, source, f"--init-from {config.init_from}")
     return agent
+
+
+def _wide_actions(data: TrajectoryDataset, source: Agent | None) -> tuple[bool, ...]:
+    """`AgentSpec.wide_actions`: by the data, or as the weights that are loaded were trained."""
+    if source is not None:
+        return source.spec.wide_actions
+    wide = wide_parts(data.actions, data.action_space)
+    leaves = Layout.of(data.action_space).leaves
+    for leaf in (leaf for leaf, own in zip(leaves, wide, strict=True) if own):
+        where = f"actions {leaf.name}" if leaf.path else "actions"
+        warn_once(
+            f"{data.name}: {where}: the bounds of {' '.join(str(leaf.space).split()):.90} are over "
+            f"{WIDE:,g} times as wide as the data: they are learned in units of the data instead"
+        )
+    return wide if any(wide) else ()
 
 
 def _spec_of_tasks(config: TrainConfig, data: MixedDataset, environments: Any) -> AgentSpec:

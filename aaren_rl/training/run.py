@@ -331,10 +331,9 @@ def _units(agent: Agent, data: MixedDataset) -> list[tuple[float, float]]:
 
 def _agent(job: _Job, data: TrajectoryDataset, environment: Any, resume: bool) -> Agent:
     """The agent that was given, else a new one; weights of a resumed run are loaded later."""
-    config, folder, source, shape = job.config, job.folder, job.source, None
+    config, folder, source, saved = job.config, job.folder, job.source, None
     if folder is not None and resume and job.agent is None:
         saved = load_agent(folder.path)
-        shape = saved.config
         if config.init_from is not None:
             source = saved  # the other run need not be there any more
     torch.manual_seed(config.seed)  # the same first weights in every process
@@ -342,7 +341,7 @@ def _agent(job: _Job, data: TrajectoryDataset, environment: Any, resume: bool) -
         spec = job.agent.spec
         job.agent.spec = dataclasses.replace(spec, dataset=spec.dataset or data.name)
         return job.agent
-    return build_agent(config, data, environment, source, shape)
+    return build_agent(config, data, environment, source, saved)
 
 
 def _learner(job: _Job, agent: Agent, data: TrajectoryDataset, fabric: Fabric) -> Learner:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
@@ -51,6 +51,13 @@ class ActionHead(nn.Module, ABC):
     def standardise(self, mean: np.ndarray, std: np.ndarray) -> None:
         """Take the data's mean and (positive) standard deviation, `[size]`; not when `bounded`."""
         raise NotImplementedError
+
+    def unbound(self, wide: Sequence[bool]) -> None:
+        """Learn the parts of the space for which `wide` is true as if they had no bounds.
+
+        Called before any layer is made. Decisions stay inside the bounds. By default nothing: a
+        head that takes its units from elsewhere has no use for it.
+        """
 
     def embedding(self, width: int) -> nn.Module:
         """A new layer from actions as `encode` gives them to tokens `[..., width]`."""
@@ -210,7 +217,11 @@ def head_name(space: Any) -> str:
 
 
 def make_head(
-    space: Any, name: str = "", options: Mapping[str, Any] = MappingProxyType({}), chunk: int = 1
+    space: Any,
+    name: str = "",
+    options: Mapping[str, Any] = MappingProxyType({}),
+    chunk: int = 1,
+    wide: Sequence[bool] = (),
 ) -> ActionHead:
     """A new action head.
 
@@ -220,14 +231,22 @@ def make_head(
             Tuple space, beside choices.
         options: its settings, by name.
         chunk: actions that are predicted together.
+        wide: see `ActionHead.unbound`; empty for no part.
 
     Raises:
         UserError: for an unknown name, option or kind of space, or a head of another space.
     """
+    head = _make_head(space, name, options)
+    if any(wide):
+        head.unbound(wide)
     if chunk > 1:
         from aaren_rl.layers.heads.joined import ChunkedActions  # which imports this module
 
-        return ChunkedActions(make_head(space, name, options), chunk)
+        return ChunkedActions(head, chunk)
+    return head
+
+
+def _make_head(space: Any, name: str, options: Mapping[str, Any]) -> ActionHead:
     usual = head_name(space)
     entry = HEADS[name or usual]
     settings = HEADS.options(name or usual, options)

@@ -89,8 +89,8 @@ class GaussianActions(ContinuousActions):
 
     The log-density of an action, in the units `(action - middle) / reach`, is that of `x` minus the
     logarithm of the tanh's slope, `2 (log 2 - x - softplus(-2 x))`: exact where `1 - tanh(x)^2` is
-    0 in float32. Where the space has a side without a bound there is no tanh, and `x` is the
-    standardised action.
+    0 in float32. Where the space has a side without a bound, or is `unbound`, there is no tanh, and
+    `x` is the standardised action.
 
     The decision is the mean action, of a mixture that of its most likely component. Not
     `tanh(mean)`, which is the median: where the data hold actions at their bounds, far out before

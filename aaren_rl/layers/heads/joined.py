@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -96,6 +96,12 @@ class JoinedActions(ActionHead):
         )
         self.bounded = all(part.bounded for part in self.heads)
         self.samples = all(part.samples for part in self.heads)
+
+    def unbound(self, wide: Sequence[bool]) -> None:
+        """See `ActionHead.unbound`."""
+        for part, own in zip(self.heads, wide, strict=True):
+            part.unbound((own,))
+        self.bounded = all(part.bounded for part in self.heads)
 
     @property
     def heads(self) -> list[ActionHead]:

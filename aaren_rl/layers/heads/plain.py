@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,9 @@ class ContinuousActions(ActionHead):
     """Box actions as `(action - middle) / reach`.
 
     Where all bounds are finite, these stretch the space to [-1, 1], and the network ends in tanh.
-    Otherwise they are the data's mean and standard deviation (`standardise`; until then 0 and 1),
-    and predictions are clamped at the finite bounds.
+    Otherwise, and where the bounds are far wider than the data (`unbound`), they are the data's
+    mean and standard deviation (`standardise`; until then 0 and 1), and predictions are clamped at
+    the finite bounds.
     """
 
     serves = "continuous"
@@ -46,11 +48,20 @@ class ContinuousActions(ActionHead):
         self.plain = bool((low == -1).all() and (high == 1).all())  # no scaling
         middle, reach = torch.zeros(self.size), torch.ones(self.size)
         if self.bounded:
-            middle, reach = (low + high) / 2, (high - low) / 2
+            middle, reach = low / 2 + high / 2, high / 2 - low / 2  # no sum overflows
             reach[reach == 0] = 1.0  # a single value, to which predictions are clamped
-        # Saved where they come from the data; else they follow from the space.
+        self._scale_by(middle, reach)
+
+    def _scale_by(self, middle: Tensor, reach: Tensor) -> None:
+        """Saved where they come from the data; else they follow from the space."""
         self.register_buffer("middle", middle, persistent=not self.bounded)
         self.register_buffer("reach", reach, persistent=not self.bounded)
+
+    def unbound(self, wide: Sequence[bool]) -> None:
+        """See `ActionHead.unbound`."""
+        if any(wide):
+            self.bounded = self.plain = False
+            self._scale_by(torch.zeros(self.size), torch.ones(self.size))
 
     def standardise(self, mean: np.ndarray, std: np.ndarray) -> None:
         """See `ActionHead.standardise`."""
