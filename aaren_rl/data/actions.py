@@ -150,7 +150,7 @@ class Actions:
             own = self._declared
         elif isinstance(env_space, (spaces.MultiDiscrete, spaces.MultiBinary)):
             return env_space
-        elif values.dtype.kind in "bui" and single:
+        elif env_space is None and values.dtype.kind in "bui" and single:
             own = spaces.Discrete(1)  # `_choices` widens it
         else:
             self._integers = values.dtype.kind in "bui"
@@ -206,7 +206,8 @@ class Actions:
                     f"bounds ({reach}); they are clipped to them"
                 )
             return space
-        inside = (low >= least - _tolerance(least)) & (high <= most + _tolerance(most))
+        with np.errstate(over="ignore"):  # bounds may be the largest numbers
+            inside = (low >= least - _tolerance(least)) & (high <= most + _tolerance(most))
         if inside.all():
             return space
         warn_once(

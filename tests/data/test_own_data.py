@@ -133,6 +133,17 @@ class Table(gymnasium.Env[Any, Any]):
     action_space = spaces.Box(-1, 1, (1,), np.float32)
 
 
+@pytest.mark.parametrize("shape", [(7,), (7, 1)])
+def test_whole_numbers_of_an_environment_with_one_number(shape: tuple[int, ...]) -> None:
+    """They are no choices where the environment takes a Box."""
+    values = np.array([-1, 0, 1, 1, 0, -1, 0]).reshape(shape)
+    for space in (spaces.Box(-1, 1, (1,)), spaces.Box(-3, 9, (1,), np.int64)):
+        env = SimpleNamespace(observation_space=Plain.observation_space, action_space=space)
+        data = TrajectoryDataset.from_arrays(OBSERVATIONS, values, REWARDS, ENDS, env=env)
+        assert data.action_space == space
+        assert data.actions.tolist() == values.reshape(7, 1).tolist()
+
+
 def test_flat_rows_of_a_two_dimensional_environment() -> None:
     rows = RNG.normal(size=(7, 6)).astype(np.float32)
     data = TrajectoryDataset.from_arrays(rows, ACTIONS[:, 0], REWARDS, ENDS, env=Table())
