@@ -16,14 +16,14 @@ from aaren_rl.layout import Layout
 
 BLOCK_NUMBERS = 1 << 24  # float64 numbers in memory at once, where a row is long
 WIDE = 1000.0  # bounds say nothing where they are more than this many ranges of the data apart
-CONSTANT_STD = 1e-8  # a column counts as constant up to this standard deviation,
+CONSTANT_STD = 1e-11  # a column counts as constant up to this standard deviation,
 CONSTANT_ROUNDINGS = 4 * float(np.finfo(np.float32).eps)  # or up to this share of its mean
 
 
 def column_statistics(rows: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and standard deviation of each column, to standardise by: float32 `[columns]` or `[]`.
 
-    A column counts as constant, and gets a deviation of 1, when its deviation is at most 1e-8, or
+    A column counts as constant, and gets a deviation of 1, when its deviation is at most 1e-11, or
     at most four float32 roundings of its mean: that is the noise of a simulator or of float32, not
     information, and dividing by it would make any other value enormous.
     """

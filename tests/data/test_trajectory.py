@@ -112,9 +112,11 @@ def test_a_constant_column_has_unit_scale(column: np.ndarray) -> None:
     assert std[1] == pytest.approx(NOISE.std(), rel=1e-6)
 
 
-@pytest.mark.parametrize(("mean", "std"), [(0, 1e-6), (1e6, 10), (1e4, 0.1), (-5, 1e-4), (0, 1e9)])
+@pytest.mark.parametrize(
+    ("mean", "std"), [(0, 1e-6), (1e6, 10), (1e4, 0.1), (-5, 1e-4), (0, 1e9), (0, 1e-9)]
+)
 def test_a_column_that_varies_keeps_its_scale(mean: float, std: float) -> None:
-    """However large its mean; the deviation has no more error than the numbers in float32."""
+    """However large its mean, and however small its unit; the deviation has no more error than the numbers in float32."""
     column = (mean + std * NOISE).astype(np.float32)
     data = build(episode(STEPS, observations=np.stack([column, NOISE], 1)))
     exact = column.astype(np.float64)
