@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from aaren_rl.errors import UserError
-from aaren_rl.layout import LARGEST_RETURN, Layout
+from aaren_rl.layout import LARGEST_RETURN, Layout, as_array
 
 _UNLIMITED = int(np.iinfo(np.int64).max)
 
@@ -132,8 +132,27 @@ def check_starts(mask: object, num_envs: int) -> np.ndarray:
     return _vector("the mask", mask, num_envs).astype(bool)
 
 
+def check_count(name: str, value: object) -> None:
+    """Raise `UserError` unless a number of things is a whole one, at least 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise UserError(f"{name} must be a whole number, got {value!r}")
+    if value < 1:
+        raise UserError(f"{name} must be at least 1, got {value}")
+
+
+def _array(name: str, values: object) -> np.ndarray:
+    """As an array of numbers; `UserError` for text, `None` and rows of different lengths."""
+    try:
+        array = as_array(values)
+    except ValueError:
+        raise UserError(f"{name}: rows of different lengths; equal lengths expected") from None
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"{name}: values of type {array.dtype}; numbers expected")
+    return array
+
+
 def _vector(name: str, values: object, size: int) -> np.ndarray:
-    array = np.asarray(values)
+    array = _array(name, values)
     if array.shape != (size,):
         raise UserError(f"{name} must have shape {(size,)}, got {array.shape}")
     return array
@@ -238,7 +257,7 @@ class StepInputs:
                 observations = self._layout.flatten(observations, np.float64)
             except UserError as error:
                 raise UserError(f"observations: {error}") from None
-        array = np.asarray(observations)
+        array = _array("observations", observations)
         if array.shape != self._shape:
             raise UserError(f"observations must have shape {self._shape}, got {array.shape}")
         self._as_given[...] = array if self._offset is None else array - self._offset
@@ -267,6 +286,7 @@ class StepInputs:
             and isinstance(rewards, np.ndarray)
             and isinstance(dones, np.ndarray)
             and rewards.shape == dones.shape == self._starting.shape
+            and rewards.dtype.kind in "biuf"
             and not np.count_nonzero(dones)
         ):  # the common case, in the fewest calls
             self._flat_reward[...] = rewards

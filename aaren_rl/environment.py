@@ -34,7 +34,7 @@ def environment_spec(name: str) -> EnvSpec:
         if module:
             import_module(module)
         spec = copy.deepcopy(gymnasium.spec(registered))
-    except (Exception, SystemExit) as error:  # an imported module may raise anything
+    except FAILURES as error:  # an imported module may raise anything
         raise UserError(f"environment {name!r}: {one_line(error)}") from error
     for option in options.split("&") if options else ():
         key, equals, value = option.partition("=")

@@ -35,6 +35,8 @@ def system_error(error: OSError, place: object = None) -> UserError:
 
 def one_line(error: BaseException) -> str:
     """What another library's exception says, as one line."""
+    if isinstance(error, SystemExit) and not isinstance(error.code, str):  # a number says nothing
+        return f"it ended the program (exit code {error.code})"
     return " ".join(str(error).split()) or type(error).__name__
 
 

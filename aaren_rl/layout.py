@@ -24,6 +24,17 @@ Path = tuple["str | int", ...]
 LARGEST_RETURN = 1e18  # the square of a return, as in losses and norms, must fit into float32
 
 
+def as_array(values: Any) -> NDArray[Any]:
+    """As NumPy's; tensors may need gradients, be on a GPU, or be bfloat16, which becomes float32.
+
+    `ValueError` for rows of different lengths.
+    """
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if str(values.dtype) == "torch.bfloat16" else values
+    return np.asarray(values)
+
+
 @dataclass(frozen=True)
 class Leaf:
     """A part of a space that has no parts itself.
@@ -76,7 +87,7 @@ class Leaf:
             UserError: another shape, values that are not numbers, or choices outside the space.
         """
         try:
-            array = np.asarray(values)
+            array = as_array(values)
         except ValueError:
             raise self._error("rows of different lengths; equal lengths expected") from None
         if array.dtype.kind not in "biuf":

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aaren_rl.acting import Policy, table_too_short
+from aaren_rl.acting import Policy, check_count, table_too_short
 from aaren_rl.agents.config import AgentConfig, Condition, Mode
 from aaren_rl.agents.registration import AGENTS, registered_name
 from aaren_rl.agents.spec import AgentSpec
@@ -319,6 +319,7 @@ class Agent(nn.Module, ABC):
                 the agent cannot be asked for; for draws of an agent whose head predicts no
                 distribution.
         """
+        check_count("num_envs", num_envs)
         agent = self if task is None else self.for_task(task)
         agent.check_task()
         agent.eval()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from aaren_rl.data.episode import READ_BYTES, READ_STEPS
 from aaren_rl.errors import UserError
-from aaren_rl.layout import Layout
+from aaren_rl.layout import Layout, as_array
 
 
 def flat_size(space: spaces.Space[Any]) -> int:
@@ -57,7 +57,7 @@ def flatten_batch(
 def numbers(values: Any) -> NDArray[Any]:
     """`values` as an array of booleans, integers or floats; `UserError` for others."""
     try:
-        array = np.asarray(values)
+        array = as_array(values)
     except ValueError:
         raise UserError("rows of different lengths; equal lengths expected") from None
     if array.dtype.kind not in "biuf":

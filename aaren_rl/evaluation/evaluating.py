@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from aaren_rl.acting import check_count
 from aaren_rl.agents import Agent, Mode, load_agent
 from aaren_rl.envs.make import EnvLike
 from aaren_rl.errors import UserError
@@ -18,6 +19,8 @@ from aaren_rl.evaluation.rollouts import PolicyMaker, rollout
 from aaren_rl.evaluation.scores import Row, score, warn_of_far_targets
 from aaren_rl.evaluation.video import record_video
 from aaren_rl.files import write_json
+
+LARGEST_SEED = 2**62  # NumPy counts the episodes' seeds up in int64
 
 Runtime = Callable[[Agent, Path | None], AbstractContextManager[PolicyMaker]]
 """Gives, for an agent and its exported file (or None), what makes policies in the agent's place."""
@@ -95,17 +98,20 @@ def evaluate(
     if isinstance(run, (str, Path)):
         agent, about = load_agent(run), {"run": str(run)}
     for name, count in (("episodes", episodes), ("num_envs", num_envs)):
-        if count < 1:
-            raise UserError(f"{name} must be at least 1, got {count}")
+        check_count(name, count)
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < LARGEST_SEED:
+        raise UserError(f"seed must be a whole number from 0 to 2^62, got {seed!r}")
+    try:
+        targets = () if target_return is None else np.ravel(target_return).astype(float).tolist()
+    except (TypeError, ValueError):
+        raise UserError(f"target_return must be numbers, got {target_return!r:.80}") from None
     rows = []
     for each in agents_by_task(agent, (task,) if isinstance(task, str) else task):
         rows += score_rows(
             each,
             environment_of_agent(each) if env is None else env,
             modes=(mode,) if mode is None or isinstance(mode, str) else mode,
-            targets=()
-            if target_return is None
-            else tuple(np.ravel(target_return).astype(float).tolist()),
+            targets=tuple(targets),
             episodes=episodes,
             seed=seed,
             num_envs=num_envs,

@@ -199,6 +199,11 @@ def train_config(
 def _mixture(several: Several) -> TrajectoryDataset | str:
     """Several datasets as one: mixed, or their names and weights as `TrainConfig.dataset`."""
     pairs = [each if isinstance(each, tuple) else (each, 1.0) for each in several]
+    if isinstance(several, dict) or not all(isinstance(pair[0], Data) for pair in pairs):
+        raise UserError(
+            "data: a dataset, its name or path, or several expected: make one of episodes with "
+            "TrajectoryDataset.from_episodes, of arrays with TrajectoryDataset.from_arrays"
+        )
     loaded = [isinstance(data, TrajectoryDataset) for data, _ in pairs]
     if not pairs or any(loaded) != all(loaded):
         raise UserError("several datasets: all must be in memory, or all names; at least one")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from agent_cases import SEQUENCE_AGENTS, make_agent
 
 from aaren_rl.agents import Mode
@@ -33,6 +34,8 @@ BAD_OBSERVATIONS: list[tuple[Any, str]] = [
     (np.ones((3, 4)), r"observations must have shape \(2, 4\), got \(3, 4\)"),
     (np.ones(4), r"observations must have shape \(2, 4\), got \(4,\)"),
     (np.ones((4, 2)), r"observations must have shape \(2, 4\), got \(4, 2\)"),
+    (np.full((2, 4), "a"), "observations: values of type <U1; numbers expected"),
+    ([[1.0] * 4, [1.0] * 3], "observations: rows of different lengths; equal lengths expected"),
 ]
 BAD_OUTCOMES: list[tuple[dict[str, Any], str]] = [
     ({"rewards": np.ones(3)}, r"rewards must have shape \(2,\), got \(3,\)"),
@@ -40,6 +43,8 @@ BAD_OUTCOMES: list[tuple[dict[str, Any], str]] = [
     ({"rewards": 1.0}, r"rewards must have shape \(2,\), got \(\)"),
     ({"rewards": np.array([1, np.nan])}, "rewards are not finite"),
     ({"rewards": np.array([-np.inf, 1])}, "rewards are not finite"),
+    ({"rewards": [1.0, None]}, "rewards: values of type object; numbers expected"),
+    ({"rewards": np.array([1.0, None])}, "rewards: values of type object; numbers expected"),
     ({"rewards": None}, "rewards are needed"),
     ({"dones": np.zeros(3, bool)}, r"dones must have shape \(2,\), got \(3,\)"),
     ({"dones": True}, r"dones must have shape \(2,\), got \(\)"),
@@ -127,6 +132,11 @@ def test_targets_are_finite(name: str, target: float | list[float]) -> None:
 def test_a_policy_acts_somewhere(name: str) -> None:
     with pytest.raises(UserError, match="num_envs must be at least 1, got 0"):
         make_agent(name).policy(0)
+    with pytest.raises(UserError, match="num_envs must be at least 1, got -1"):
+        make_agent(name).policy(-1)
+    for count in (1.5, "2"):
+        with pytest.raises(UserError, match="num_envs must be a whole number, got"):
+            make_agent(name).policy(count)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", ["carry", "reset", "window", "sliding"])
@@ -154,3 +164,10 @@ def test_agents_say_what_they_are_able_to_do() -> None:
         cloning = name == "behavior-cloning"
         assert agent.has_memory == agent.asks_return == (not cloning)
         assert agent.tokens_per_step == (1 if cloning else 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_observations_may_be_tensors_that_need_gradients(dtype: torch.dtype) -> None:
+    seen = torch.ones(2, 4, dtype=dtype, requires_grad=True)
+    agent = make_agent("decision-aaren")
+    assert np.array_equal(agent.policy(2).act(seen), agent.policy(2).act(np.ones((2, 4))))

@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.envs.registration import WrapperSpec
 
@@ -76,6 +77,17 @@ def test_episodes_of_every_form() -> None:
         np.testing.assert_array_equal(getattr(data, field), getattr(same, field))
     no_flag = {"observations": [[1.0]], "actions": [0], "rewards": [1.0]}
     assert TrajectoryDataset.from_episodes([no_flag]).truncated.tolist() == [True]
+
+
+def test_tensors() -> None:
+    """Also those that need gradients, and bfloat16, which NumPy does not know."""
+    seen = torch.tensor(OBSERVATIONS, requires_grad=True)
+    acted = torch.tensor(ACTIONS, dtype=torch.bfloat16)
+    data = TrajectoryDataset.from_arrays(seen, acted, torch.tensor(REWARDS), ENDS)
+    np.testing.assert_array_equal(data.observations, OBSERVATIONS)
+    np.testing.assert_array_equal(data.actions, acted.float())
+    one = Trajectory(seen[:3], acted[:3], REWARDS[:3], True, False)  # type: ignore[arg-type]
+    assert TrajectoryDataset.from_episodes([one]).num_steps == 3
 
 
 def test_choices() -> None:

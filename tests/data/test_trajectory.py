@@ -116,7 +116,7 @@ def test_a_constant_column_has_unit_scale(column: np.ndarray) -> None:
     ("mean", "std"), [(0, 1e-6), (1e6, 10), (1e4, 0.1), (-5, 1e-4), (0, 1e9), (0, 1e-9)]
 )
 def test_a_column_that_varies_keeps_its_scale(mean: float, std: float) -> None:
-    """However large its mean, and however small its unit; the deviation has no more error than the numbers in float32."""
+    """However large its mean or small its unit, and with no more error than float32 has."""
     column = (mean + std * NOISE).astype(np.float32)
     data = build(episode(STEPS, observations=np.stack([column, NOISE], 1)))
     exact = column.astype(np.float64)

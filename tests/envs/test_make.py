@@ -209,6 +209,9 @@ def test_an_id_behind_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "aaren_tests_broken.py").write_text("1 / 0")
     with pytest.raises(UserError, match="'aaren_tests_broken:Line-v0': division by zero"):
         make_vector_env("aaren_tests_broken:Line-v0", 1)
+    (tmp_path / "aaren_tests_ending.py").write_text("raise SystemExit(1)")
+    with pytest.raises(UserError, match=r"ending:Line-v0': it ended the program \(exit code 1\)"):
+        make_vector_env("aaren_tests_ending:Line-v0", 1)
 
     env.close()
 

@@ -111,6 +111,10 @@ def test_from_python(hopper_runs: dict[str, Path]) -> None:
     assert evaluate(agent, vector, episodes=5, target_return=5).rows[0].lengths == [10] * 5
     with pytest.raises(UserError, match="episodes must be at least 1, got 0"):
         evaluate(agent, episodes=0)
+    bad: list[tuple[str, Any]] = [("episodes", 2.5), ("seed", None), ("seed", 2**70)]
+    for name, value in (*bad, ("target_return", ["a"])):
+        with pytest.raises(UserError, match=f"{name} must be .*number.*, got"):
+            evaluate(agent, **{name: value})
     with pytest.raises(UserError, match="--runtime onnx: nothing was given"):
         evaluate(EvaluateConfig(run, runtime="onnx"))
 

@@ -197,6 +197,12 @@ def test_mistakes_are_one_line(settings: dict[str, Any], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("data", [list(line_data().episode(i) for i in (0, 1)), {"actions": [1]}])
+def test_what_is_no_dataset_is_told_how_to_become_one(data: Any) -> None:
+    with pytest.raises(UserError, match=r"from_episodes, of .*from_arrays"):
+        train(data, **SMALL)
+
+
 def test_every_agent_by_name() -> None:
     for name in AGENTS:
         run = train(line_data(), name, env=LINE, **SMALL | {"updates": 2, "target_return": ()})
