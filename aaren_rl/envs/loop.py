@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from aaren_rl.data.episode import Trajectory
 from aaren_rl.envs.make import describe
+from aaren_rl.envs.success import successes
 from aaren_rl.errors import FAILURES, UserError, one_line
 
 ResetOptions = Callable[[NDArray[np.int64]], dict[str, Any]]
@@ -48,8 +49,8 @@ class Step(NamedTuple):
             step to restart.
         policy_seconds: time spent choosing the actions.
         environment_seconds: time spent in the environments, restarts included.
-        successes: bool `[num_envs]`, where the environments' `info` says `success` or `is_success`;
-            `None` where it says neither.
+        successes: bool `[num_envs]`, where the environments' `info` has a `success` or `is_success`
+            of 1 or more; `None` where it says neither.
     """
 
     observations: Any
@@ -133,10 +134,8 @@ def play(
                 after = _reset(vector, seed, queue, ended, options)
         shown, observations = observations, after
         spent = between - before, time.perf_counter() - between
-        successes = _successes(infos)
-        yield Step(
-            shown, actions, rewards, terminated, truncated, final, episode, *spent, successes
-        )
+        won = successes(infos, size)
+        yield Step(shown, actions, rewards, terminated, truncated, final, episode, *spent, won)
 
 
 class _Queue:
@@ -275,26 +274,6 @@ def _check_rewards(
             f"environment {describe(vector)}: reward {rewards[bad[0]]} in episode "
             f"{episode[bad[0]]} (seed {seed + episode[bad[0]]}); a finite number expected"
         )
-
-
-def _successes(infos: dict[str, Any]) -> NDArray[np.bool_] | None:
-    """See `Step.successes`; in SAME_STEP mode `final_info` is of the episode that has ended."""
-    now, final = (_success_in(each) for each in (infos, infos.get("final_info", {})))
-    if now is None and final is None:
-        return None
-    restarted = np.asarray(infos.get("_final_info", False))
-    return np.where(restarted, final is not None and final, now is not None and now)
-
-
-def _success_in(infos: dict[str, Any]) -> NDArray[np.bool_] | None:
-    """`success` or `is_success` from a vector environment's infos; `None` for neither."""
-    found = None
-    for name in ("success", "is_success"):
-        values = np.asarray(infos.get(name))
-        if values.dtype.kind in "biuf":
-            won = values.astype(bool) & np.asarray(infos.get(f"_{name}", True))
-            found = won if found is None else found | won
-    return found
 
 
 def _final(

@@ -21,6 +21,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.wrappers import TimeLimit
 
 from aaren_rl.environment import environment_spec
+from aaren_rl.envs.success import SuccessAlone
 from aaren_rl.errors import FAILURES, UserError, one_line
 
 Env = gymnasium.Env[Any, Any]
@@ -161,7 +162,7 @@ def make_vector_env(
     made: list[Env] = []
 
     def make() -> Env:
-        made.append(make_env(env))
+        made.append(SuccessAlone(make_env(env)))
         return made[-1]
 
     try:
