@@ -17,7 +17,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from aaren_rl.data.episode import Trajectory
-from aaren_rl.envs import make_vector_env, recorded_episodes, time_limit
+from aaren_rl.envs import make_vector_env, missing_limit, recorded_episodes
 from aaren_rl.evaluation.rollouts import LONGEST_EPISODE
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def play(
     """
     size = BATCH if episodes is None else min(BATCH, episodes)
     with contextlib.closing(make_vector_env(environment, size)) as vector:
-        limit = None if time_limit(vector) is not None else LONGEST_EPISODE
+        limit = missing_limit(vector, LONGEST_EPISODE)
         acting = SimpleNamespace(act=lambda observations, rewards, starts: actor(observations))
         yield from recorded_episodes(acting, vector, episodes=episodes, seed=seed, limit=limit)
 

@@ -9,6 +9,7 @@ from aaren_rl.envs.check import (
     reference_scores_of,
     robot_of_dataset,
 )
+from aaren_rl.envs.limits import missing_limit, time_limit
 from aaren_rl.envs.loop import Actor, Step, play, recorded_episodes
 from aaren_rl.envs.make import (
     EnvLike,
@@ -17,7 +18,6 @@ from aaren_rl.envs.make import (
     make_env,
     make_vector_env,
     saved_name,
-    time_limit,
 )
 from aaren_rl.envs.memory import expert_dataset, write_expert_dataset
 from aaren_rl.envs.pixels import Pixels
@@ -34,6 +34,7 @@ __all__ = [
     "limit_episodes",
     "make_env",
     "make_vector_env",
+    "missing_limit",
     "play",
     "recorded_episodes",
     "reference_scores_of",

@@ -14,6 +14,7 @@ from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
 from aaren_rl.data.episode import Trajectory
+from aaren_rl.envs.limits import time_limit
 from aaren_rl.envs.make import describe
 from aaren_rl.envs.success import successes
 from aaren_rl.errors import FAILURES, UserError, one_line
@@ -119,7 +120,7 @@ def play(
             lengths = np.where(episode < 0, 0, lengths + 1)
             over = (lengths >= limit) & ~terminated & ~truncated
             if over.any():
-                _warn_of_cut(describe(vector), limit, queue.by_hand)
+                _warn_of_cut(vector, limit, queue.by_hand)
                 truncated = truncated | over
         ended = terminated | truncated
         starts = ended if restarting is None else ended | restarting
@@ -244,12 +245,14 @@ def _step(
     return after, np.asarray(rewards, dtype=np.float64), *flags, infos
 
 
-def _warn_of_cut(name: str, limit: int, by_hand: bool) -> None:
+def _warn_of_cut(vector: VectorEnv[Any, Any, Any], limit: int, by_hand: bool) -> None:
     """Warn that an episode is cut; environments that restart by themselves cannot be cut."""
+    name = describe(vector)
+    why = "names no time limit" if time_limit(vector) is None else "goes on at the one it names"
     if not by_hand:
         raise UserError(f"environment {name}: no end after {limit} steps")
     warnings.warn(
-        f"environment {name}: episodes are cut after {limit} steps, since it names no time limit; "
+        f"environment {name}: episodes are cut after {limit} steps, since it {why}; "
         f"give it one: 'ID?max_episode_steps={limit}'",
         stacklevel=3,
     )

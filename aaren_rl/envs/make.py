@@ -21,6 +21,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.wrappers import TimeLimit
 
 from aaren_rl.environment import environment_spec
+from aaren_rl.envs.limits import layers_of, time_limit
 from aaren_rl.envs.success import SuccessAlone
 from aaren_rl.errors import FAILURES, UserError, one_line
 
@@ -31,9 +32,6 @@ RECORDERS = {"Monitor", "RecordEpisodeStatistics", "RecordVideo", "DataCollector
 """Wrappers that only record what happens; without them the environment is the same."""
 STATISTICS = ("obs_rms", "return_rms")
 """Attributes of Gymnasium's wrappers that normalise by running statistics."""
-LIMITS = ("_max_episode_steps", "max_episode_steps", "max_steps")
-"""Attributes in which environments and `TimeLimit` keep their time limit, in steps."""
-LONGEST = 10**8  # a larger one says that there is no limit
 MOVED = {
     "aaren_rl.envs.passive_tmaze:": "aaren_rl.envs.memory.tmaze:",
     "aaren_rl.envs.recall:": "aaren_rl.envs.memory.recall:",
@@ -173,7 +171,7 @@ def make_vector_env(
         how = AsyncVectorEnv if asynchronous else SyncVectorEnv
         vector: Any = how([make] * count, autoreset_mode=AutoresetMode.DISABLED)
         if asynchronous:  # Gymnasium has made one in this process, for its spaces
-            vector.max_episode_steps = time_limit(made[0])
+            vector.envs = made
     except FAILURES as error:
         message = one_line(error)
         if not isinstance(error, UserError):
@@ -185,18 +183,6 @@ def make_vector_env(
         raise UserError(message) from error
     vector.spec = spec
     return vector
-
-
-def time_limit(env: Env | VectorEnv[Any, Any, Any]) -> int | None:
-    """Steps after which an environment ends every episode; `None` when it names no such number."""
-    if isinstance(env, VectorEnv):
-        inner = env.unwrapped
-        if getattr(inner, "envs", None):  # Gymnasium's SyncVectorEnv
-            return time_limit(inner.envs[0])  # type: ignore[attr-defined]
-        named = inner.spec.max_episode_steps if inner.spec is not None else None
-        return named or _named_limit(inner)
-    limits = [_named_limit(layer) for layer in _layers(env)]
-    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def limit_episodes(env: EnvLike, steps: int) -> EnvLike:
@@ -231,21 +217,8 @@ def _with_limit(env: EnvLike, steps: int) -> Env:
     return TimeLimit(make_env(env), steps)
 
 
-def _layers(env: Any) -> Iterator[Any]:
-    """The environment's wrappers from the outermost on, and what they wrap.
-
-    Of a vector environment that shows its environments also the first one's.
-    """
-    while isinstance(env, (gymnasium.Wrapper, VectorWrapper)):
-        yield env
-        env = env.env
-    yield env
-    if isinstance(env, SyncVectorEnv):
-        yield from _layers(env.envs[0])
-
-
 def _warn_of_statistics(env: Env | VectorEnv[Any, Any, Any]) -> None:
-    for layer in _layers(env):
+    for layer in layers_of(env):
         if any(attribute in vars(layer) for attribute in STATISTICS):
             warnings.warn(
                 f"environment {describe(env)}: its wrapper {type(layer).__name__} normalises by "
@@ -253,13 +226,6 @@ def _warn_of_statistics(env: Env | VectorEnv[Any, Any, Any]) -> None:
                 "not on the scale of the data",
                 stacklevel=3,
             )
-
-
-def _named_limit(env: Any) -> int | None:
-    values = (vars(env).get(name, getattr(type(env), name, None)) for name in LIMITS)
-    return next(
-        (value for value in values if isinstance(value, int) and 0 < value <= LONGEST), None
-    )
 
 
 class _Borrowed(gymnasium.Wrapper[Any, Any, Any, Any]):

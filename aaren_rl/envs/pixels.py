@@ -18,7 +18,8 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from numpy.typing import NDArray
 from PIL import Image
 
-from aaren_rl.envs.make import EnvLike, describe, environment_spec, make_env, time_limit
+from aaren_rl.envs.limits import time_limit
+from aaren_rl.envs.make import EnvLike, describe, environment_spec, make_env
 from aaren_rl.errors import UserError, one_line
 
 PIXELS = "aaren/Pixels-v0"

@@ -16,15 +16,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from aaren_rl.agents import Agent, Mode, Policy
 from aaren_rl.data.spaces import flatten_batch
 from aaren_rl.envs.check import check_environment, single_spaces
+from aaren_rl.envs.limits import missing_limit, time_limit
 from aaren_rl.envs.loop import Actor, Step, autoreset_mode, play
-from aaren_rl.envs.make import (
-    Env,
-    EnvLike,
-    close_env,
-    describe,
-    make_vector_env,
-    time_limit,
-)
+from aaren_rl.envs.make import Env, EnvLike, close_env, describe, make_vector_env
 from aaren_rl.errors import UserError
 
 PolicyMaker = Callable[[int, float | None, Mode | None], Policy]
@@ -183,16 +177,15 @@ def _steps(
 
 
 def limit_of(vector: VectorEnv[Any, Any, Any], agent: Agent) -> int | None:
-    """The `limit` that `play` needs: `None` where the environments name a time limit themselves.
+    """The `limit` that `play` needs: `None` where a `TimeLimit` ends the episodes.
 
-    Otherwise as many steps as the longest episode has that the agent learned from, or
-    `LONGEST_EPISODE` where that is not known.
+    Otherwise as many steps as the environments name; else as many as the longest episode has that
+    the agent learned from, or `LONGEST_EPISODE` where that is not known.
     """
-    if time_limit(vector) is not None:
-        return None
-    if autoreset_mode(vector) is not AutoresetMode.DISABLED:
-        return GIVE_UP
-    return agent.spec.longest_episode or LONGEST_EPISODE
+    limit = missing_limit(vector, agent.spec.longest_episode or LONGEST_EPISODE)
+    if limit is None or autoreset_mode(vector) is AutoresetMode.DISABLED:
+        return limit
+    return max(limit, GIVE_UP)
 
 
 def check_length(agent: Agent, env: Env | VectorEnv[Any, Any, Any]) -> None:

@@ -12,7 +12,7 @@ from env_cases import Endless, Line
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers import NormalizeObservation, TimeLimit
+from gymnasium.wrappers import NormalizeObservation
 from gymnasium.wrappers.vector import NormalizeReward as VectorNormalizeReward
 
 from aaren_rl.data import TrajectoryDataset, load_trajectories
@@ -283,15 +283,6 @@ def test_a_simulator_of_which_only_one_can_run() -> None:
         make_vector_env(Single, 1).close()
 
 
-def test_time_limits() -> None:
-    assert time_limit(make_vector_env("Hopper-v5", 1)) == 1000
-    assert time_limit(make_vector_env(gymnasium.make("Hopper-v5"), 1)) == 1000
-    assert time_limit(make_vector_env("aaren/Recall-v0?length=[20,50]", 2)) == 50
-    assert time_limit(gymnasium.make("aaren/Recall-v0", length=40)) == 40
-    assert time_limit(make_vector_env(lambda: TimeLimit(Endless(), 9), 2)) == 9
-    assert time_limit(make_vector_env(Endless, 1)) is None
-
-
 @pytest.mark.parametrize("given", [Endless, Endless()])
 def test_episodes_without_a_limit_are_cut_where_the_data_end(given: Any) -> None:
     with pytest.warns(UserWarning, match="environment Endless: it has no time limit.* 12 steps"):
@@ -358,13 +349,6 @@ def test_a_wrapper_that_cannot_be_saved_is_not_forgotten() -> None:
     paid.close()
 
 
-def test_a_limit_that_says_there_is_none() -> None:
-    class Endless(gymnasium.envs.classic_control.CartPoleEnv):
-        max_steps = 10**12
-
-    assert time_limit(Endless()) is None
-
-
 def test_running_statistics_are_warned_of() -> None:
     wrapper = WrapperSpec(
         "NormalizeObservation", "gymnasium.wrappers:NormalizeObservation", {"epsilon": 1e-8}
@@ -406,16 +390,6 @@ def test_a_robots_table_counts_in_its_environment_alone(shipped: TrajectoryDatas
     other = replace(plain, name="dmcontrol/hopper-hop-v0")
     with pytest.raises(UserError, match="give it with --env"):
         environment_of(other)
-
-
-def test_environments_in_processes_keep_their_time_limit() -> None:
-    """Asked of the environment itself where no specification names it, as without processes."""
-    for env in (lambda: TimeLimit(Endless(), 1500), "aaren/PassiveTMaze-v0?length=1500"):
-        vector = make_vector_env(env, 1, asynchronous=True)
-        try:
-            assert time_limit(vector) == 1500
-        finally:
-            vector.close()
 
 
 def test_a_module_in_the_working_directory_is_found(

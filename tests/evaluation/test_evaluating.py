@@ -21,7 +21,7 @@ from aaren_rl.data import load_dataset
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import EvaluateConfig, evaluate
 from aaren_rl.evaluation.evaluating import environment_of_agent
-from aaren_rl.evaluation.rollouts import LONGEST_EPISODE
+from aaren_rl.evaluation.rollouts import GIVE_UP, LONGEST_EPISODE, limit_of
 
 FIELDS = {
     "agent",
@@ -135,6 +135,18 @@ def test_endless_episodes_are_cut_after_the_datas_longest(hopper_runs: dict[str,
         with pytest.warns(UserWarning, match=f"episodes are cut after {steps} steps"):
             [row] = evaluate(agent, Endless, episodes=1).rows
         assert row.lengths == [steps]
+
+
+def test_a_limit_that_an_environment_names_and_does_not_keep(hopper_runs: dict[str, Path]) -> None:
+    class Boastful(Endless):
+        max_steps = 20
+
+    agent = load_agent(hopper_runs["decision-aaren"] / "last")
+    with pytest.warns(UserWarning, match="cut after 20 steps, since it goes on at the one"):
+        [row] = evaluate(agent, Boastful, episodes=2).rows
+    assert row.lengths == [20, 20]
+    by_itself = gym.vector.SyncVectorEnv([Boastful])
+    assert limit_of(by_itself, agent) == GIVE_UP
 
 
 def test_targets_far_above_the_data_are_warned_of(hopper_runs: dict[str, Path]) -> None:
