@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import gymnasium
@@ -10,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
 from aaren_rl.agents import Agent
-from aaren_rl.data.spaces import flatten_batch, map_arrays
+from aaren_rl.data.spaces import flatten_batch, map_arrays, parts_of
 from aaren_rl.envs.check import check_environment
 from aaren_rl.envs.make import (
     Env,
@@ -59,13 +60,16 @@ def _try_step(env: Env, agent: Agent, seed: int, name: str) -> None:
     if not isinstance(reset, tuple) or len(reset) != 2:
         raise UserError(f"{name}: {RESET}, {API}; got {_kind(reset)}")
     _check_info(reset[1], f"{name}: reset")
-    batch = _batch(reset[0], env.observation_space, f"{name}: reset")
+    space = env.observation_space
+    batch = _batch(reset[0], space, f"{name}: reset")
     action = _action(agent, env, batch)
     step = _call(f"{name}: step", STEP, env.step, action)
     if not isinstance(step, tuple) or len(step) != 5:
         raise UserError(f"{name}: {STEP}, {API}; got {_kind(step)}")
     observation, reward, *flags, info = step
-    _batch(observation, env.observation_space, f"{name}: step")
+    second = _batch(observation, space, f"{name}: step")
+    if (outside := _outside(space, batch) or _outside(space, second)) is not None:
+        warnings.warn(f"{name}: observation holds {outside}", stacklevel=4)
     try:
         value = float(reward)  # also of a NumPy scalar or an array of one number
     except (TypeError, ValueError):
@@ -117,7 +121,27 @@ def _as_batch(observation: Any, space: spaces.Space[Any]) -> Any:
         return {key: _as_batch(observation[key], part) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
         return tuple(map(_as_batch, observation, space.spaces))
-    return np.asarray(observation)[None]
+    array = np.asarray(observation)
+    declared = space.dtype
+    if declared is not None and array.dtype.kind in "biuf":
+        with np.errstate(invalid="ignore"):
+            same = declared.kind not in "iu" or np.array_equal(array.astype(declared), array)
+        if not (same and np.can_cast(array.dtype, declared, "same_kind")):
+            shown = array.dtype if same else f"{array.dtype} numbers such as {array.flat[0]}"
+            raise UserError(f"{shown} came, {declared} is declared")
+    return array[None]
+
+
+def _outside(space: spaces.Space[Any], batch: Any) -> str | None:
+    """A number that is outside the bounds of its Box, in words; `None` where there is none."""
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        found = (_outside(part, batch[key]) for key, part in parts_of(space).items())
+        return next(filter(None, found), None)
+    if not isinstance(space, spaces.Box):
+        return None
+    values = batch[0].astype(space.dtype)
+    off = (values < space.low) | (values > space.high)
+    return f"{values[off][0]:g}, outside of {space}" if off.any() else None
 
 
 def _action(agent: Agent, env: Env, batch: Any) -> Any:

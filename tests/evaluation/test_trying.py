@@ -152,6 +152,48 @@ def test_frames_of_another_scale() -> None:
         check_environment(Scaled(), frames, Good.action_space)
 
 
+class Typed(Good):
+    """Shows one value in every step, in a space of the test's."""
+
+    def __init__(self, space: Any, value: Any) -> None:
+        self.observation_space, self.value = space, value
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.t = 0
+        return self.value, {}
+
+    def step(self, action: Any) -> Any:
+        return self.value, *super().step(action)[1:]
+
+
+def box(kind: Any) -> spaces.Box:
+    return spaces.Box(0, 9, (4,), kind)
+
+
+@pytest.mark.parametrize(
+    ("space", "value", "said"),
+    [
+        (box(np.int64), [0.5, 1, 2, 3], "float64 .* came, int64 is declared"),
+        (box(np.int64), SEEN, "float32 came, int64 is declared"),
+        (box(np.uint8), SEEN.astype(np.int64), "int64 came, uint8 is declared"),
+        (box(np.int32), np.full(4, 2**40), "int64 numbers such as 1099511627776 came, int32"),
+        (spaces.Discrete(4), 2.0, "float64 came, int64 is declared"),
+        (spaces.Dict({"a": box(np.int64)}), {"a": SEEN}, "float32 came, int64 is declared"),
+    ],
+)
+def test_numbers_of_another_kind_than_declared(space: Any, value: Any, said: str) -> None:
+    flat = spaces.Box(-np.inf, np.inf, (4,))
+    agent = agent_for("CartPole-v1", timestep_embedding="none", observation_space=flat)
+    with pytest.raises(UserError, match=f"reset: observation does not fit .*{said}"):
+        try_environment(Typed(space, value), agent)
+
+
+def test_numbers_outside_the_bounds_are_warned_of_once(agent: Agent) -> None:
+    with pytest.warns(UserWarning, match="observation holds 17, outside of Box") as caught:
+        try_environment(Typed(box(np.float32), [0, 17, 0, 0]), agent)
+    assert len(caught) == 1
+
+
 class InParts(Good):
     observation_space = PARTS
 
