@@ -57,7 +57,8 @@ class Policy(ABC):
             Actions `[num_envs, *action shape]` inside the action space.
 
         Raises:
-            UserError: for a wrong shape or a number that is not finite; the state is unchanged.
+            UserError: for a wrong shape, a number that is not finite, or a reward beyond 1e18; the
+                state is unchanged.
         """
 
     @abstractmethod
@@ -202,6 +203,15 @@ def _surely_finite(vector: np.ndarray, zeros: np.ndarray) -> bool:
         return False
 
 
+def _check_rewards(rewards: np.ndarray) -> None:
+    """Raise `UserError` for rewards that are not finite, or larger than data may hold."""
+    largest = np.abs(rewards).max()
+    if not largest <= LARGEST_RETURN:
+        if not np.isfinite(largest):
+            raise UserError("rewards are not finite")
+        raise UserError(f"rewards: numbers up to {LARGEST_RETURN:g} expected, got {largest:g}")
+
+
 class StepInputs:
     """A step's checked inputs from the environments, in arrays that are reused at every step.
 
@@ -248,7 +258,7 @@ class StepInputs:
         # The same memory in other shapes, and zeros to multiply with.
         self._as_given = self.observation.reshape(self._shape)
         self._flat_observation, self._flat_reward = self.observation.ravel(), self.reward.ravel()
-        self._zeros = np.zeros(self.observation.size, np.float32), np.zeros(size, reward_dtype)
+        self._zeros = np.zeros(self.observation.size, np.float32)
 
     def set_observations(self, observations: object) -> None:
         """Check observations, see `Policy.act`, and copy them to `observation`."""
@@ -261,7 +271,7 @@ class StepInputs:
         if array.shape != self._shape:
             raise UserError(f"observations must have shape {self._shape}, got {array.shape}")
         self._as_given[...] = array if self._offset is None else array - self._offset
-        if not _surely_finite(self._flat_observation, self._zeros[0]):
+        if not _surely_finite(self._flat_observation, self._zeros):
             _check_finite("observations", self.observation)
 
     def update(
@@ -293,8 +303,7 @@ class StepInputs:
         else:
             rewards, starts = self._check_outcome(rewards, dones)
             self._flat_reward[...] = np.where(starts, 0, rewards)
-        if not _surely_finite(self._flat_reward, self._zeros[1]):
-            raise UserError("rewards are not finite")
+        _check_rewards(self._flat_reward)
         if self._steps_in_table == 0:
             self._check_table(timesteps[:, 0], starts)
         return starts if starts is not None and starts.any() else None
@@ -308,10 +317,7 @@ class StepInputs:
             if not starts.all():
                 raise UserError("rewards are needed after the first step of an episode")
             return np.zeros(size), starts
-        rewards = _vector("rewards", rewards, size)
-        if not np.isfinite(rewards).all() and not np.isfinite(rewards[~starts]).all():
-            raise UserError("rewards are not finite")
-        return rewards, starts
+        return _vector("rewards", rewards, size), starts
 
     def _check_table(self, timesteps: np.ndarray, starts: np.ndarray | None) -> None:
         if self._table is None:

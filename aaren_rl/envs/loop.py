@@ -14,10 +14,12 @@ from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
 from aaren_rl.data.episode import Trajectory
+from aaren_rl.data.spaces import flatten_batch
 from aaren_rl.envs.limits import time_limit
 from aaren_rl.envs.make import describe
 from aaren_rl.envs.success import successes
 from aaren_rl.errors import FAILURES, UserError, one_line
+from aaren_rl.layout import LARGEST_RETURN
 
 ResetOptions = Callable[[NDArray[np.int64]], dict[str, Any]]
 
@@ -97,7 +99,8 @@ def play(
         options: gives the options of `reset` from the numbers of the episodes.
 
     Raises:
-        UserError: when an environment fails, or gives a reward that is not finite.
+        UserError: when an environment fails, or gives an observation that the actor refuses, or a
+            reward that is not finite or beyond 1e18.
     """
     mode, size = autoreset_mode(vector), vector.num_envs
     next_step = mode is AutoresetMode.NEXT_STEP
@@ -109,12 +112,15 @@ def play(
     observations = _reset(vector, seed, queue, starts, options)
     while queue.busy:
         before = time.perf_counter()
-        actions = actor.act(observations, rewards, starts)
+        try:
+            actions = actor.act(observations, rewards, starts)
+        except UserError as error:
+            raise _refused(vector, observations, queue.running, seed, error) from error
         between = time.perf_counter()
         after, rewards, terminated, truncated, infos = _step(vector, actions, queue.running)
         restarting = ended if next_step else None  # these used this step to restart
         episode = queue.running if restarting is None else np.where(restarting, -1, queue.running)
-        if not np.isfinite(rewards).all():
+        if not (np.abs(rewards) <= LARGEST_RETURN).all():  # also NaN
             _check_rewards(vector, rewards, episode, seed)
         if limit is not None:
             lengths = np.where(episode < 0, 0, lengths + 1)
@@ -239,8 +245,8 @@ def _step(
     try:
         after, rewards, terminated, truncated, infos = vector.step(actions)
     except FAILURES as error:
-        played = " ".join(map(str, running[running >= 0]))
-        raise _failed(vector, f"a step in one of the episodes {played}", error) from error
+        what = f"a step in one of the episodes {_played(running)}"
+        raise _failed(vector, what, error) from error
     flags = np.asarray(terminated, dtype=bool), np.asarray(truncated, dtype=bool)
     return after, np.asarray(rewards, dtype=np.float64), *flags, infos
 
@@ -271,12 +277,42 @@ def _check_rewards(
     episode: NDArray[np.int64],
     seed: int,
 ) -> None:
-    bad = np.flatnonzero(~np.isfinite(rewards) & (episode >= 0))
+    bad = np.flatnonzero(~(np.abs(rewards) <= LARGEST_RETURN) & (episode >= 0))
     if len(bad):
         raise UserError(
             f"environment {describe(vector)}: reward {rewards[bad[0]]} in episode "
-            f"{episode[bad[0]]} (seed {seed + episode[bad[0]]}); a finite number expected"
+            f"{episode[bad[0]]} (seed {seed + episode[bad[0]]}); a finite number expected, at most "
+            f"{LARGEST_RETURN:g} in size"
         )
+
+
+def _refused(
+    vector: VectorEnv[Any, Any, Any],
+    observations: Any,
+    episode: NDArray[np.int64],
+    seed: int,
+    error: UserError,
+) -> UserError:
+    """What the actor said of the observations, with the environment, the episode and its seed."""
+    name = f"environment {describe(vector)}"
+    space = vector.single_observation_space
+    try:
+        flat = flatten_batch(space, observations)
+    except (UserError, IndexError, TypeError, ValueError):
+        flat = np.zeros((0, 0))  # of another shape
+    bad = np.argwhere(~np.isfinite(flat))
+    if len(bad) and len(flat) == len(episode):
+        index, column = bad[0]
+        number = episode[index]
+        where = f"episode {number} (seed {seed + number})" if number >= 0 else "no counted episode"
+        return UserError(
+            f"{name}: observation {flat[index, column]} in {where}; finite numbers expected"
+        )
+    return UserError(f"{name}: in one of the episodes {_played(episode)}: {error}")
+
+
+def _played(episode: NDArray[np.int64]) -> str:
+    return " ".join(map(str, episode[episode >= 0]))
 
 
 def _final(

@@ -118,8 +118,6 @@ def rollout(
                 recorder(step)
             if on_step is not None:
                 on_step()
-    if not np.isfinite(returns).all():
-        raise UserError(f"environment {describe(env)}: the rewards' sums are not finite")
     successes = said if says else rewarded if agent.config.condition == "goal" else None
     return Episodes(returns, lengths, policy_seconds, environment_seconds, steps, successes)
 

@@ -45,6 +45,7 @@ BAD_OUTCOMES: list[tuple[dict[str, Any], str]] = [
     ({"rewards": np.array([-np.inf, 1])}, "rewards are not finite"),
     ({"rewards": [1.0, None]}, "rewards: values of type object; numbers expected"),
     ({"rewards": np.array([1.0, None])}, "rewards: values of type object; numbers expected"),
+    ({"rewards": np.array([1, -1e30])}, r"rewards: numbers up to 1e\+18 expected, got 1e\+30"),
     ({"rewards": None}, "rewards are needed"),
     ({"dones": np.zeros(3, bool)}, r"dones must have shape \(2,\), got \(3,\)"),
     ({"dones": True}, r"dones must have shape \(2,\), got \(\)"),

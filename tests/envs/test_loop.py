@@ -98,7 +98,7 @@ class Broken(Line):
         seen, reward, *rest = super().step(action)
         if self.what == "step" and self.t == 2:
             raise AssertionError("simulator died")
-        return seen, float(self.what) if self.what in ("nan", "-inf") else reward, *rest
+        return seen, float(self.what) if self.what in ("nan", "-inf", "-1e30") else reward, *rest
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,7 @@ class Broken(Line):
         ("step", "environment Broken: .*step.* failed: AssertionError: simulator died"),
         ("nan", r"reward nan in episode 0 \(seed 50\); a finite number expected"),
         ("-inf", "reward -inf in episode 0"),
+        ("-1e30", r"reward -1e\+30 in episode 0 \(seed 50\); .* at most 1e\+18"),
     ],
 )
 def test_failing_environments_are_named_in_one_line(what: str, said: str) -> None:
@@ -115,6 +116,25 @@ def test_failing_environments_are_named_in_one_line(what: str, said: str) -> Non
     with pytest.raises(UserError, match=said) as caught:
         list(play(Actor(2), vector, episodes=3, seed=50))
     assert "\n" not in str(caught.value)
+
+
+def test_what_an_actor_refuses_is_said_with_the_episode() -> None:
+    class Refusing(Actor):
+        def act(self, observations: Any, rewards: Any = None, dones: Any = None) -> Any:
+            if rewards is not None:
+                raise UserError("unfit")
+            return super().act(observations, rewards, dones)
+
+    class Nan(Line):
+        def see(self) -> Any:
+            return super().see() * (np.nan if self.t and self.seed == 51 else 1)
+
+    for env, said in (
+        (Nan, r"environment Nan: observation nan in episode 1 \(seed 51\); finite"),
+        (Line, "environment Line: in one of the episodes .*1.*: unfit"),
+    ):
+        with pytest.raises(UserError, match=said):
+            list(play(Refusing(2), make_vector_env(env, 2), episodes=2, seed=50))
 
 
 def test_composite_observations_at_the_end_of_same_step_episodes() -> None:
