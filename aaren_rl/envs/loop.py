@@ -18,6 +18,7 @@ from aaren_rl.data.spaces import flatten_batch
 from aaren_rl.envs.limits import time_limit
 from aaren_rl.envs.make import describe
 from aaren_rl.envs.success import successes
+from aaren_rl.envs.torch_settings import torch_settings_kept
 from aaren_rl.errors import FAILURES, UserError, one_line
 from aaren_rl.layout import LARGEST_RETURN
 
@@ -233,7 +234,8 @@ def _reset(
         given["reset_mask"] = mask
         seeds = np.where(queue.running < 0, seed, seed + queue.running).tolist()
     try:
-        observations, _ = vector.reset(seed=seeds, options=given or None)
+        with torch_settings_kept(generator=False):
+            observations, _ = vector.reset(seed=seeds, options=given or None)
     except FAILURES as error:
         raise _failed(vector, "reset", error) from error
     return observations
@@ -243,7 +245,8 @@ def _step(
     vector: VectorEnv[Any, Any, Any], actions: NDArray[Any], running: NDArray[np.int64]
 ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
     try:
-        after, rewards, terminated, truncated, infos = vector.step(actions)
+        with torch_settings_kept(generator=False):
+            after, rewards, terminated, truncated, infos = vector.step(actions)
     except FAILURES as error:
         what = f"a step in one of the episodes {_played(running)}"
         raise _failed(vector, what, error) from error

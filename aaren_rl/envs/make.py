@@ -23,6 +23,7 @@ from gymnasium.wrappers import TimeLimit
 from aaren_rl.environment import environment_spec
 from aaren_rl.envs.limits import layers_of, time_limit
 from aaren_rl.envs.success import SuccessAlone
+from aaren_rl.envs.torch_settings import torch_settings_kept
 from aaren_rl.errors import FAILURES, UserError, one_line
 
 Env = gymnasium.Env[Any, Any]
@@ -110,7 +111,7 @@ def make_env(env: EnvLike, *, render_mode: str | None = None) -> Env:
         )
     options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
-        with _without_deprecations():
+        with _without_deprecations(), torch_settings_kept(generator=False):
             if isinstance(env, (str, EnvSpec)):
                 made = gymnasium.make(_checked_spec(env), disable_env_checker=True, **options)
             else:

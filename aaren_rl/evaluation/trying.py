@@ -21,6 +21,7 @@ from aaren_rl.envs.make import (
     make_env,
     make_vector_env,
 )
+from aaren_rl.envs.torch_settings import torch_settings_kept
 from aaren_rl.errors import FAILURES, UserError, one_line
 from aaren_rl.evaluation.rollouts import check_length, fitted
 
@@ -89,7 +90,8 @@ def _check_info(info: Any, what: str) -> None:
 
 def _call(what: str, signature: str, function: Any, *args: Any, **kwargs: Any) -> Any:
     try:
-        return function(*args, **kwargs)
+        with torch_settings_kept(generator=True):
+            return function(*args, **kwargs)
     except FAILURES as error:
         said = f"{type(error).__name__}: {one_line(error)}"
         if isinstance(error, TypeError) or "unpack" in said:

@@ -9,6 +9,7 @@ from typing import Any
 
 from aaren_rl.agents import Agent
 from aaren_rl.data import TrajectoryDataset
+from aaren_rl.envs.torch_settings import torch_settings_kept
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Score, rollout, score
 from aaren_rl.evaluation.length import LengthError, length_errors
@@ -103,11 +104,12 @@ class Evaluator:
         `on_step` is called after each step of acting; it may raise to stop.
         """
         try:
-            return [
-                self._score(agent, environment, target, on_step)
-                for agent, environment in self.acting
-                for target in self.targets_of(agent)
-            ]
+            with torch_settings_kept(generator=True):
+                return [
+                    self._score(agent, environment, target, on_step)
+                    for agent, environment in self.acting
+                    for target in self.targets_of(agent)
+                ]
         finally:
             self.agent.train()
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from line_task import LINE, SMALL, Line, line_data, line_file
+import torch
+from line_task import LINE, SMALL, Line, line_data
 from run_cases import scalars, weights
 
 from aaren_rl.cli import main
@@ -120,3 +122,26 @@ def test_an_environment_that_changes_the_working_directory(
     assert (home / "scores.json").is_file()
     assert not list(elsewhere.iterdir())
     assert "error" not in capsys.readouterr().err
+@pytest.mark.parametrize("what", ["grad", "dtype", "draws"])
+def test_torchs_global_settings_stay(what: str, misbehave: Callable[[Any], None]) -> None:
+    def changes(step: int) -> None:
+        if what == "grad":
+            torch.set_grad_enabled(False)
+        elif what == "dtype":
+            torch.set_default_dtype(torch.float64)
+        else:
+            torch.rand(7)
+
+    how = HOW | {"dropout": 0.3}
+    plain = train(line_data(), **how)
+    misbehave(changes)
+    try:
+        run = train(line_data(), **how)
+        assert torch.get_default_dtype() is torch.float32
+        assert torch.is_grad_enabled()
+    finally:
+        torch.set_grad_enabled(True)
+        torch.set_default_dtype(torch.float32)
+    assert run.scores == plain.scores
+    pairs = zip(run.agent.parameters(), plain.agent.parameters(), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
