@@ -62,8 +62,9 @@ def _constant(mean: NDArray[np.float64], std: NDArray[np.float64]) -> NDArray[np
 def wide_parts(actions: Any, space: spaces.Space[Any]) -> tuple[bool, ...]:
     """For each part of an action space, whether its bounds are as good as none to these actions.
 
-    They are where a column that is not constant has finite ones more than 1,000 times as far apart
-    as its largest and smallest action. Large numbers are a usual way to write "no bound".
+    They are where a column that is not constant has finite ones that are more than 2 apart, and more
+    than 1,000 times as far as its largest and smallest action. Large numbers are a usual way to
+    write "no bound".
     """
     layout = Layout.of(space)
     return tuple(
@@ -81,7 +82,8 @@ def _is_wide(actions: Any, columns: slice, box: spaces.Box) -> bool:
     highest = np.max([rows.max(axis=0) for rows in each], axis=0).astype(np.float64)
     # Halves, as a difference of the largest numbers overflows.
     half = box.high.ravel().astype(np.float64) / 2 - box.low.ravel().astype(np.float64) / 2
-    wide = half > WIDE / 2 * (highest - lowest)
+    # Bounds within [-1, 1] are chosen, not left open, however small the actions are.
+    wide = (half > 1) & (half > WIDE / 2 * (highest - lowest))
     return bool(wide.any() and (wide & ~_constant(*moments(actions))[columns]).any())
 
 

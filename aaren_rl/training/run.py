@@ -127,8 +127,7 @@ def train(
     >>> len(run.scores), len(run.history), run.folder
     (1, 2, None)
 
-    `data` may come from arrays, and `env` be a function that makes an environment:
-    `examples/own_data.py`, `examples/own_environment.py`.
+    Own arrays and environments: `examples/own_data.py`, `examples/own_environment.py`.
 
     Args:
         data: a dataset, or its name or path as `load_trajectories` takes it.

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from line_task import LINE, SMALL, Line, line_data, line_file
 import torch
-from line_task import LINE, SMALL, Line, line_data
+from line_task import LINE, SMALL, Line, line_data, line_file
 from run_cases import scalars, weights
 
 from aaren_rl.cli import main
@@ -122,6 +121,8 @@ def test_an_environment_that_changes_the_working_directory(
     assert (home / "scores.json").is_file()
     assert not list(elsewhere.iterdir())
     assert "error" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("what", ["grad", "dtype", "draws"])
 def test_torchs_global_settings_stay(what: str, misbehave: Callable[[Any], None]) -> None:
     def changes(step: int) -> None:

@@ -114,6 +114,7 @@ def test_each_part_has_its_own(tmp_path: Path) -> None:
     [
         (999.0, [0, 2], False),
         (1001.0, [0, 2], True),
+        (1.0, [0, 0.001], False),  # a choice, however small the actions are
         (1e6, [3, 3], False),  # constant
         (1e6, [0.1, np.nextafter(np.float32(0.1), 1)], False),  # but for rounding
         (np.inf, [0, 2], False),  # without bounds anyway
