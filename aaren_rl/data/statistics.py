@@ -62,7 +62,7 @@ def _constant(mean: NDArray[np.float64], std: NDArray[np.float64]) -> NDArray[np
 def wide_parts(actions: Any, space: spaces.Space[Any]) -> tuple[bool, ...]:
     """For each part of an action space, whether its bounds are as good as none to these actions.
 
-    They are where a column that is not constant has finite ones that are more than 2 apart, and more
+    They are where a column that is not constant has finite ones more than 2 apart, and more
     than 1,000 times as far as its largest and smallest action. Large numbers are a usual way to
     write "no bound".
     """
