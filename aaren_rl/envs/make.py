@@ -16,6 +16,8 @@ from typing import Any
 
 import gymnasium
 import mujoco
+import numpy as np
+from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, WrapperSpec, load_env_creator
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.wrappers import TimeLimit
@@ -136,7 +138,7 @@ def make_env(env: EnvLike, *, render_mode: str | None = None) -> Env:
 
 
 def make_vector_env(
-    env: EnvLike, num_envs: int, *, asynchronous: bool = False
+    env: EnvLike, num_envs: int, *, asynchronous: bool = False, exact: bool = False
 ) -> VectorEnv[Any, Any, Any]:
     """Make `num_envs` copies of an environment that do not restart by themselves.
 
@@ -146,7 +148,8 @@ def make_vector_env(
 
     An environment that is given is the only one in the vector, whatever `num_envs` is. A vector
     environment that is given keeps its number and autoreset mode. The result's `close` closes
-    neither. With `asynchronous` each environment runs in a process of its own.
+    neither. With `asynchronous` each environment runs in a process of its own. With `exact` floats
+    are kept in float64, whatever the environment declares; not in vector environments of their own.
 
     Raises:
         UserError: no such environment, it cannot be made, or `num_envs` below 1.
@@ -162,6 +165,8 @@ def make_vector_env(
 
     def make() -> Env:
         made.append(SuccessAlone(make_env(env)))
+        if exact:
+            made[-1].observation_space = _in_float64(made[-1].observation_space)
         return made[-1]
 
     try:
@@ -184,6 +189,18 @@ def make_vector_env(
         raise UserError(message) from error
     vector.spec = spec
     return vector
+
+
+def _in_float64(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
+    """The space with its floats in float64: buffers of vector environments have its dtype."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({key: _in_float64(part) for key, part in space.spaces.items()})
+    if isinstance(space, spaces.Tuple):
+        return spaces.Tuple([_in_float64(part) for part in space.spaces])
+    if isinstance(space, spaces.Box) and space.dtype.kind == "f":
+        low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+        return spaces.Box(low, high, dtype=np.float64)
+    return space
 
 
 def limit_episodes(env: EnvLike, steps: int) -> EnvLike:

@@ -163,7 +163,8 @@ def _steps(
 ) -> Generator[Step, None, None]:
     """The steps of `rollout`; closes the environments at the end."""
     size = min(episodes, num_envs or LARGEST_BATCH)
-    vector = make_vector_env(env, size, asynchronous=asynchronous)
+    exact = bool(agent.spec.observation_offset)  # float32 would round before it is subtracted
+    vector = make_vector_env(env, size, asynchronous=asynchronous, exact=exact)
     try:
         check_environment(vector, agent.spec.observation_space, agent.spec.action_space)
         check_length(agent, vector)

@@ -401,3 +401,18 @@ def test_a_module_in_the_working_directory_is_found(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     assert environment_spec("aaren_tests_here:AarenTestsHere-v0").id == "AarenTestsHere-v0"
+
+
+def test_large_floats_are_kept_in_float64_where_asked() -> None:
+    class Clock(Line):
+        observation_space = spaces.Dict(
+            {"time": spaces.Box(0, np.inf, (1,), np.float32), "phase": spaces.Discrete(3)}
+        )
+
+        def see(self) -> Any:
+            return {"time": np.array([1.7e9 + 0.25]), "phase": 1}
+
+    for exact, seen in ((True, 1.7e9 + 0.25), (False, 1.7e9)):
+        vector = make_vector_env(Clock, 2, exact=exact)
+        assert vector.reset(seed=0)[0]["time"].tolist() == [[seen]] * 2
+        assert vector.reset(seed=0)[0]["phase"].tolist() == [1, 1]
