@@ -30,6 +30,7 @@ NAMES = {
 """The name of each array, and the names under which files may have it."""
 NEEDED = ("observations", "actions", "rewards")
 ENDS = ("terminals", "timeouts")
+PARTED = ("observations", "next_observations", "actions")  # which may be of several arrays
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ def flat_arrays(where: str, what: str, given: Mapping[str, Any]) -> dict[str, An
         if name not in arrays:
             raise UserError(f"{where}: array {name!r} missing; {what} has {', '.join(NEEDED)}")
     for name, values in arrays.items():
-        for part in _leaves(values):
+        with named(f"{where}: {name}"):
+            parts = _leaves(values) if name in PARTED else [values]
+        for part in parts:
             if not isinstance(part, (np.ndarray, h5py.Dataset)):
                 found = type(part).__name__.lower()
                 raise UserError(f"{where}: {name}: a {found}; an array expected")
@@ -93,7 +96,7 @@ def flat_arrays(where: str, what: str, given: Mapping[str, Any]) -> dict[str, An
 def _leaves(values: Any) -> list[Any]:
     """The arrays of a dictionary or tuple, or the array itself."""
     found: list[Any] = []
-    map_arrays(found.append, values)
+    map_arrays(found.append, values)  # refuses empty ones
     return found
 
 

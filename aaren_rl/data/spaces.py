@@ -112,7 +112,13 @@ def check_finite(values: NDArray[Any]) -> None:
 
 
 def map_arrays(function: Callable[[Any], Any], values: Any) -> Any:
-    """The function of an array, or of each array in a dictionary or tuple of arrays."""
+    """The function of an array, or of each array in a dictionary or tuple of arrays.
+
+    Raises:
+        UserError: an empty dictionary or tuple.
+    """
+    if isinstance(values, (dict, tuple)) and not values:
+        raise UserError(f"an empty {type(values).__name__}; arrays expected in it")
     if isinstance(values, dict):
         return {key: map_arrays(function, part) for key, part in values.items()}
     if isinstance(values, tuple):

@@ -288,6 +288,16 @@ def test_an_end_by_any_of_its_names(name: str, tmp_path: Path) -> None:
     assert TrajectoryDataset.from_episodes([listed]).terminated.tolist() == [True]
 
 
+@pytest.mark.parametrize("field", ["observations", "actions", "rewards"])
+@pytest.mark.parametrize("empty", [{}, (), {"a": {}}, {"a": REWARDS[:, None], "b": ()}])
+def test_what_holds_no_arrays(field: str, empty: Any) -> None:
+    arrays = {"observations": OBSERVATIONS, "actions": ACTIONS, "rewards": REWARDS, field: empty}
+    with pytest.raises(UserError, match=f"data: episode 0: {field}: "):
+        TrajectoryDataset.from_episodes([{**arrays, "terminated": True}])
+    with pytest.raises(UserError, match=f"data: {field}: an empty (dict|tuple); arrays"):
+        TrajectoryDataset.from_arrays(**arrays, terminals=ENDS)
+
+
 def test_a_second_array_of_ends_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ends = {"terminals": np.zeros(7), "dones": REWARDS > 2}
     np.savez(
