@@ -174,12 +174,17 @@ def starting_point(kind: Any, given: argparse.Namespace) -> Any:
     """
     if given.resume and given.out is not None and hasattr(kind, "from_json"):
         from aaren_rl.files import read_json
-        from aaren_rl.training.run_folder import CONFIG_FILE
+        from aaren_rl.training.run_folder import CONFIG_FILE, RunFolder
 
         file = Path(given.out) / CONFIG_FILE
-        if not file.is_file():
-            raise UserError(f"--resume --out {given.out}: no run there to go on with")
-        config = kind.from_json(read_json(file), file)
+        if file.is_file():
+            config = kind.from_json(read_json(file), file)
+        else:  # a checkpoint of a training has the settings too
+            from aaren_rl.training.resume import saved_config
+
+            config = saved_config(RunFolder(Path(given.out)))
+            if not isinstance(config, kind):
+                raise UserError(f"--resume --out {given.out}: no run there to go on with")
         require_plugins(getattr(config, "plugin", ()), f"--resume --out {given.out}")
         return config
     if given.preset is not None and hasattr(kind, "preset"):

@@ -17,6 +17,13 @@ from aaren_rl.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+RUN_FILES = frozenset(
+    [
+        *("config.json", "finetune.json", "metrics.csv", "summary.json"),
+        *("agent.json", "agent.safetensors", "training.json", "training.safetensors"),
+    ]
+)
+"""Names of what a training writes, which no other result may take the place of."""
 CHECKSUMS = "sha256"  # a card's entry with the checksums of files beside it, by name
 
 
@@ -60,7 +67,12 @@ def make_folder(folder: Path) -> None:
 
 
 def check_file(file: Path, flag: str) -> None:
-    """Raise `UserError`, which begins with the flag, when a file cannot be written."""
+    """Raise `UserError`, which begins with the flag, when a file cannot be written.
+
+    Files that a run has written are not overwritten by others.
+    """
+    if file.name in RUN_FILES and file.exists():
+        raise UserError(f"{flag} {file}: is a file of a run; another name expected")
     if not file.parent.is_dir():
         raise UserError(f"{flag} {file}: no folder {file.parent}")
     if file.is_dir():

@@ -120,7 +120,7 @@ class CollectConfig:
         for setting in self.settings:
             key, equals, value = setting.partition("=")
             try:
-                given[key] = json.loads(value)
+                given[key] = json.loads(value, parse_constant=int)  # refuses NaN
             except ValueError:
                 equals = ""
             if not (key.isidentifier() and equals):

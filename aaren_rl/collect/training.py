@@ -41,7 +41,7 @@ from aaren_rl.collect.learner import (
 )
 from aaren_rl.collect.rollouts import actor_of, play, say
 from aaren_rl.data.episode import Trajectory
-from aaren_rl.errors import UserError, one_line
+from aaren_rl.errors import FAILURES, UserError, one_line
 from aaren_rl.files import read_card, read_tensors, write_bytes, write_card, write_tensors
 from aaren_rl.records import decode
 from aaren_rl.training.interrupt import Interrupted
@@ -115,6 +115,14 @@ def train(
             rows.append(evaluation(config, model, environment))
         except KeyboardInterrupt:
             raise Interrupted(start) from None
+        except (UserError, OSError):
+            raise
+        except FAILURES as error:  # of the environment, or of the learner with such settings
+            given = f", or --settings {' '.join(config.settings)}" if config.settings else ""
+            raise UserError(
+                f"environment {environment.id}{given}: learning failed between the steps {start} "
+                f"and {stop}: {type(error).__name__}: {one_line(error):.200}"
+            ) from error
         new, name = rows[-1], f"{type(model).__name__} in {environment.id}"
         say(f"{name}: step {new.step}, return {new.return_mean:.1f} ± {new.return_std:.1f}")
         _save(model, config, rows, start)

@@ -7,7 +7,7 @@ import itertools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, ClassVar, get_origin, get_type_hints
 
 from msgspec import Meta
 
@@ -16,6 +16,7 @@ from aaren_rl.errors import UserError, unknown
 from aaren_rl.evaluation.noninferiority import DEFAULT_MARGIN
 from aaren_rl.evaluation.seeds import EPISODES_PER_BLOCK
 from aaren_rl.experiments.config import check_one_dataset
+from aaren_rl.layout import LARGEST_RETURN
 from aaren_rl.records import convert, decode, plain, read_yaml
 from aaren_rl.registry import load_plugins
 from aaren_rl.training import TrainConfig
@@ -202,6 +203,7 @@ def _contender(name: Any, content: Any, where: str) -> ContenderSpec:
 def _check_settings(settings: dict[str, Any], where: str) -> None:
     """Check each setting's name and type, and convert its value."""
     hints = {**get_type_hints(TrainSettings), **get_type_hints(AgentConfig)}
+    hints = {name: hint for name, hint in hints.items() if get_origin(hint) is not ClassVar}
     for name, value in settings.items():
         if name in ELSEWHERE:
             raise UserError(f"{where}: {name}: {ELSEWHERE[name]}")
@@ -230,8 +232,13 @@ def _check(spec: BenchmarkSpec, where: str) -> None:
         f"evaluation: seed and episodes: expected at most {EPISODES_PER_BLOCK} together, so that "
         "runs with different seeds share no episodes",
     )
+    finite = all(map(math.isfinite, evaluation.curve_scores))
+    expect(finite, "evaluation: curve_scores: expected finite numbers")
     for name, data in spec.tasks.items():
         check_one_dataset(data.dataset, f"{where}: tasks: {name}: dataset:")
+        targets = data.curve_targets or ()
+        fits = all(abs(each) <= LARGEST_RETURN for each in targets)
+        expect(fits, f"tasks: {name}: curve_targets: expected returns up to {LARGEST_RETURN:g}")
     for name, each in spec.agents.items():
         place, known = f"agents: {name}: modes", agent_class(each.agent).modes
         expect(len(set(each.modes)) == len(each.modes), f"{place}: expected each once")

@@ -322,10 +322,10 @@ def _destination(
 
 
 def _rows_until(file: Path, step: int) -> list[list[str]]:
-    """The complete lines of a metrics table up to and including a step."""
-    with file.open(newline="") as lines:
-        rows = list(csv.reader(line for line in lines if line.endswith("\n")))
-    return [row for row in rows if len(row) == 3 and row[0].isdigit() and int(row[0]) <= step]
+    """The complete lines of a metrics table up to and including a step, without damaged ones."""
+    with file.open(newline="", errors="replace") as lines:
+        rows = [next(csv.reader([line]), []) for line in lines if line.endswith("\n")]
+    return [row for row in rows if len(row) == 3 and row[0].isdecimal() and int(row[0]) <= step]
 
 
 def _extra(module: str) -> Any:

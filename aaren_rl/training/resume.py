@@ -47,7 +47,7 @@ def check_same_run(folder: Path, config: TrainConfig, *more: str) -> None:
 
 def claim_folder(folder: RunFolder, config: TrainConfig) -> None:
     """Raise `UserError` unless the folder holds no run, or one that `config` resumes."""
-    if not folder.config.exists():
+    if not (folder.config.exists() or folder.has_checkpoint):
         return
     if folder.online.exists():
         raise UserError(
@@ -57,6 +57,11 @@ def claim_folder(folder: RunFolder, config: TrainConfig) -> None:
     if not config.resume:
         raise UserError(
             f"--out {folder.path}: already holds this run; give --resume to go on with it"
+        )
+    if not folder.has_checkpoint and (folder.summary.exists() or folder.best.exists()):
+        raise UserError(
+            f"--resume --out {folder.path}: was trained, but its checkpoint {folder.last.name}/ is "
+            "missing; another run can begin with a saved agent (--init-from)"
         )
     remove_leftovers(folder.path)
 
@@ -102,13 +107,13 @@ def saved_config(folder: RunFolder) -> TrainConfig | None:
 
     It is the checkpoint's, where there is one: `config.json` may have been edited since.
     """
-    if not folder.config.exists():
-        return None
     if folder.has_checkpoint:
         file = recover_folder(folder.last) / PROGRESS_FILE
         progress = read_card(file, beside=False)
         if isinstance(progress, dict) and "config" in progress:
             return TrainConfig.from_json(progress["config"], file)
+    if not folder.config.exists():
+        return None
     return TrainConfig.from_json(read_json(folder.config), folder.config)
 
 

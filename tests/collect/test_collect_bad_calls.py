@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,40 @@ def test_environments_that_do_not_work(
     assert not any(tmp_path.iterdir())
 
 
+class Later(Shaped):
+    """Fails at the hundredth step of all, behind the checks."""
+
+    taken = itertools.count(1)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        if next(Later.taken) == 100:
+            raise ValueError("the simulator\nfell over")
+        return np.zeros(3, np.float32), 1.0, False, self.steps == 20, {}
+
+
+def test_an_environment_that_fails_while_it_is_learned_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = gymnasium.envs.registration.EnvSpec("test/Later-v0", Later)
+    monkeypatch.setitem(gymnasium.registry, spec.id, spec)
+    words = "environment test/Later-v0.*: ValueError: the simulator fell over"
+    with pytest.raises(UserError, match=words):
+        collect(cartpole(tmp_path, environment=spec.id))
+
+
 CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"environment": "NoSuch-v1"}, "NoSuch"),
     ({"algorithm": "sac"}, r"--algorithm sac cannot take the actions Discrete\(2\)"),
     ({"settings": ("n_steps=128", "learning_rte=1")}, "PPO does not take them.*learning_rte"),
     ({"settings": ("n_steps",)}, "--settings n_steps: name=JSON expected"),
     ({"settings": ("n_steps=many",)}, "--settings n_steps=many: name=JSON expected"),
+    ({"settings": ("gamma=NaN",)}, "--settings gamma=NaN: name=JSON expected"),
     ({"settings": ("seed=1",)}, "--settings seed: has a flag of its own"),
     ({"train_steps": 0}, "--train-steps must be at least 1, got 0"),
     ({"steps": 0}, "--steps must be at least 1"),

@@ -79,6 +79,18 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"tasks": {"both": {"dataset": "a:2 + b"}}},
         r"tasks: both: dataset: a:2 \+ b: one dataset expected",
     ),
+    "curve targets": (
+        {"tasks": {"a": {"dataset": "a", "curve_targets": [5, float("inf")]}}},
+        r"tasks: a: curve_targets: expected returns up to 1e\+18",
+    ),
+    "curve scores": (
+        {"evaluation": {"curve_scores": [float("nan")]}},
+        "evaluation: curve_scores: expected finite numbers",
+    ),
+    "no setting": (
+        {"settings": {"GROUPS": {}}},
+        "settings: unknown setting 'GROUPS'",
+    ),
     "seed": ({"seeds": [-1]}, "hopper-all, decision-aaren: --seed must be"),
     "rule": ({"checkpoint": "best"}, "checkpoint: expected last or {mean_of_last: K}, got 'best'"),
     "rule's number": ({"checkpoint": {"mean_of_last": 0}}, "mean_of_last: expected int >= 1"),

@@ -270,6 +270,8 @@ def test_bad_calls_in_one_line(
     assert "--learning-rate 0.0002 there, 0.1 here" in said(
         *common, "--resume", *_words(PLAY), "--learning-rate", "0.1"
     )
+    other = [str(plain), "--out", str(out), "--resume", *_words(PLAY), "--steps", "999"]
+    assert f"was begun from {run}, not from {plain}" in said(*other)
     settings = out / "finetune.json"
     kept = settings.read_bytes()
     for content in (kept.replace(b"null", b"1", 1), kept.replace(b'"seed"', b'"sed"')):

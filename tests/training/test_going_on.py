@@ -85,7 +85,7 @@ def test_data_that_moved_and_a_run_that_moved(
     assert "if the data have moved, give --dataset with their new place" in error
     line_file(Path("other.hdf5"), seed=1)
     assert main(["train", "--resume", "--out", "moved", "--dataset", "other.hdf5"]) == 2
-    assert "not the data that the run in moved has learned from" in capsys.readouterr().err
+    assert "moved has learned from" in capsys.readouterr().err
     assert main(["train", "--resume", "--out", "moved", "--dataset", "archive/line.hdf5"]) == 0
     assert weights(Path("moved")) == weights(Path("whole"))
     # From another working directory, without another word.
@@ -241,3 +241,43 @@ def test_a_config_that_was_edited(tmp_path: Path, capsys: pytest.CaptureFixture[
     del content["top_percent"], content["on_evaluation_error"]  # at their defaults
     file.write_text(json.dumps(content))
     assert main(["train", "--resume", "--out", str(run)]) == 0
+
+
+def test_without_its_config_a_run_is_not_overwritten_and_can_go_on(tmp_path: Path) -> None:
+    """The checkpoint has the settings too."""
+    data, run = line_file(tmp_path / "line.hdf5"), tmp_path / "run"
+    stopped(data, run)
+    (run / "config.json").unlink()
+    before = (run / "last/training.json").read_bytes()
+    with pytest.raises(UserError, match="already holds this run; give --resume"):
+        train(data, out=run, **NOWHERE)
+    with pytest.raises(UserError, match=r"a different run \(--seed 0 there, 7 here"):
+        train(data, out=run, **NOWHERE, seed=7)
+    assert (run / "last/training.json").read_bytes() == before
+    assert main(["train", "--resume", "--out", str(run)]) == 0
+    train(data, out=tmp_path / "whole", **NOWHERE)
+    assert weights(run) == weights(tmp_path / "whole")
+
+
+def test_a_run_without_its_checkpoint_does_not_begin_anew(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(line_data(), out=run, **NOWHERE)
+    summary = (run / "summary.json").read_bytes()
+    shutil.rmtree(run / "last")
+    with pytest.raises(UserError, match="was trained, but its checkpoint last/ is missing"):
+        train(line_data(), out=run, resume=True, **NOWHERE | {"updates": 30})
+    assert (run / "summary.json").read_bytes() == summary
+
+
+def test_a_runs_own_files_are_no_place_for_other_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    train(line_file(tmp_path / "line.hdf5"), out=run, **NOWHERE)
+    before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    for name in ("config.json", "summary.json", "last/agent.json"):
+        words = ["evaluate", str(run), "--json", str(run / name)]
+        assert main(words) == 2
+        assert "is a file of a run; another name expected" in capsys.readouterr().err
+    assert main(["export", str(run), "--out", str(run / "config.json")]) == 2
+    assert before == {path: path.read_bytes() for path in before}

@@ -51,6 +51,8 @@ def test_csv_holds_what_tensorboard_holds(tiny: Callable[..., Any], tmp_path: Pa
     file = tmp_path / "run" / "metrics.csv"
     with file.open("a") as lines:
         lines.write("20,training/loss,0.5\n21,training/lo")
+    with file.open("ab") as damaged:
+        damaged.write(b'\xff"\x00\n"')
     train(dataclasses.replace(config, resume=True))
     ours, theirs = table(file), scalars(tmp_path / "run")
     assert ours.keys() == theirs.keys()

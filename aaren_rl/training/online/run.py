@@ -200,6 +200,10 @@ def _claim(folder: RunFolder, config: FinetuneConfig) -> None:
         raise UserError(f"{where}: already holds a run of aaren-rl train; choose another folder")
     if not config.resume:
         raise UserError(f"{where}: already holds a run; give --resume to go on with it")
+    saved = saved_config(folder)
+    begun = None if saved is None else saved.init_from
+    if begun is not None and begun.exists() and begun.resolve() != config.run.resolve():
+        raise UserError(f"{where}: was begun from {begun}, not from {config.run}")
     # What an older version's file lacks is at its default.
     before = {**FinetuneConfig(config.run).to_json(), **_read_online(folder.online)}
     if which := differences(before, config.to_json(), "begun"):
