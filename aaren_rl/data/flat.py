@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from aaren_rl.data.episode import BLOCK, Trajectory, warn_once
 from aaren_rl.data.sources.hdf5 import read_array
-from aaren_rl.data.spaces import flags, join_rows, map_arrays, named, read_rows, row_count
+from aaren_rl.data.spaces import flags, join_rows, map_arrays, named, numbers, read_rows, row_count
 from aaren_rl.errors import UserError
 
 NAMES = {
@@ -183,18 +183,31 @@ def as_trajectory(where: str, episode: Mapping[str, Any]) -> Trajectory:
     for field in NEEDED:
         if field not in episode:
             raise UserError(f"{where}: {field!r} missing")
+    with named(f"{where}: rewards"):
+        rewards = numbers(episode["rewards"])
     ends = {}
     for field in ENDS:
-        given = next((episode[each] for each in NAMES[field] if each in episode), False)
-        with named(f"{where}: {field}"):
-            marks = flags(False if given is None else given)
-        if marks[:-1].any():
-            raise UserError(f"{where}: {field} before the last step; give one episode each")
-        ends[field] = bool(marks.size and marks[-1])
+        there = [episode[each] for each in NAMES[field] if episode.get(each) is not None]
+        ends[field] = bool(there) and ended(where, field, there[0], rewards.size)
     return Trajectory(
         observations=episode["observations"],
         actions=episode["actions"],
-        rewards=episode["rewards"],
+        rewards=rewards,
         terminated=ends["terminals"],
         truncated=ends["timeouts"],
     )
+
+
+def ended(where: str, field: str, values: Any, steps: int) -> bool:
+    """Whether the flags of an episode, one or one a step, say that it ended.
+
+    Raises:
+        UserError: no flags, another number of them, or one set before the last step.
+    """
+    with named(f"{where}: {field}"):
+        marks = flags(values)
+        if marks.size not in (1, steps):
+            raise UserError(f"{marks.size} flags for {steps} steps; one, or one a step, expected")
+    if marks[:-1].any():
+        raise UserError(f"{where}: {field} before the last step; give one episode each")
+    return bool(marks.any())

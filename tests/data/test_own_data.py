@@ -395,6 +395,14 @@ WRONG: dict[str, tuple[Any, str]] = {
         {"observations": [[1.0]] * 2, "actions": [0, 1], "rewards": [1, 1], "terminals": [0, 2]},
         "episode 0: terminals: other values than 0 and 1",
     ),
+    "too many flags": (
+        {"observations": [[1.0]] * 2, "actions": [0, 1], "rewards": [1, 1], "terminated": [0] * 5},
+        "episode 0: terminals: 5 flags for 2 steps; one, or one a step, expected",
+    ),
+    "too few flags": (
+        {"observations": [[1.0]] * 3, "actions": [0] * 3, "rewards": [1] * 3, "done": [0, 1]},
+        "episode 0: terminals: 2 flags for 3 steps; one, or one a step, expected",
+    ),
     "ragged": (
         {"observations": [[1.0], [1.0, 2.0]], "actions": [0, 1], "rewards": [1, 1]},
         "episode 0: observations: rows of different lengths",
