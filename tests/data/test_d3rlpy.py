@@ -89,6 +89,25 @@ def test_version_2(tmp_path: Path, parts: bool) -> None:
     assert data.action_space == spaces.Box(-1, 1, (2,), np.float32)
 
 
+@pytest.mark.parametrize(
+    ("marks", "message"),
+    [
+        (np.nan, ": other values than 0 and 1; flags expected"),
+        ("False", ": values of type |S5: numbers expected"),
+        ([0, 1, 0], " before the last step; give one episode each"),
+        ([0, 1], ": 2 flags for 3 steps; one, or one a step, expected"),
+    ],
+)
+def test_an_end_that_is_no_flag(tmp_path: Path, marks: Any, message: str) -> None:
+    file = version_2(tmp_path / "new.h5")
+    with h5py.File(file, "r+") as content:
+        del content["terminated_0"]
+        content["terminated_0"] = marks
+    with pytest.raises(UserError) as caught:
+        load_dataset(file)
+    assert str(caught.value) == f"{file}: terminated_0{message} (read as a d3rlpy file (v2))"
+
+
 def test_broken_files_are_named_with_their_format(tmp_path: Path) -> None:
     short = version_1(tmp_path / "short.h5", rewards=np.ones(4, np.float32))
     with pytest.raises(UserError, match=r"short.h5: 4 rows of rewards for 9 actions"):

@@ -96,6 +96,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "uneven": ({"action": UNEVEN}, "file-000.parquet: action: rows of different lengths"),
     "empty": ({"action": [None, *[0.0] * 8]}, "file-000.parquet: action: a row without a value"),
     "words": ({"action": ["left"] * 9}, "action: values of type string: numbers expected"),
+    "no flags": ({"next.done": [0.5] * 9}, "file-000.parquet: next.done: other values than 0 and"),
+    "NaN for flags": ({"next.done": [np.nan] * 9}, "next.done: other values than 0 and 1"),
     "no action": ({"left_out": ("action",)}, "meta/info.json: features: 'action' missing"),
     "no files": ({"files": []}, "no data/chunk-000/*.parquet, which LeRobot's v2 and v3 have"),
 }

@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 
 from aaren_rl.data.episode import BLOCK, Recording, Trajectory, warn_once
-from aaren_rl.data.flat import flat_arrays, flat_episodes
+from aaren_rl.data.flat import ended, flat_arrays, flat_episodes
 from aaren_rl.data.sources.hdf5 import open_hdf5, read_array
-from aaren_rl.data.spaces import read_as
+from aaren_rl.data.spaces import read_as, row_count
 from aaren_rl.errors import UserError
 
 VERSION_1, VERSION_2 = "a d3rlpy file (v1)", "a d3rlpy file (v2)"
@@ -102,11 +102,13 @@ def _version_2(path: Path, file: h5py.File) -> Recording:
     def episodes() -> Iterator[Trajectory]:
         with open_hdf5(path) as file:
             for index in range(count):
-                terminated = bool(np.any(_field(path, file, "terminated", index)))
+                rewards = _field(path, file, "rewards", index)
+                marks = _field(path, file, "terminated", index)
+                terminated = ended(str(path), f"terminated_{index}", marks, row_count(rewards))
                 yield Trajectory(
                     _field(path, file, "observations", index),
                     _field(path, file, "actions", index),
-                    _field(path, file, "rewards", index),
+                    rewards,
                     terminated,
                     not terminated,
                 )

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aaren_rl.data.episode import Recording, Trajectory, warn_once
-from aaren_rl.data.spaces import read_as
+from aaren_rl.data.spaces import flags, named, one_a_step, read_as
 from aaren_rl.errors import UserError, one_line
 from aaren_rl.files import check_permission, read_bytes
 
@@ -67,16 +67,18 @@ def lerobot_source(name: str) -> Recording | None:
         for path in files:
             for episode in _episodes(path, columns):
                 rows += len(episode["action"])
-                yield _trajectory(episode, states)
+                yield _trajectory(path, episode, states)
         if rows != frames:
             raise UserError(f"{folder}: {rows} rows in data, total_frames in {INFO}: {frames}")
 
     return Recording(folder.resolve().name, episodes, KIND, str(folder), files=[*files])
 
 
-def _trajectory(episode: dict[str, NDArray[Any]], states: list[str]) -> Trajectory:
+def _trajectory(path: Path, episode: dict[str, NDArray[Any]], states: list[str]) -> Trajectory:
     steps = len(episode["action"])
-    terminated = DONE in episode and bool(episode[DONE].reshape(steps, -1)[-1].any())
+    with named(f"{path}: {DONE}"):
+        marks = flags(one_a_step(episode.get(DONE, np.zeros(steps, bool))))
+    terminated = bool(marks[-1])
     return Trajectory(
         observations=np.concatenate([episode[state].reshape(steps, -1) for state in states], 1),
         actions=episode["action"],
