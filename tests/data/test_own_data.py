@@ -451,6 +451,22 @@ def test_npz_and_json_files(tmp_path: Path) -> None:
     assert cut.truncated.tolist() == [True, False, True, False]
 
 
+def test_what_is_not_needed_is_not_read(tmp_path: Path) -> None:
+    """Pickled or ragged infos; null in JSON means that there is none."""
+    arrays = {"observations": OBSERVATIONS, "actions": ACTIONS, "rewards": REWARDS}
+    infos = np.array([{}, [1]], dtype=object)
+    np.savez(tmp_path / "own.npz", **arrays, terminals=ENDS, infos=infos)
+    lists = {key: values.tolist() for key, values in arrays.items()}
+    flat = {**lists, "infos": [[1], [1, 2]], "terminals": None, "done": ENDS, "timeouts": None}
+    (tmp_path / "own.json").write_text(json.dumps(flat))
+    for name in ("own.npz", "own.json"):
+        data = load_dataset(tmp_path / name)
+        assert data.lengths.tolist() == [3, 4]
+        np.testing.assert_array_equal(data.observations, OBSERVATIONS)
+    one = {**lists, "terminals": None, "done": True}
+    assert TrajectoryDataset.from_episodes([one]).terminated.tolist() == [True]
+
+
 def bytes_inside(file: Path) -> None:
     np.savez(file, actions=ACTIONS, rewards=REWARDS)
     with zipfile.ZipFile(file, "a") as archive:
@@ -460,7 +476,7 @@ def bytes_inside(file: Path) -> None:
 BROKEN = {
     "pickles.npz": (
         lambda file: np.savez(file, observations=np.array([{}], dtype=object)),
-        "does not read as .npz",
+        "does not read as .npz: array 'observations': Object arrays cannot be loaded",
     ),
     "words.npz": (lambda file: file.write_text("no zip"), "does not read as .npz"),
     "text.npz": (

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from aaren_rl.data.episode import Recording, Trajectory
-from aaren_rl.data.flat import FlatOptions, as_trajectory, flat_arrays, flat_episodes
+from aaren_rl.data.flat import NAMES, FlatOptions, as_trajectory, flat_arrays, flat_episodes
 from aaren_rl.data.spaces import read_as
 from aaren_rl.errors import UserError, one_line
+
+KNOWN = frozenset(name for names in NAMES.values() for name in names)
+"""The arrays that are read; others may be of any kind, such as pickled `infos`."""
 
 
 def npz_source(name: str, options: FlatOptions | None = None) -> Recording | None:
@@ -24,11 +27,14 @@ def npz_source(name: str, options: FlatOptions | None = None) -> Recording | Non
     path = Path(name).expanduser()
     if path.suffix != ".npz" or not path.is_file():
         return None
+    given, place = {}, ""
     try:
         with np.load(path, allow_pickle=False) as file:
-            given = {key: file[key] for key in file.files}
+            for key in [each for each in file.files if each in KNOWN]:
+                place = f"array {key!r}: "
+                given[key] = file[key]
     except Exception as error:  # zipfile, its compressions and NumPy raise many kinds
-        raise UserError(f"{path}: does not read as .npz: {one_line(error)}") from error
+        raise UserError(f"{path}: does not read as .npz: {place}{one_line(error)}") from error
     return _flat(path, "a .npz file", given, options)
 
 
@@ -50,7 +56,11 @@ def json_source(name: str, options: FlatOptions | None = None) -> Recording | No
     if isinstance(content, dict):
         kind = "a JSON file of flat arrays"
         with read_as(str(path), kind):
-            given = {key: _array(f"{path}: {key}", values) for key, values in content.items()}
+            given = {
+                key: _array(f"{path}: {key}", values)
+                for key, values in content.items()
+                if key in KNOWN and values is not None
+            }
         return _flat(path, kind, given, options)
     if not isinstance(content, list):
         raise UserError(f"{path}: a list of episodes or flat arrays expected in a JSON file")
