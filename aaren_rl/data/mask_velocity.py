@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import gymnasium
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
+from numpy.typing import NDArray
 
+from aaren_rl.data.episode import Recording, Trajectory
+from aaren_rl.data.spaces import named, numbers, read_as
 from aaren_rl.data.trajectory import TrajectoryDataset
 from aaren_rl.errors import UserError
 from aaren_rl.robots import ROBOTS, robot_named
@@ -31,20 +36,7 @@ def mask_velocity(dataset: TrajectoryDataset) -> TrajectoryDataset:
     Raises:
         UserError: not data of Hopper, HalfCheetah or Walker2d, or not their observations.
     """
-    known = robot_named(dataset.name if dataset.env_spec is None else dataset.env_spec.name)
-    robot = "" if known is None else known.name
-    if robot not in SIZES:
-        raise UserError(
-            f"{PREFIX}{dataset.name}: data of {', '.join(SIZES)} expected; other robots' "
-            "velocities are not known"
-        )
-    size, (least, velocities) = dataset.observations.shape[1], SIZES[robot]
-    positions = size - velocities
-    if positions - least not in (0, 1):
-        raise UserError(
-            f"{PREFIX}{dataset.name}: {size} values an observation; {robot}'s "
-            f"{least + velocities}, positions and velocities, expected"
-        )
+    robot, positions = _shown(dataset.name, dataset.env_spec, dataset.observations.shape[1])
     return replace(
         dataset,
         name=PREFIX + dataset.name,
@@ -55,6 +47,59 @@ def mask_velocity(dataset: TrajectoryDataset) -> TrajectoryDataset:
         ),
         env_spec=masked_environment(dataset.env_spec or gymnasium.spec(ROBOTS[robot].environment)),
     )
+
+
+def masked_recording(recording: Recording) -> Recording:
+    """As `mask_velocity`, of a recording; its environment is known where the recording says it.
+
+    Raises:
+        UserError: as `mask_velocity`.
+    """
+    with read_as(recording.where, recording.kind):
+        size = next((_columns(each).shape[1] for each in recording.episodes()), 0)
+    _, positions = _shown(recording.name, recording.env_spec, size)
+
+    def masked(episodes: Callable[[], Iterator[Trajectory]]) -> Callable[[], Iterator[Trajectory]]:
+        return lambda: (
+            replace(each, observations=_columns(each)[:, :positions]) for each in episodes()
+        )
+
+    space, spec, whole = recording.observation_space, recording.env_spec, recording.to_the_end
+    return replace(
+        recording,
+        name=PREFIX + recording.name,
+        episodes=masked(recording.episodes),
+        observation_space=None if space is None else positions_space(space, positions),
+        env_spec=None if spec is None else masked_environment(spec),
+        to_the_end=None if whole is None else masked(whole),
+    )
+
+
+def _columns(episode: Trajectory) -> NDArray[Any]:
+    with named("observations"):
+        values = numbers(episode.observations)
+        if values.ndim != 2:
+            raise UserError(f"shape {list(values.shape)}; rows of numbers expected")
+    return values
+
+
+def _shown(name: str, spec: EnvSpec | None, size: int) -> tuple[str, int]:
+    """The robot whose observations have `size` values, and how many of them are positions."""
+    known = robot_named(name if spec is None else spec.name)
+    robot = "" if known is None else known.name
+    if robot not in SIZES:
+        raise UserError(
+            f"{PREFIX}{name}: data of {', '.join(SIZES)} expected; other robots' "
+            "velocities are not known"
+        )
+    least, velocities = SIZES[robot]
+    positions = size - velocities
+    if positions - least not in (0, 1):
+        raise UserError(
+            f"{PREFIX}{name}: {size} values an observation; {robot}'s "
+            f"{least + velocities}, positions and velocities, expected"
+        )
+    return robot, positions
 
 
 def masked_environment(environment: EnvSpec) -> EnvSpec:

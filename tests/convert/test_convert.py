@@ -119,6 +119,31 @@ def test_d4rl_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stop == len(following)
 
 
+def test_a_robot_without_velocities(tmp_path: Path) -> None:
+    """As `load_dataset` reads it, and with the position after each last action."""
+    file = d4rl_file(tmp_path / "hopper_medium-v2.hdf5")
+    for source in (str(file), "aaren-rl/hopper-small-v0"):
+        name = f"mask-velocity:{source}"
+        target = f"masked/{len(source)}-v0"
+        folder = convert(ConvertConfig(name, target, tmp_path))
+        one, other = load_dataset(name), load_dataset(folder)
+        assert other.observations.shape == (one.num_steps, 5)
+        for field in ("observations", "actions", "rewards", "offsets", "terminated"):
+            np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
+        assert one.observation_space == other.observation_space
+        assert one.action_space == other.action_space
+    assert other.env_spec == one.env_spec
+    made = tmp_path / f"masked/{len(str(file))}-v0/data/main_data.hdf5"
+    with h5py.File(file) as given, h5py.File(made) as masked:
+        steps = len(masked["episode_0/rewards"])
+        last = given["next_observations"][steps - 1, :5]
+        np.testing.assert_array_equal(masked["episode_0/observations"][steps], last)
+    with pytest.raises(UserError, match=r"mask-velocity:pen: data of hopper, .* expected"):
+        convert(
+            ConvertConfig(f"mask-velocity:{file.rename(tmp_path / 'pen.hdf5')}", "x-v0", tmp_path)
+        )
+
+
 def test_without_following_observations_the_last_is_repeated(tmp_path: Path) -> None:
     file = d4rl_file(tmp_path / "x.hdf5", next_observations=None)
     folder = convert(ConvertConfig(str(file), "x-v0", tmp_path, compression="gzip"))

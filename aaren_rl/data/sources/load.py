@@ -13,7 +13,7 @@ from gymnasium.spaces import Discrete
 from aaren_rl.data.disk import cached, default_cache
 from aaren_rl.data.episode import Recording, Trajectory, warn_once
 from aaren_rl.data.flat import FlatOptions
-from aaren_rl.data.mask_velocity import PREFIX, mask_velocity
+from aaren_rl.data.mask_velocity import PREFIX, mask_velocity, masked_recording
 from aaren_rl.data.sources.arrays import json_source, npz_source
 from aaren_rl.data.sources.d3rlpy import d3rlpy_source
 from aaren_rl.data.sources.d4rl import d4rl_source
@@ -112,8 +112,11 @@ load_trajectories = load_dataset
 
 
 def open_recording(name_or_path: str | Path, **options: Any) -> Recording:
-    """Open a dataset without reading its episodes; see `load_dataset`."""
-    opened = _open(str(name_or_path), None, options)
+    """Open a dataset without reading all its episodes; see `load_dataset`."""
+    name = str(name_or_path)
+    if name.startswith(PREFIX):
+        return masked_recording(open_recording(name.removeprefix(PREFIX), **options))
+    opened = _open(name, None, options)
     return _recording_of(opened) if isinstance(opened, TrajectoryDataset) else opened
 
 
