@@ -15,6 +15,7 @@ from aaren_rl.data.spaces import check_finite, named, numbers, one_a_step, parts
 from aaren_rl.errors import UserError
 from aaren_rl.layout import Layout
 
+MOST_CHOICES = 1_000_000  # taken from data of no known space; each costs an agent a row of weights
 ROUNDING = 1e-5  # actions may lie beyond their bounds by this share of them
 Space = spaces.Space[Any]
 
@@ -178,6 +179,11 @@ class Actions:
         if not right:
             upper = "" if open_ended else f" to {least + int(space.n) - 1}"
             raise UserError(f"integers from {least}{upper} expected")
+        if open_ended and most >= MOST_CHOICES:
+            raise UserError(
+                f"the largest is {most}, and at most {MOST_CHOICES:,} choices are taken from the "
+                "data: the action space (action_space=) or the environment (env=, --env) expected"
+            )
         if open_ended and most >= space.n:
             self._space = spaces.Discrete(most + 1)
         return values.astype(np.int64)

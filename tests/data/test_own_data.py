@@ -103,6 +103,19 @@ def test_choices() -> None:
         TrajectoryDataset.from_arrays(OBSERVATIONS, values - 1, REWARDS, ENDS)
 
 
+def test_more_choices_than_are_taken_from_data() -> None:
+    """Numbers as large are hardly choices, and no agent would fit into memory."""
+    values = np.array([0, 2**40, 1, 0, 1, 0, 3])
+    with pytest.raises(UserError, match=r"actions: the largest is 1099511627776, .* --env\)"):
+        TrajectoryDataset.from_arrays(OBSERVATIONS, values, REWARDS, ENDS)
+    told = spaces.Discrete(2**40 + 1)
+    data = TrajectoryDataset.from_arrays(OBSERVATIONS, values, REWARDS, ENDS, action_space=told)
+    assert data.action_space == told
+    values[1] = 999_999
+    data = TrajectoryDataset.from_arrays(OBSERVATIONS, values, REWARDS, ENDS)
+    assert data.action_space == spaces.Discrete(1_000_000)
+
+
 def test_the_environment_knows_an_action_that_the_data_never_take(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
