@@ -75,6 +75,12 @@ def test_both_layouts(files: list[slice], tmp_path: Path, caplog: pytest.LogCapt
     np.testing.assert_array_equal(on_disk.observations, STATES)
 
 
+def test_hidden_files_are_left_out(tmp_path: Path) -> None:
+    folder = dataset(tmp_path / "copied", files=WHOLE)
+    (folder / "data" / "chunk-000" / "._file-000.parquet").write_bytes(b"of macOS")
+    assert load_dataset(folder).lengths.tolist() == LENGTHS
+
+
 def test_other_columns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The state of the environment is joined; actions of one value; no rewards and no ends."""
     changes = {"observation.environment_state": GOALS.tolist(), "action": ACTIONS[:, 0]}

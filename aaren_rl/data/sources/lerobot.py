@@ -47,7 +47,8 @@ def lerobot_source(name: str) -> Recording | None:
             f"{folder / INFO}: does not read as LeRobot's: features and total_frames expected: "
             f"{type(error).__name__}: {one_line(error)}"
         ) from error
-    files = sorted(folder.glob("data/*/*.parquet"))
+    found = folder.glob("data/*/*.parquet")
+    files = sorted(path for path in found if not path.name.startswith("."))  # macOS adds such
     if not files:
         raise UserError(f"{folder}: no data/chunk-000/*.parquet, which LeRobot's v2 and v3 have")
     states = [state for state in STATES if state in features]
