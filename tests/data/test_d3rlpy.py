@@ -89,6 +89,28 @@ def test_version_2(tmp_path: Path, parts: bool) -> None:
     assert data.action_space == spaces.Box(-1, 1, (2,), np.float32)
 
 
+def test_ends_that_do_not_fit_are_called_as_in_the_file(tmp_path: Path) -> None:
+    for name, ends, message in (
+        ("short.h5", ENDS[:7], "7 flags for 9 actions; equal numbers expected"),
+        ("twos.h5", 2 * ENDS, "other values than 0 and 1; flags expected"),
+    ):
+        file = version_1(tmp_path / name, episode_terminals=ends)
+        with pytest.raises(UserError) as caught:
+            load_dataset(file)
+        said = f"{file}: episode_terminals: {message} (read as a d3rlpy file (v1))"
+        assert str(caught.value) == said
+
+
+def test_fewer_episodes_than_are_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = version_2(tmp_path / "more.h5")
+    load_dataset(file)
+    assert "num_episodes" not in caplog.text
+    with h5py.File(file, "r+") as content:
+        content["num_episodes"][()] = 2
+    assert load_dataset(file).num_episodes == 2
+    assert "more.h5: num_episodes: 2, and the file holds 3: the first 2 are read" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("marks", "message"),
     [

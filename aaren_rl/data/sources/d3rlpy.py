@@ -12,7 +12,7 @@ import numpy as np
 from aaren_rl.data.episode import BLOCK, Recording, Trajectory, warn_once
 from aaren_rl.data.flat import ended, flat_arrays, flat_episodes
 from aaren_rl.data.sources.hdf5 import open_hdf5, read_array
-from aaren_rl.data.spaces import read_as, row_count
+from aaren_rl.data.spaces import flags, named, read_as, row_count
 from aaren_rl.errors import UserError
 
 VERSION_1, VERSION_2 = "a d3rlpy file (v1)", "a d3rlpy file (v2)"
@@ -70,8 +70,16 @@ def _version_1(path: Path, file: h5py.File) -> Recording:
 
 
 def _v1_arrays(path: Path, file: h5py.File) -> dict[str, Any]:
-    given = {**dict(file), "timeouts": file["episode_terminals"]}  # of both kinds of ends
-    return flat_arrays(str(path), VERSION_1, given)
+    arrays = flat_arrays(str(path), VERSION_1, {**dict(file), "timeouts": None})
+    where, ends = f"{path}: episode_terminals", file["episode_terminals"]
+    if not isinstance(ends, h5py.Dataset):
+        raise UserError(f"{where}: a group; an array expected")
+    with named(where):
+        marks = flags(read_array(where, ends))
+    steps = row_count(arrays["actions"])
+    if len(marks) != steps:
+        raise UserError(f"{where}: {len(marks)} flags for {steps} actions; equal numbers expected")
+    return {**arrays, "timeouts": marks}  # they mark both kinds of ends
 
 
 def _has_late_rewards(path: Path, file: h5py.File) -> bool:
@@ -98,6 +106,11 @@ def _version_2(path: Path, file: h5py.File) -> Recording:
     if numbers.size != 1 or numbers.dtype.kind not in "iu":
         raise UserError(f"{where}: one integer expected, got {numbers.dtype} {numbers.shape}")
     count = int(numbers.item())
+    if count < 0:
+        raise UserError(f"{where}: {count}; 0 or more expected")
+    if f"terminated_{count}" in file:
+        there = sum(name.startswith("terminated_") for name in file)
+        warn_once(f"{where}: {count}, and the file holds {there}: the first {count} are read")
 
     def episodes() -> Iterator[Trajectory]:
         with open_hdf5(path) as file:
