@@ -13,6 +13,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import TimeAwareObservation
 from minari.data_collector.episode_buffer import EpisodeBuffer
+from minari.serialization import serialize_space
 
 from aaren_rl.data import TrajectoryDataset, load_trajectories
 from aaren_rl.errors import UserError
@@ -234,6 +235,7 @@ def drop(folder: Path, name: str) -> None:
         del file[name]
 
 
+TEXT = serialize_space(spaces.Text(5))
 BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "no metadata": (
         lambda f: (f / "data" / "metadata.json").unlink(),
@@ -267,13 +269,41 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda f: edit_metadata(f, total_episodes="many"),
         ["metadata.json", "Minari cannot read it"],
     ),
+    "half an episode": (
+        lambda f: edit_metadata(f, total_episodes=2.5),
+        ["metadata.json", "total_episodes: a whole number expected, got 2.5"],
+    ),
+    "a version that is no text": (
+        lambda f: edit_metadata(f, minari_version=0.5),
+        ["metadata.json: minari_version: text expected, got 0.5"],
+    ),
+    "an id that is no text": (
+        lambda f: edit_metadata(f, dataset_id=None),
+        ["metadata.json: dataset_id: text expected, got None"],
+    ),
+    "an environment without its wrappers": (
+        lambda f: edit_metadata(f, env_spec='{"id": "Hopper-v5"}'),
+        ["metadata.json: env_spec: the JSON text of a Gymnasium EnvSpec", "additional_wrappers"],
+    ),
+    "an environment that is no text": (
+        lambda f: edit_metadata(f, env_spec={"id": "Hopper-v5"}),
+        ["metadata.json: env_spec: the JSON text of a Gymnasium EnvSpec"],
+    ),
+    "actions that are text": (
+        lambda f: edit_metadata(f, action_space=TEXT),
+        ["data: actions: space Text(", "(read as a Minari dataset)"],
+    ),
+    "observations that are text": (
+        lambda f: edit_metadata(f, observation_space=TEXT),
+        ["data: observations: space Text(", "(read as a Minari dataset)"],
+    ),
     "future Minari": (
         lambda f: edit_metadata(f, minari_version="9.0"),
         ["metadata.json", "9.0"],
     ),
     "unknown format": (
         lambda f: edit_metadata(f, data_format="cuneiform"),
-        ["metadata.json", "cuneiform"],
+        ["metadata.json: Minari cannot read it: data_format: 'cuneiform'"],
     ),
     "no data": (
         lambda f: (f / "data" / "main_data.hdf5").unlink(),
@@ -357,6 +387,15 @@ def test_what_is_broken_is_named_in_one_line(folder: Path, case: str) -> None:
     assert "\n" not in message
     for fragment in [str(folder), *fragments]:
         assert fragment in message
+
+
+def test_fewer_episodes_than_are_there(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    there = load_trajectories(folder).num_episodes
+    assert "total_episodes" not in caplog.text
+    edit_metadata(folder, total_episodes=there - 1)
+    assert load_trajectories(folder).num_episodes == there - 1
+    said = f"{there} episodes, and total_episodes in metadata.json is {there - 1}: only as many"
+    assert said in caplog.text
 
 
 def test_dictionary_space_over_plain_arrays_is_named(folder: Path) -> None:

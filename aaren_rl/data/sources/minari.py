@@ -33,6 +33,7 @@ from aaren_rl.robots import reference_scores
 KIND = "a Minari dataset"
 METADATA = "metadata.json"
 HDF5_FILE = "main_data.hdf5"
+TEXTS = ("dataset_id", "data_format", "minari_version", "observation_space", "action_space")
 FIELDS = ("observations", "actions", "rewards", "terminations", "truncations")
 CONNECTION_SECONDS = 10.0
 SHIPPED_ROOT = Path(__file__).parent.parent / "datasets"  # laid out as a Minari root
@@ -92,9 +93,15 @@ def _open(folder: Path, data: Path) -> Recording:
         # the environment meant for evaluation, where the dataset has one of its own
         env_spec = getattr(dataset, "_eval_env_spec", None) or dataset.env_spec
     except Exception as error:  # Minari raises whatever its parsers raise
-        raise UserError(f"{data / METADATA}: Minari cannot read it: {one_line(error)}") from error
-    with named(str(data)):
+        unknown = isinstance(error, KeyError) and error.args == (metadata["data_format"],)
+        raise UserError(
+            f"{data / METADATA}: Minari cannot read it: "
+            f"{'data_format: ' if unknown else ''}{one_line(error)}"
+        ) from error
+    with named(f"{data}: observations"):
         leaves = Layout.of(dataset.observation_space).leaves
+    with named(f"{data}: actions"):
+        Layout.of(dataset.action_space)
     images = any(leaf.dtype == "uint8" and len(leaf.shape) > 1 for leaf in leaves)
     packed = images and bool(metadata.get("jpeg_encoding", True))  # Minari compresses by default
     straight = hdf5 and not packed
@@ -138,7 +145,33 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: observation_space and action_space expected, or an env_spec to take them from"
         )
+    _check_values(path, metadata)
     return dict(metadata)
+
+
+def _check_values(path: Path, metadata: dict[str, Any]) -> None:
+    """Raise UserError that names the field where Minari's assertions do not name it."""
+    for key in TEXTS:
+        if not isinstance(metadata.get(key, ""), str):
+            raise UserError(f"{path}: {key}: text expected, got {metadata[key]!r:.80}")
+    count = metadata["total_episodes"]
+    if type(count) not in (int, float) or count < 0 or count != count // 1:
+        raise UserError(
+            f"{path}: Minari cannot read it: total_episodes: a whole number expected, got "
+            f"{count!r:.80}"
+        )
+    for key in ("env_spec", "eval_env_spec"):
+        if (text := metadata.get(key)) is None:
+            continue
+        try:
+            fits = {"id", "additional_wrappers"} <= json.loads(text).keys()
+        except (TypeError, ValueError, AttributeError, RecursionError):
+            fits = False
+        if not fits:
+            raise UserError(
+                f"{path}: {key}: the JSON text of a Gymnasium EnvSpec, with id and "
+                f"additional_wrappers, expected, got {text!r:.80}"
+            )
 
 
 def _reference_scores(
@@ -165,6 +198,12 @@ def _hdf5_episodes(path: Path, dataset: minari.MinariDataset) -> Iterator[Trajec
     """The episodes of a Minari HDF5 file, in order, read straight and without their infos."""
     spaces_of = {"observations": dataset.observation_space, "actions": dataset.action_space}
     with open_hdf5(path) as file:
+        if f"episode_{dataset.total_episodes}" in file:
+            there = sum(name.startswith("episode_") for name in file)
+            warn_once(
+                f"{path}: {there} episodes, and total_episodes in {METADATA} is "
+                f"{dataset.total_episodes}: only as many are read"
+            )
         reader = ArrayReader(file)
         for index in range(dataset.total_episodes):
             try:
