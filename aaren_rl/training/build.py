@@ -66,12 +66,12 @@ def load_data(config: TrainSettings, env: EnvLike | None = None) -> TrajectoryDa
         options["episode_length"] = config.episode_length
     env = config.environment if env is None else env
     if env not in (None, "none"):
-        options["env"] = _with_spaces(env)
+        options["env"] = _as_source(env)
     parts = [(load_dataset(name, **options), weight) for name, weight in names]
     return parts[0][0] if len(parts) == 1 else mix(parts)
 
 
-def _with_spaces(env: EnvLike) -> Any:
+def _as_source(env: EnvLike) -> Any:
     """An environment as `load_dataset` takes it, with the checks and the wrappers of `make_env`."""
     return env if isinstance(env, VectorEnv) else lambda: make_env(env)
 
@@ -80,7 +80,7 @@ def in_spaces_of(env: EnvLike, data: TrajectoryDataset) -> TrajectoryDataset:
     """Data in memory with the environment's spaces, unless they name an environment themselves."""
     if isinstance(data, MixedDataset):
         return data.each(lambda part: in_spaces_of(env, part))
-    return data if data.env_spec is not None else with_spaces_of(data, _with_spaces(env))
+    return data if data.env_spec is not None else with_spaces_of(data, _as_source(env))
 
 
 def make_sampler(

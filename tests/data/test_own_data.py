@@ -81,12 +81,12 @@ def test_episodes_of_every_form() -> None:
 
 def test_tensors() -> None:
     """Also those that need gradients, and bfloat16, which NumPy does not know."""
-    seen = torch.tensor(OBSERVATIONS, requires_grad=True)
-    acted = torch.tensor(ACTIONS, dtype=torch.bfloat16)
+    seen: Any = torch.tensor(OBSERVATIONS, requires_grad=True)
+    acted: Any = torch.tensor(ACTIONS, dtype=torch.bfloat16)
     data = TrajectoryDataset.from_arrays(seen, acted, torch.tensor(REWARDS), ENDS)
     np.testing.assert_array_equal(data.observations, OBSERVATIONS)
     np.testing.assert_array_equal(data.actions, acted.float())
-    one = Trajectory(seen[:3], acted[:3], REWARDS[:3], True, False)  # type: ignore[arg-type]
+    one = Trajectory(seen[:3], acted[:3], REWARDS[:3], True, False)
     assert TrajectoryDataset.from_episodes([one]).num_steps == 3
 
 

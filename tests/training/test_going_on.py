@@ -19,6 +19,7 @@ from run_cases import scalars, signal_at_batch, weights
 from aaren_rl.agents import load_agent
 from aaren_rl.cli import main
 from aaren_rl.errors import UserError
+from aaren_rl.files import RUN_FILES
 from aaren_rl.training import Interrupted, train
 
 ROOT = Path(__file__).parents[2]
@@ -273,8 +274,9 @@ def test_a_runs_own_files_are_no_place_for_other_results(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    train(line_file(tmp_path / "line.hdf5"), out=run, **NOWHERE)
+    train(line_file(tmp_path / "line.hdf5"), out=run, loggers=["csv"], **NOWHERE)
     before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    assert {path.name for path in before if not path.name.startswith(".")} <= RUN_FILES
     for name in ("config.json", "summary.json", "last/agent.json"):
         words = ["evaluate", str(run), "--json", str(run / name)]
         assert main(words) == 2
