@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from torch import nn
+from torch.onnx._internal._lazy_import import onnxscript_apis
 
 from aaren_rl.agents import AGENTS, Agent, AgentConfig, AgentSpec, DecisionAaren
 from aaren_rl.export.command import write_step
@@ -39,7 +42,7 @@ def make_agent(
     acting state has to carry their maximum.
     """
     torch.manual_seed(seed)
-    small = {"width": 32, "layers": 2, "heads": 1, "context_length": 5}
+    small = {"width": 32, "layers": 1, "heads": 1, "context_length": 5}
     settings = {**small, "timestep_embedding": "learned", **config}
     spec = AgentSpec(
         observation_space,
@@ -71,6 +74,10 @@ def make_aaren(**settings: Any) -> DecisionAaren:
     assert isinstance(agent, DecisionAaren)
     return agent
 
+
+operators = importlib.import_module(onnxscript_apis.get_torchlib_ops.__module__)
+# `torch.onnx` lists onnxscript's operators anew at each export, a third of its time here.
+operators.get_torchlib_ops = functools.cache(operators.get_torchlib_ops)
 
 _FILES: dict[tuple[str, ...], tuple[bytes, str]] = {}
 

@@ -109,13 +109,16 @@ def plot_memory(memory: MemoryHorizon, title: str = "") -> Figure:
 
     layers, heads, steps = memory.held.shape
     tokens = memory.scores.shape[-1] // steps
-    figure = Figure(figsize=(9, 1.2 + 1.1 * layers * heads), layout="constrained")
+    height = 1.2 + 1.1 * layers * heads  # inches
+    figure = Figure(figsize=(9, height))
+    # Given margins and filled curves: a constrained layout and stairs take 2.5 times as long.
+    figure.subplots_adjust(0.08, 0.5 / height, 0.98, 1 - 0.7 / height, hspace=0.4)
     axes: Any = figure.subplots(layers * heads, 1, sharex=True, squeeze=False)[:, 0]
+    edges = np.arange(steps + 1) - 0.5
     for row, axis in enumerate(axes):
         layer, head = divmod(row, heads)
-        # One shape: a thousand bars would take a second to draw.
-        edges = np.arange(steps + 1) - 0.5
-        axis.stairs(memory.held[layer, head], edges, fill=True, color="tab:blue")
+        held = memory.held[layer, head]
+        axis.fill_between(edges, [*held, held[-1]], step="post", color="tab:blue", linewidth=0)
         margin, horizon = memory.margin[layer, head], memory.horizon[layer, head]
         step = memory.best[layer, head] // tokens
         axis.set_title(

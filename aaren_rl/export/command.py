@@ -68,7 +68,7 @@ def export(config: ExportConfig) -> Card:
         checks = {"agreement": dataclasses.asdict(agreement)}
         if config.dynamic_int8:
             before = trial.scores()
-            content = step_content(step, config.format, int8=True)
+            content = in_8_bits(step, config.format, content)
             card = make_card(agent, step, trial.file, content, config.format, provenance)
             precision = "int8" if config.format == "c" else "dynamic-int8"
             card = dataclasses.replace(card, precision=precision)
@@ -140,15 +140,20 @@ def write_step(agent: Agent, file: Path, format: str = "onnx") -> None:
     write_export(file, content, make_card(agent, step, file, content, format))
 
 
-def step_content(step: Step, format: str, *, int8: bool = False) -> bytes:
+def step_content(step: Step, format: str) -> bytes:
     """The content of a file in this format, `torch-export`, `onnx` or `c` (of a `c_step`)."""
-    if format == "torch-export":
-        return torch_program(step)
     if format == "c":
         agent: Any = step.module
-        return c_header(agent, int8=int8)
-    content = onnx_graph(step)
-    return quantize_int8(content) if int8 else content
+        return c_header(agent)
+    return torch_program(step) if format == "torch-export" else onnx_graph(step)
+
+
+def in_8_bits(step: Step, format: str, content: bytes) -> bytes:
+    """The same step with weights of 8 bits; `content` is its file of the format `onnx` or `c`."""
+    if format == "c":
+        agent: Any = step.module
+        return c_header(agent, int8=True)
+    return quantize_int8(content)
 
 
 def _loss(before: np.ndarray, after: np.ndarray, agreement: Agreement) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def act(policy: Policy, observations: np.ndarray) -> np.ndarray:
 def test_far_away_all_ways_of_acting_are_at_the_bound(
     name: str, clip: float, tmp_path: Path
 ) -> None:
-    agent = make_agent(name, observation_clip=clip)
+    agent = make_agent(name, observation_clip=clip, layers=1)
     near = np.random.default_rng(0).normal(size=(4, 4))  # as many as the context holds
     far, bound = near.copy(), near.copy()
     far[2], bound[2] = MEAN + 1e6 * SIDES * STD, MEAN + clip * SIDES * STD
@@ -95,7 +95,7 @@ def test_without_a_clip_nothing_is_clipped(tmp_path: Path) -> None:
 
         bounds = []
         for clip in (math.inf, 10.0):
-            agent = make_agent(name, CONTINUOUS, observation_clip=clip)
+            agent = make_agent(name, CONTINUOUS, observation_clip=clip, layers=1)
             graph = onnx.load(exported(agent, tmp_path)).graph
             bounds.append(sum(node.op_type in ("Max", "Clip") for node in graph.node))
         assert bounds[1] == bounds[0] + 1

@@ -29,7 +29,7 @@ def test_aarens_state_is_flat_and_its_time_adds_up(tmp_path: Path) -> None:
     assert written(tmp_path, "decision-aaren") == ["acting-carry-seed-3"]
     steps, sizes = curve(tmp_path / "acting-carry-seed-3", "state_bytes")
     assert (steps[0], steps[-1], len(steps)) == (1, 1000, 50)
-    assert set(sizes) == {2 * 4 * (32 + 1) + 3 * 4 + 2 * 8}
+    assert set(sizes) == {4 * (32 + 1) + 3 * 4 + 2 * 8}
     _, so_far = curve(tmp_path / "acting-carry-seed-3", "cumulated_milliseconds")
     assert so_far == sorted(so_far)
     assert so_far[0] > 0
@@ -45,7 +45,7 @@ def test_the_transformers_cache_grows_and_its_window_does_not(tmp_path: Path) ->
     assert folders == ["acting-carry-seed-3", "acting-window-seed-3"]
     steps, cache = curve(tmp_path / "acting-carry-seed-3", "state_bytes")
     assert steps[-1] == 60  # as far as its timestep table goes
-    token = 2 * 2 * 32 * 4  # two layers' key and value
+    token = 2 * 32 * 4  # key and value
     assert cache[-1] - cache[0] == 3 * 59 * token
     assert len(set(curve(tmp_path / "acting-window-seed-3", "state_bytes")[1])) == 1
 

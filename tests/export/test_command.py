@@ -131,7 +131,7 @@ def test_a_step_that_gives_no_numbers_is_not_written(
 def test_int8_is_smaller_and_says_what_it_costs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = saved(make_aaren(width=64, layers=3, timestep_embedding="none"), tmp_path)
+    run = saved(make_aaren(width=64, layers=2, timestep_embedding="none"), tmp_path)
     whole, small = tmp_path / "policy.onnx", tmp_path / "int8.onnx"
     assert export(run, whole, "--steps", "5") == 0
     assert export(run, small, "--steps", "50", "--dynamic-int8", "--episodes", "3") == 0
@@ -144,7 +144,7 @@ def test_int8_is_smaller_and_says_what_it_costs(
     assert 0 < loss["largest_action_difference"] < 0.5
     assert card.checks["agreement"]["largest_difference"] <= 1e-5  # before quantising
     kinds = [node.op_type for node in onnx.load(small).graph.node]
-    assert kinds.count("MatMulInteger") == 3 * 3
+    assert kinds.count("MatMulInteger") == 2 * 3
     assert OnnxPolicy(small, 5).act(np.zeros((5, 11))).shape == (5, 3)
 
 
@@ -158,7 +158,7 @@ def test_predicted_returns(tmp_path: Path) -> None:
     assert card.target_returns == ()
     assert card.reset_state["return_to_go"] == 0
     kinds = [node.op_type for node in onnx.load(out).graph.node]
-    assert kinds.count("MatMulInteger") == 2 * 2 * 3  # two chunks, two layers, three maps each
+    assert kinds.count("MatMulInteger") == 2 * 3  # two chunks, three maps each
 
 
 @pytest.mark.parametrize("name", ["decision-aaren", "max-return", "behavior-cloning"])
@@ -185,7 +185,7 @@ def test_other_recurrent_agents(tmp_path: Path, name: str) -> None:
     assert export(run, out, "--dynamic-int8", "--episodes", "1", "--steps", "60") == 0
     assert read_card(out).checks["agreement"]["largest_difference"] <= 1e-5
     kinds = [node.op_type for node in onnx.load(out).graph.node]
-    assert kinds.count("MatMulInteger") >= 2 * 2  # at least two layers' feed-forward parts
+    assert kinds.count("MatMulInteger") >= 2  # at least the feed-forward part
 
 
 @pytest.mark.parametrize("format", ["onnx", "torch-export"])

@@ -386,13 +386,23 @@ def warm_up() -> None:
     import aaren_rl
 
     own = [module.name for module in pkgutil.walk_packages(aaren_rl.__path__, "aaren_rl.")]
-    for name in (*own, "stable_baselines3", "onnxruntime", "matplotlib.pyplot", "minari"):
+    others = ("stable_baselines3", "onnxruntime", "matplotlib.pyplot", "minari", "rliable.metrics")
+    for name in (*own, *others, "torch.utils.tensorboard", "typeguard"):
         if name != "aaren_rl.__main__":
             with contextlib.suppress(Exception):  # some need what is not installed
                 importlib.import_module(name)
     import torch
 
     torch.set_num_threads(1)
+
+
+def export_once(run: Path) -> None:
+    """Let the exporter fill its tables here, which takes it two seconds in each child else."""
+    from aaren_rl import load_agent
+    from aaren_rl.export.command import write_step
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_step(load_agent(run), Path(folder) / "step.onnx")
 
 
 @contextlib.contextmanager
@@ -405,6 +415,7 @@ def prepared() -> Iterator[tuple[Path, Path]]:
         base.mkdir()
         scratch.mkdir()
         make_base(base)
+        export_once(base / "run")
         yield base, scratch
 
 

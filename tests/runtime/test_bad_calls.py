@@ -95,7 +95,7 @@ def test_going_on_from_a_saved_state(tmp_path: Path) -> None:
         ({"width": 48}, 2, r"'state_0': float32 \(2, 1, 33\) expected, got .*\(2, 1, 49\)"),
         ({"heads": 2}, 2, r"'state_0': float32 \(2, 1, 33\) expected, got .*\(2, 2, 17\)"),
         ({}, 3, r"\(2, 3\) expected, got float32 \(3, 3\)"),
-        ({"layers": 3}, 2, r"expected, got .*'state_2'.* another model's"),
+        ({"layers": 2}, 2, r"expected, got .*'state_1'.* another model's"),
     ],
 )
 def test_the_state_of_another_model_is_refused(
@@ -113,6 +113,6 @@ def test_the_state_of_another_model_is_refused(
 def test_a_state_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     policy = OnnxPolicy(exported(make_aaren(), tmp_path))
     state = policy.state()
-    state["state_1"][0, 0, 3] = np.nan
-    with pytest.raises(UserError, match="'state_1' is not finite"):
+    state["state_0"][0, 0, 3] = np.nan
+    with pytest.raises(UserError, match="'state_0' is not finite"):
         policy.load_state(state)

@@ -54,7 +54,7 @@ def by_torch(agent: Agent, num_envs: int, target: float = TARGET) -> Policy:
 @pytest.mark.parametrize("query", [3.0, 30.0])
 def test_a_thousand_real_steps_in_hopper(tmp_path: Path, heads: int, query: float) -> None:
     """Three environments, which fall and are cut at different times."""
-    agent = make_aaren(heads=heads, query=query)
+    agent = make_aaren(heads=heads, query=query, layers=2)
     policies = by_torch(agent, 3), OnnxPolicy(exported(agent, tmp_path), 3)
     assert ("maximum_0" in policies[1].state()) == (query > 10)
     vector = make_vector_env("Hopper-v5", 3)
@@ -97,7 +97,7 @@ def test_every_kind_of_action(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(("heads", "activation"), [(1, "relu"), (2, "gelu")])
 @pytest.mark.parametrize("embedding", ["learned", "sinusoidal", "none"])
 def test_every_shape_of_agent(tmp_path: Path, heads: int, embedding: str, activation: str) -> None:
-    agent = make_aaren(heads=heads, timestep_embedding=embedding, activation=activation, layers=1)
+    agent = make_aaren(heads=heads, timestep_embedding=embedding, activation=activation)
     file = exported(agent, tmp_path)
     pair = play([by_torch(agent, 1), OnnxPolicy(file)], 300)
     np.testing.assert_allclose(pair[1], pair[0], rtol=0, atol=1e-5)
@@ -311,7 +311,7 @@ def test_a_target_is_needed(tmp_path: Path) -> None:
 
 
 def test_state_bytes_are_pytorchs_and_do_not_grow(tmp_path: Path) -> None:
-    agent = make_aaren(timestep_embedding="none")
+    agent = make_aaren(timestep_embedding="none", layers=2)
     policies: list[Policy] = [agent.policy(2), OnnxPolicy(exported(agent, tmp_path), 2)]
     sizes: list[set[int]] = [set(), set()]
     for step in range(300):
