@@ -44,10 +44,10 @@ class Recorder(gymnasium.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step, and record the step."""
-        before = np.copy(self._observation)  # the environment may reuse its arrays
+        before, taken = np.copy(self._observation), np.copy(action)  # `step` may change the arrays
         result = self.env.step(action)
         self._observation, reward, terminated, truncated, _ = result
-        arrays = (before, np.copy(self._observation), np.copy(action))
+        arrays = (before, np.copy(self._observation), taken)
         self._rows.append((*arrays, float(reward), bool(terminated), bool(truncated)))
         return result
 

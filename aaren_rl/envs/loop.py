@@ -20,7 +20,7 @@ from aaren_rl.envs.make import describe
 from aaren_rl.envs.success import successes
 from aaren_rl.envs.torch_settings import torch_settings_kept
 from aaren_rl.errors import FAILURES, UserError, one_line
-from aaren_rl.layout import LARGEST_RETURN
+from aaren_rl.layout import LARGEST_RETURN, as_array
 
 ResetOptions = Callable[[NDArray[np.int64]], dict[str, Any]]
 
@@ -138,7 +138,6 @@ def play(
             if mode is AutoresetMode.SAME_STEP:
                 final = _final(vector, after, infos, ended)
             elif queue.by_hand and queue.busy:
-                final = copy.deepcopy(after)
                 after = _reset(vector, seed, queue, ended, options)
         shown, observations = observations, after
         spent = between - before, time.perf_counter() - between
@@ -238,7 +237,7 @@ def _reset(
             observations, _ = vector.reset(seed=seeds, options=given or None)
     except FAILURES as error:
         raise _failed(vector, "reset", error) from error
-    return observations
+    return copy.deepcopy(observations)  # the environments may reuse their arrays
 
 
 def _step(
@@ -246,12 +245,21 @@ def _step(
 ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
     try:
         with torch_settings_kept(generator=False):
-            after, rewards, terminated, truncated, infos = vector.step(actions)
+            after, rewards, *flags, infos = vector.step(copy.deepcopy(actions))
+        after = copy.deepcopy(after)  # the environments may reuse their arrays
+        earned = np.array(as_array(rewards), np.float64)
+        terminated, truncated = (np.array(as_array(flag), bool) for flag in flags)
     except FAILURES as error:
         what = f"a step in one of the episodes {_played(running)}"
         raise _failed(vector, what, error) from error
-    flags = np.asarray(terminated, dtype=bool), np.asarray(truncated, dtype=bool)
-    return after, np.asarray(rewards, dtype=np.float64), *flags, infos
+    outcome = {"rewards": earned, "terminations": terminated, "truncations": truncated}
+    for word, values in outcome.items():
+        if values.shape != running.shape:
+            raise UserError(
+                f"environment {describe(vector)}: a step gave {word} of shape {values.shape}; one "
+                f"for each of {len(running)} environments expected"
+            )
+    return after, earned, terminated, truncated, infos
 
 
 def _warn_of_cut(vector: VectorEnv[Any, Any, Any], limit: int, by_hand: bool) -> None:

@@ -55,6 +55,18 @@ def test_steps_are_copied_and_the_open_episode_is_cut() -> None:
     assert recorder.take()["observations"].tolist() == [[3]]
 
 
+def test_actions_are_recorded_as_they_were_chosen() -> None:
+    class Changing(Counting):
+        def step(self, action: Any) -> Any:
+            action[:] = 9
+            return super().step(action)
+
+    recorder = Recorder(Changing())
+    recorder.reset()
+    recorder.step(np.array([1]))
+    assert recorder.take()["actions"].tolist() == [[1]]
+
+
 def test_episodes_without_a_time_limit_are_cut() -> None:
     spec = dataclasses.replace(gymnasium.spec("Pendulum-v1"), max_episode_steps=None)
     with pytest.warns(UserWarning, match="names no time limit"):

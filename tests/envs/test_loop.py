@@ -9,7 +9,8 @@ import gymnasium
 import numpy as np
 import pytest
 from env_cases import Actor, Endless, Line
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from aaren_rl.envs import make_vector_env, play, recorded_episodes
 from aaren_rl.errors import UserError
@@ -64,6 +65,48 @@ def test_recorded_episodes_are_whole_and_in_order(mode: AutoresetMode) -> None:
         assert (episode.terminated, episode.truncated) == (True, False)
     if mode is AutoresetMode.DISABLED:
         assert [episode.rewards[0] for episode in episodes] == list(range(8))
+
+
+class Batch(VectorEnv[Any, Any, Any]):
+    """Two environments of 3 steps that give the same arrays at every step, and change actions."""
+
+    num_envs = 2
+    single_observation_space = observation_space = spaces.Box(-9, 9, (1,))
+    single_action_space = action_space = spaces.Box(-1, 1, (1,))
+
+    def __init__(self, mode: AutoresetMode, shape: tuple[int, ...] = (2,)) -> None:
+        self.metadata = {"autoreset_mode": mode}
+        self.seen, self.earned = np.zeros((2, 1), np.float32), np.zeros(shape)
+        self.over = np.zeros(2, bool)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        self.seen[:], self.over[:] = 0, False
+        return self.seen, {}
+
+    def step(self, actions: Any) -> Any:
+        actions[:] = 7
+        self.seen += 1
+        self.earned[:] = self.seen[0]
+        if self.over[0]:  # `NEXT_STEP` restarts
+            self.seen[:] = 0
+        self.over[:] = self.seen[0] == 3
+        return self.seen, self.earned, self.over, np.zeros(2, bool), {}
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
+def test_environments_may_reuse_their_arrays_and_change_actions(mode: AutoresetMode) -> None:
+    episodes = list(recorded_episodes(Actor(2), Batch(mode), episodes=4, seed=0))
+    assert len(episodes) == 4
+    for episode in episodes:
+        assert episode.observations.tolist() == [[0], [1], [2], [3]]
+        assert episode.rewards.tolist() == [1, 2, 3]
+        assert not episode.actions.any()
+
+
+def test_rewards_of_another_shape_are_refused_by_name() -> None:
+    said = r"Batch: a step gave rewards of shape \(2, 1\); one for each of 2 environments expected"
+    with pytest.raises(UserError, match=said):
+        list(play(Actor(2), Batch(AutoresetMode.NEXT_STEP, (2, 1)), episodes=2, seed=0))
 
 
 def test_recording_without_end() -> None:
