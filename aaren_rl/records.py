@@ -91,6 +91,15 @@ def convert(value: Any, kind: Any, where: str, *, strict: bool = False) -> Any:
         raise UserError(f"{where}: {place}{message[0].lower()}{message[1:]}") from None
 
 
+def pythonic(value: Any) -> Any:
+    """The value with NumPy's numbers and arrays, also in dictionaries and lists, as Python's."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {name: pythonic(each) for name, each in value.items()}
+    return [pythonic(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
 def _custom(kind: type, value: Any) -> Any:
     """Types that JSON lacks: paths, written as text, and instances that are there already."""
     if kind is Path and isinstance(value, str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from aaren_rl.errors import UserError, system_error
 from aaren_rl.evaluation import try_environment
 from aaren_rl.evaluation.evaluating import agents_by_task
 from aaren_rl.evaluation.scores import warn_of_far_targets
-from aaren_rl.records import typed
+from aaren_rl.records import pythonic, typed
 from aaren_rl.training.build import (
     build_agent,
     check_agent,
@@ -158,14 +158,14 @@ def train(
     if isinstance(data, TrainConfig):
         return train_config(data).summary
     if not isinstance(data, (TrajectoryDataset, str, Path)):
-        data = _mixture(data)
+        data = _mixture(data if isinstance(data, Iterable) else [data])
     if isinstance(data, TrajectoryDataset) and env is not None and env != "none":
         data = in_spaces_of(env, data)
     if isinstance(schedule, str):
         settings, schedule = {**settings, "schedule": schedule}, None
     if out is not None:
         settings["out"] = Path(out)
-    config = _config_of(data, agent, preset, env, settings)
+    config = _config_of(data, agent, preset, env, pythonic(settings))
     if loggers is None:
         loggers = config.loggers if out is not None else ()
     return _run(

@@ -197,7 +197,17 @@ def test_mistakes_are_one_line(settings: dict[str, Any], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("data", [list(line_data().episode(i) for i in (0, 1)), {"actions": [1]}])
+def test_settings_may_be_numbers_and_arrays_of_numpy() -> None:
+    data, numbers = line_data(), {"seed": np.int64(3), "learning_rate": np.float64(0.25)}
+    best = data.episode_returns.max()
+    for target in (best, [best], np.array([best]), best.astype(np.float32)):
+        config = train(data, **SMALL | numbers | {"target_return": target}).config
+        assert (config.seed, config.learning_rate, config.target_return) == (3, 0.25, (best,))
+
+
+@pytest.mark.parametrize(
+    "data", [list(line_data().episode(i) for i in (0, 1)), {"actions": [1]}, None, 5]
+)
 def test_what_is_no_dataset_is_told_how_to_become_one(data: Any) -> None:
     with pytest.raises(UserError, match=r"from_episodes, of .*from_arrays"):
         train(data, **SMALL)

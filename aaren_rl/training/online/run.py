@@ -18,7 +18,7 @@ from aaren_rl.envs import environment_of, limit_episodes, reference_scores_of, s
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import try_environment
 from aaren_rl.files import read_card, remove_leftovers, write_card, write_json
-from aaren_rl.records import convert, differences, typed
+from aaren_rl.records import convert, differences, pythonic, typed
 from aaren_rl.training.build import check_agent, launched, load_data
 from aaren_rl.training.callbacks import Callback, check_callbacks
 from aaren_rl.training.checkpoint import load_progress
@@ -144,6 +144,7 @@ def _config_of(
     run: Path | str | TrainedRun, env: Any, out: Path | str | None, settings: dict[str, Any]
 ) -> FinetuneConfig:
     """The keywords of `finetune` as a config."""
+    settings = pythonic(settings)
     known = {field.name for field in dataclasses.fields(FinetuneConfig)}
     for name in settings.keys() - (known - {"run", "environment", "loggers"}):
         raise UserError(f"finetune() has no setting {name!r}")
