@@ -58,6 +58,9 @@ def flat_arrays(where: str, what: str, given: Mapping[str, Any]) -> dict[str, An
     arrays: dict[str, Any] = {}
     for name, names in NAMES.items():
         there = [each for each in names if given.get(each) is not None]
+        for each in set(names).difference(there):
+            if isinstance(given, h5py.Group) and given.get(each, getlink=True) is not None:
+                raise UserError(f"{where}: {each}: a link that leads nowhere; an array expected")
         for other in there[1:]:
             warn_once(f"{where}: {other!r} is left out, since {there[0]!r} is there")
         if there:

@@ -62,6 +62,8 @@ def numbers(values: Any) -> NDArray[Any]:
         raise UserError("rows of different lengths; equal lengths expected") from None
     if array.dtype.kind not in "biuf":
         raise UserError(f"values of type {array.dtype}: numbers expected")
+    if np.ma.is_masked(values):
+        raise UserError("masked values; numbers expected")
     return array
 
 

@@ -118,6 +118,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda p: change(p, "timeouts", lambda v: np.where(v, np.nan, 0)),
         ["timeouts: other values than 0 and 1"],
     ),
+    "a link to another file": (
+        lambda p: link(p, "timeouts", h5py.ExternalLink("moved.hdf5", "/timeouts")),
+        ["timeouts: a link that leads nowhere; an array expected"],
+    ),
     "empty": (lambda p: empty(p), ["no episodes"]),
     "cut short": (
         lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]),
@@ -132,6 +136,12 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
 def delete(path: Path, field: str) -> None:
     with h5py.File(path, "r+") as file:
         del file[field]
+
+
+def link(path: Path, field: str, target: h5py.ExternalLink) -> None:
+    with h5py.File(path, "r+") as file:
+        del file[field]
+        file[field] = target
 
 
 def empty(path: Path) -> None:

@@ -95,6 +95,12 @@ def test_other_columns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
     assert data.truncated.all()
 
 
+def test_ends_inside_an_episode_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = load_dataset(dataset(tmp_path / "one", files=EACH, **{"next.done": [True] * 9}))
+    assert data.lengths.tolist() == LENGTHS
+    assert caplog.text.count("one: next.done before the last step of an episode") == 1
+
+
 UNEVEN = [[0.0] * (1 + index % 2) for index in range(STEPS)]
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "rows missing": ({"files": [slice(0, 3), slice(4, 9)]}, "episode 1: frame_index does not"),

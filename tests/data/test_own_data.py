@@ -90,6 +90,15 @@ def test_tensors() -> None:
     assert TrajectoryDataset.from_episodes([one]).num_steps == 3
 
 
+def test_masked_values_are_refused() -> None:
+    """NumPy's arrays hold numbers behind the mask, which are not meant."""
+    masked = np.ma.masked_greater(REWARDS, REWARDS.min())
+    with pytest.raises(UserError, match="data: rewards: masked values; numbers expected"):
+        TrajectoryDataset.from_arrays(OBSERVATIONS, ACTIONS, masked, ENDS)
+    whole = np.ma.masked_array(REWARDS)
+    assert TrajectoryDataset.from_arrays(OBSERVATIONS, ACTIONS, whole, ENDS).num_steps
+
+
 def test_choices() -> None:
     for values in (np.array([0, 2, 1, 0, 1, 0, 3]), np.array([[0], [2], [1], [0], [1], [0], [3]])):
         data = TrajectoryDataset.from_arrays(OBSERVATIONS, values, REWARDS, ENDS)
@@ -454,7 +463,9 @@ def test_npz_and_json_files(tmp_path: Path) -> None:
     lists = {key: values.tolist() for key, values in arrays.items()}
     flat = {**lists, "terminals": ENDS, "timeouts": LATER}
     (tmp_path / "flat.json").write_text(json.dumps(flat))
-    for name in ("own.npz", "flat.json"):
+    for encoding in ("utf-8-sig", "utf-16"):  # as Windows' programs write them
+        (tmp_path / f"{encoding}.json").write_text(json.dumps(flat), encoding=encoding)
+    for name in ("own.npz", "flat.json", "utf-8-sig.json", "utf-16.json"):
         data = load_dataset(tmp_path / name)
         assert data.name == name.partition(".")[0]
         for field in ("observations", "actions", "rewards", "offsets", "terminated", "truncated"):

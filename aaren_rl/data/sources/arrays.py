@@ -48,7 +48,7 @@ def json_source(name: str, options: FlatOptions | None = None) -> Recording | No
     if path.suffix != ".json" or not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())  # UTF-8, UTF-16 or UTF-32, with a mark or without
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: does not read as JSON: {one_line(error)}") from error
     if isinstance(content, dict) and "episodes" in content:

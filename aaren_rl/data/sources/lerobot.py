@@ -79,6 +79,10 @@ def _trajectory(path: Path, episode: dict[str, NDArray[Any]], states: list[str])
     steps = len(episode["action"])
     with named(f"{path}: {DONE}"):
         marks = flags(one_a_step(episode.get(DONE, np.zeros(steps, bool))))
+    if marks[:-1].any():
+        warn_once(
+            f"{path.parents[2]}: {DONE} before the last step of an episode, which is taken whole"
+        )
     terminated = bool(marks[-1])
     return Trajectory(
         observations=np.concatenate([episode[state].reshape(steps, -1) for state in states], 1),
