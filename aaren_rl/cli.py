@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import inspect
+import io
 import logging
 import os
 import sys
@@ -61,6 +62,8 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for a user's or the operating system's error, 130 when interrupted, 141
         when the output's pipe is closed.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may have letters that it does not know
+        sys.stdout.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if args is None else args)
     name = words[0] if words else ""
     if name in COMMANDS:
@@ -379,7 +382,7 @@ def print_rows(title: str, rows: list[dict[str, Any]], columns: list[str]) -> No
     for row in rows:
         table.add_row(*(_cell(row[column], _places(rows, column)) for column in columns))
     # rich would take a pipe for 80 columns wide.
-    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console = Console() if sys.stdout and sys.stdout.isatty() else Console(width=160)
     console.print(table)
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from command_cases import TINY
 from forked import forked
 from safetensors.torch import load_file
 
 from aaren_rl.agents import load_agent
-from aaren_rl.cli import main
+from aaren_rl.cli import main, print_rows
 
 ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).parent / "aaren-rl"
@@ -64,6 +66,16 @@ def test_train_then_evaluate(tmp_path: Path) -> None:
     ]
     for row in rows:
         assert f"{row['return_mean']:,.1f}" in output
+
+
+def test_outputs_without_the_letters_and_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "ascii"))
+    assert main(["--version"]) == 0
+    print_rows("± ü", [{"a": 1}], ["a"])
+    assert b"\\xb1 \\xfc" in raw.getvalue()
+    monkeypatch.setattr(sys, "stdout", None)  # as in a program without a window
+    print_rows("", [{"a": 1}], ["a"])
 
 
 def test_a_warning_is_one_line(tmp_path: Path) -> None:
