@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any
 
 import gymnasium
@@ -68,7 +69,7 @@ def layers_of(env: Any) -> Iterator[Any]:
 
 
 def _named_limit(env: Any) -> int | None:
-    values = (vars(env).get(name, getattr(type(env), name, None)) for name in LIMITS)
-    return next(
-        (value for value in values if isinstance(value, int) and 0 < value <= LONGEST), None
-    )
+    names = (name for name in LIMITS if name in vars(env) or hasattr(type(env), name))
+    values = (getattr(env, name, None) for name in names)  # its own, not those that it wraps
+    whole = (int(value) for value in values if isinstance(value, Integral))  # also NumPy's
+    return next((limit for limit in whole if 0 < limit <= LONGEST), None)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from aaren_rl.data.episode import Trajectory
 from aaren_rl.data.spaces import flatten_batch
+from aaren_rl.envs.global_settings import global_settings_kept
 from aaren_rl.envs.limits import time_limit
 from aaren_rl.envs.make import describe
 from aaren_rl.envs.success import successes
-from aaren_rl.envs.torch_settings import torch_settings_kept
 from aaren_rl.errors import FAILURES, UserError, one_line
 from aaren_rl.layout import LARGEST_RETURN, as_array
 
@@ -233,7 +233,7 @@ def _reset(
         given["reset_mask"] = mask
         seeds = np.where(queue.running < 0, seed, seed + queue.running).tolist()
     try:
-        with torch_settings_kept(generator=False):
+        with global_settings_kept(generator=False):
             observations, _ = vector.reset(seed=seeds, options=given or None)
     except FAILURES as error:
         raise _failed(vector, "reset", error) from error
@@ -244,7 +244,7 @@ def _step(
     vector: VectorEnv[Any, Any, Any], actions: NDArray[Any], running: NDArray[np.int64]
 ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
     try:
-        with torch_settings_kept(generator=False):
+        with global_settings_kept(generator=False):
             after, rewards, *flags, infos = vector.step(copy.deepcopy(actions))
         after = copy.deepcopy(after)  # the environments may reuse their arrays
         earned = np.array(as_array(rewards), np.float64)

@@ -23,9 +23,9 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.wrappers import TimeLimit
 
 from aaren_rl.environment import environment_spec
+from aaren_rl.envs.global_settings import global_settings_kept
 from aaren_rl.envs.limits import layers_of, time_limit
 from aaren_rl.envs.success import SuccessAlone
-from aaren_rl.envs.torch_settings import torch_settings_kept
 from aaren_rl.errors import FAILURES, UserError, one_line
 
 Env = gymnasium.Env[Any, Any]
@@ -113,7 +113,7 @@ def make_env(env: EnvLike, *, render_mode: str | None = None) -> Env:
         )
     options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
-        with _without_deprecations(), torch_settings_kept(generator=False):
+        with _without_deprecations(), global_settings_kept(generator=False):
             if isinstance(env, (str, EnvSpec)):
                 made = gymnasium.make(_checked_spec(env), disable_env_checker=True, **options)
             else:

@@ -13,6 +13,7 @@ from gymnasium.vector import VectorEnv
 from aaren_rl.agents import Agent
 from aaren_rl.data.spaces import flatten_batch, map_arrays, parts_of
 from aaren_rl.envs.check import check_environment
+from aaren_rl.envs.global_settings import global_settings_kept
 from aaren_rl.envs.make import (
     Env,
     EnvLike,
@@ -21,7 +22,6 @@ from aaren_rl.envs.make import (
     make_env,
     make_vector_env,
 )
-from aaren_rl.envs.torch_settings import torch_settings_kept
 from aaren_rl.errors import FAILURES, UserError, one_line
 from aaren_rl.evaluation.rollouts import check_length, fitted
 
@@ -90,7 +90,7 @@ def _check_info(info: Any, what: str) -> None:
 
 def _call(what: str, signature: str, function: Any, *args: Any, **kwargs: Any) -> Any:
     try:
-        with torch_settings_kept(generator=True):
+        with global_settings_kept(generator=True):
             return function(*args, **kwargs)
     except FAILURES as error:
         said = f"{type(error).__name__}: {one_line(error)}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from aaren_rl.agents import Agent
 from aaren_rl.data import TrajectoryDataset
-from aaren_rl.envs.torch_settings import torch_settings_kept
+from aaren_rl.envs.global_settings import global_settings_kept
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import Score, rollout, score
 from aaren_rl.evaluation.length import LengthError, length_errors
@@ -104,7 +104,7 @@ class Evaluator:
         `on_step` is called after each step of acting; it may raise to stop.
         """
         try:
-            with torch_settings_kept(generator=True):
+            with global_settings_kept(generator=True):
                 return [
                     self._score(agent, environment, target, on_step)
                     for agent, environment in self.acting

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 from env_cases import Endless
 from gymnasium.wrappers import TimeLimit
@@ -32,6 +33,21 @@ def test_a_limit_that_says_there_is_none() -> None:
         max_steps = 10**12
 
     assert time_limit(Unlimited()) is None
+
+
+def test_limits_of_every_form() -> None:
+    class Computed(Endless):
+        @property
+        def max_steps(self) -> np.integer[Any]:
+            return np.int64(6)
+
+    class Own(Endless):
+        def __init__(self) -> None:
+            super().__init__()
+            self.max_episode_steps = np.int32(8)
+
+    assert (time_limit(Computed()), time_limit(Own())) == (6, 8)
+    assert time_limit(gymnasium.Wrapper(Computed())) == 6
 
 
 def test_environments_in_processes_keep_their_time_limit() -> None:

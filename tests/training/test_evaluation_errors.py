@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from line_task import LINE, SMALL, Line, line_data, line_file
@@ -123,26 +124,34 @@ def test_an_environment_that_changes_the_working_directory(
     assert "error" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("what", ["grad", "dtype", "draws"])
-def test_torchs_global_settings_stay(what: str, misbehave: Callable[[Any], None]) -> None:
+@pytest.mark.parametrize("what", ["grad", "dtype", "device", "draws", "overflow"])
+def test_global_settings_stay(what: str, misbehave: Callable[[Any], None]) -> None:
     def changes(step: int) -> None:
         if what == "grad":
             torch.set_grad_enabled(False)
         elif what == "dtype":
             torch.set_default_dtype(torch.float64)
+        elif what == "device":
+            torch.set_default_device("meta")
+        elif what == "overflow":
+            np.seterr(all="raise")
         else:
             torch.rand(7)
 
-    how = HOW | {"dropout": 0.3}
+    how, before = HOW | {"dropout": 0.3}, np.geterr()
     plain = train(line_data(), **how)
     misbehave(changes)
     try:
         run = train(line_data(), **how)
         assert torch.get_default_dtype() is torch.float32
         assert torch.is_grad_enabled()
+        assert torch.get_default_device() == torch.device("cpu")
+        assert np.geterr() == before
     finally:
         torch.set_grad_enabled(True)
         torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+        np.seterr(**before)
     assert run.scores == plain.scores
     pairs = zip(run.agent.parameters(), plain.agent.parameters(), strict=True)
     assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
