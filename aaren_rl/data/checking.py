@@ -129,6 +129,8 @@ class Checker:
                 for episode, steps in zip(episodes, lengths, strict=True)
             ]
             observations = self._observations.columns(join_rows(parts))
+            if not any(run.size for run in observations):
+                raise UserError("no numbers in a step; at least one expected")
         with named("actions"):
             given = [
                 map_arrays(lambda part: np.atleast_1d(numbers(part)), episode.actions)
@@ -149,7 +151,8 @@ class Checker:
                     joined,
                     partial(registered_action_space, spec),
                 )
-            actions = self._actions.flat(joined)
+            if not (actions := self._actions.flat(joined)).size:
+                raise UserError("no numbers in a step; at least one expected")
         terminated = np.array([bool(episode.terminated) for episode in episodes])
         # a recording that stops with neither flag was cut short
         truncated = np.array([bool(episode.truncated) for episode in episodes]) | ~terminated

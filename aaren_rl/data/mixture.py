@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,15 @@ def mix(parts: Sequence[tuple[TrajectoryDataset, float]]) -> MixedDataset:
         raise UserError("a mixture of no datasets; at least one expected")
     one = parts[0][0]
     for data, weight in parts:
-        if not (isinstance(weight, (int, float)) and weight > 0 and math.isfinite(weight)):
+        if not (isinstance(weight, Real) and weight > 0 and math.isfinite(weight)):
             raise UserError(f"dataset {data.name}: weight {weight}; a positive number expected")
         if isinstance(data, MixedDataset) or isinstance(data.rewards, Rows):
             raise UserError(f"dataset {data.name}: only datasets in memory can be mixed")
         if sum(other.name == data.name for other, _ in parts) > 1:
-            raise UserError(f"dataset {data.name}: given twice; give it a larger weight instead")
+            raise UserError(
+                f"dataset {data.name}: given twice; give it a larger weight instead, or other data "
+                "another name (name=)"
+            )
         _check_spaces(one, data)
     datasets = [data for data, _ in parts]
     whole = concatenated(datasets)

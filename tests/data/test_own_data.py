@@ -425,6 +425,14 @@ WRONG: dict[str, tuple[Any, str]] = {
         {"observations": [[1.0]] * 3, "actions": [0] * 3, "rewards": [1] * 3, "done": [0, 1]},
         "episode 0: terminals: 2 flags for 3 steps; one, or one a step, expected",
     ),
+    "no numbers to see": (
+        {"observations": [[], []], "actions": [0, 1], "rewards": [1, 1]},
+        "episode 0: observations: no numbers in a step; at least one expected",
+    ),
+    "no numbers to do": (
+        {"observations": [[1.0], [2.0]], "actions": [[], []], "rewards": [1, 1]},
+        "episode 0: actions: no numbers in a step; at least one expected",
+    ),
     "ragged": (
         {"observations": [[1.0], [1.0, 2.0]], "actions": [0, 1], "rewards": [1, 1]},
         "episode 0: observations: rows of different lengths",

@@ -162,6 +162,11 @@ def test_names_and_weights(tmp_path: Path) -> None:
             weighted_names(f"a:{weight} + b")
 
 
+def test_weights_may_be_numbers_of_numpy() -> None:
+    mixed = mix([(SMALL_DATA, np.float32(2)), (LARGE_DATA, np.int64(1))])  # type: ignore[list-item]
+    assert mixed.weights == (2.0, 1.0)
+
+
 def test_bad_calls_are_refused() -> None:
     other = TrajectoryDataset.from_arrays(
         np.zeros((4, 2)), np.zeros((4, 1)), np.zeros(4), [0, 0, 0, 1], name="other"
