@@ -62,11 +62,14 @@ def decode(kind: type[T], content: Any, where: str) -> T:
 
 
 def typed(record: T, where: str) -> T:
-    """The dataclass, and those in its fields, with each field in its annotated type."""
+    """The dataclass, and those in its fields, with each field in its annotated type.
+
+    Text becomes a path where one is meant, and NumPy's numbers Python's.
+    """
     hints = get_type_hints(type(record))
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(record):  # type: ignore[arg-type]
-        value, place = getattr(record, field.name), f"{where}: {field.name}"
+        value, place = _pythonic(getattr(record, field.name)), f"{where}: {field.name}"
         inner = dataclasses.is_dataclass(value) and not isinstance(value, type)
         fields[field.name] = (
             typed(value, where) if inner else convert(value, hints[field.name], place, strict=True)
@@ -91,13 +94,13 @@ def convert(value: Any, kind: Any, where: str, *, strict: bool = False) -> Any:
         raise UserError(f"{where}: {place}{message[0].lower()}{message[1:]}") from None
 
 
-def pythonic(value: Any) -> Any:
+def _pythonic(value: Any) -> Any:
     """The value with NumPy's numbers and arrays, also in dictionaries and lists, as Python's."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, dict):
-        return {name: pythonic(each) for name, each in value.items()}
-    return [pythonic(each) for each in value] if isinstance(value, (list, tuple)) else value
+        return {name: _pythonic(each) for name, each in value.items()}
+    return [_pythonic(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _custom(kind: type, value: Any) -> Any:

@@ -9,9 +9,19 @@ from typing import Annotated, Any, ClassVar
 import pytest
 import tyro
 
+from aaren_rl.collect import CollectConfig, collect
+from aaren_rl.convert import ConvertConfig, convert
 from aaren_rl.errors import UserError
+from aaren_rl.evaluation import evaluate
+from aaren_rl.evaluation.config import EvaluateConfig
+from aaren_rl.experiments import BenchmarkConfig, ReportConfig, benchmark, report
+from aaren_rl.experiments.comparison import compare
+from aaren_rl.experiments.config import CompareConfig
+from aaren_rl.export import ExportConfig, export
 from aaren_rl.options import parse
 from aaren_rl.registry import REGISTRIES, Registry
+from aaren_rl.training import TrainConfig, finetune, train
+from aaren_rl.training.online.config import FinetuneConfig
 
 
 @dataclass(frozen=True)
@@ -156,3 +166,25 @@ def test_a_plugins_options_go_on_from_another_config() -> None:
     assert changed.shape.mixer_options == {"keep": 0.5, "taps": 2}
     assert plug("--plugin", "b", default=Config(plugin=("a",))).plugin == ("a", "b")
     assert plug(default=default) == default  # options that are not shown stay
+
+
+@pytest.mark.parametrize(
+    ("command", "config"),
+    [
+        (train, TrainConfig(dataset="nowhere", out="out")),  # type: ignore[arg-type]
+        (compare, CompareConfig(dataset="nowhere", out="out")),  # type: ignore[arg-type]
+        (finetune, FinetuneConfig(run="nowhere", out="out")),  # type: ignore[arg-type]
+        (evaluate, EvaluateConfig(run="nowhere", json="out")),  # type: ignore[arg-type]
+        (export, ExportConfig(run="nowhere", out="out.onnx")),  # type: ignore[arg-type]
+        (collect, CollectConfig("nowhere", out="out", root="root")),  # type: ignore[arg-type]
+        (convert, ConvertConfig("nowhere", "own/data-v0", root="root")),  # type: ignore[arg-type]
+        (benchmark, BenchmarkConfig("nowhere")),  # type: ignore[arg-type]
+        (report, ReportConfig("nowhere")),  # type: ignore[arg-type]
+    ],
+)
+def test_configs_in_python_may_have_text_for_paths(
+    command: Any, config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="nowhere"):
+        command(config)

@@ -47,7 +47,7 @@ from aaren_rl.files import (
     write_json,
     write_tensors,
 )
-from aaren_rl.records import differences
+from aaren_rl.records import differences, typed
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -81,6 +81,7 @@ def collect(config: CollectConfig) -> list[dict[str, Any]]:
             training's outcome.
         Interrupted: after Ctrl-C in training; it can be resumed.
     """
+    config = typed(config, "collect()")
     config.check()
     spec = environment_spec(config.environment)
     with contextlib.closing(make_env(spec)) as env:

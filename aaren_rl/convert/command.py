@@ -19,10 +19,12 @@ from aaren_rl.data.to_minari import check_new_dataset, write_minari
 from aaren_rl.environment import known_environment
 from aaren_rl.envs.make import environment_spec
 from aaren_rl.errors import UserError
+from aaren_rl.records import typed
 
 
 def convert(config: ConvertConfig) -> Path:
     """Write the dataset, and return its folder."""
+    config = typed(config, "convert()")
     if config.target.endswith((".hdf5", ".h5")):
         raise UserError(
             f"target {config.target!r}: D4RL files are read but no longer written; a Minari id "

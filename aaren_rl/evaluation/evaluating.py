@@ -19,6 +19,7 @@ from aaren_rl.evaluation.rollouts import PolicyMaker, rollout
 from aaren_rl.evaluation.scores import Row, score, warn_of_far_targets
 from aaren_rl.evaluation.video import record_video
 from aaren_rl.files import write_json
+from aaren_rl.records import typed
 
 LARGEST_SEED = 2**62  # NumPy counts the episodes' seeds up in int64
 
@@ -91,7 +92,7 @@ def evaluate(
             predicts no distribution.
     """
     if isinstance(run, EvaluateConfig):
-        return _evaluate_config(run, policies)
+        return _evaluate_config(typed(run, "evaluate()"), policies)
     about: dict[str, str] = {}
     given: Any = run
     agent: Agent = getattr(given, "agent", given)

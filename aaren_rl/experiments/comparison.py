@@ -24,6 +24,7 @@ from aaren_rl.experiments.tensorboard import (
 from aaren_rl.experiments.unit import COST_STEPS, Summary, read_record, varying_settings
 from aaren_rl.experiments.verdict import bounded, status_words
 from aaren_rl.files import write_bytes, write_json
+from aaren_rl.records import typed
 from aaren_rl.training.build import is_leader, load_data
 from aaren_rl.training.config import agent_class
 from aaren_rl.training.presets import from_settings
@@ -103,6 +104,7 @@ def compare(
         name = data.name if isinstance(data, TrajectoryDataset) else str(data)
         out = Path(settings.get("out", CompareConfig.out))
         config = from_settings(CompareConfig, {**settings, "dataset": name, "out": out})
+    config = typed(config, "compare()")
     config.check()
     check_results(config, given)
     observations = (given or load_data(config)).observations[:COST_STEPS]

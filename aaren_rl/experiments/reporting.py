@@ -19,6 +19,7 @@ from aaren_rl.experiments.tables import score_table, tables, task_table, to_late
 from aaren_rl.experiments.tensorboard import write_curves, write_pictures, write_videos
 from aaren_rl.experiments.verdict import verdict
 from aaren_rl.files import make_folder, write_bytes, write_json
+from aaren_rl.records import typed
 from aaren_rl.registry import load_plugins
 
 BELOW = {
@@ -45,6 +46,7 @@ def report(runs: ReportConfig | Path | str, **options: Any) -> str:
             be written.
     """
     config = runs if isinstance(runs, ReportConfig) else ReportConfig(Path(runs), **options)
+    config = typed(config, "report()")
     load_plugins(config.plugin)
     outcome = read_outcome(config.runs)
     folder = config.folder

@@ -17,6 +17,7 @@ from aaren_rl.experiments.parallel import run_one_by_one, run_with_ray, workers_
 from aaren_rl.experiments.spec import BenchmarkSpec, parse_spec, read_spec
 from aaren_rl.experiments.unit import Unit, read_record, units
 from aaren_rl.files import locked, make_folder, write_json
+from aaren_rl.records import typed
 from aaren_rl.registry import require_plugins
 from aaren_rl.training.resume import check_same_run
 
@@ -75,6 +76,7 @@ def benchmark(
     else:
         file = Path("the spec") if isinstance(content, dict) else Path(content)
         config = BenchmarkConfig(file, **options)
+    config = typed(config, "benchmark()")
     config.check()
     if isinstance(content, dict):
         content, data = _without_data(content)

@@ -27,6 +27,7 @@ from aaren_rl.export.config import ExportConfig
 from aaren_rl.export.formats import ProgramPolicy, onnx_graph, quantize_int8, torch_program
 from aaren_rl.export.steps import Step, step_of
 from aaren_rl.files import write_bytes, write_json
+from aaren_rl.records import typed
 from aaren_rl.runtime.card import Card, card_path, read_card
 
 
@@ -40,6 +41,7 @@ def export(config: ExportConfig) -> Card:
         UserError: for a run or flag that does not fit, a missing package, or an exported step that
             does not act as PyTorch does; nothing is written then.
     """
+    config = typed(config, "export()")
     config.check()
     if config.format == "onnx":
         need_packages("onnx", "onnxscript", "onnxruntime")

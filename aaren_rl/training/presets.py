@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from numbers import Real
 from typing import Any, TypeVar
 
 from aaren_rl.agents import AgentConfig
@@ -87,12 +88,15 @@ def from_preset(kind: type[S], name: str, **settings: Any) -> S:
 def from_settings(kind: type[S], settings: dict[str, Any]) -> S:
     """A config from flat settings: fields of `kind` and of `AgentConfig`, which go to the model.
 
-    A preset among them gives other defaults. `UserError` for an unknown setting.
+    A preset among them gives other defaults; `target_return` may be one number. `UserError` for an
+    unknown setting.
     """
     own = {field.name for field in dataclasses.fields(kind)} - {"model"}
     for name in settings:
         if name not in SHAPE | own:
             raise UserError(unknown("setting", name, SHAPE | own))
+    if isinstance(target := settings.get("target_return"), Real):
+        settings = {**settings, "target_return": (target,)}
     preset = settings.get("preset")
     plain = kind() if preset is None else from_preset(kind, preset)
     of_model = {name: value for name, value in settings.items() if name in SHAPE}

@@ -21,7 +21,7 @@ from aaren_rl.errors import UserError, system_error
 from aaren_rl.evaluation import try_environment
 from aaren_rl.evaluation.evaluating import agents_by_task
 from aaren_rl.evaluation.scores import warn_of_far_targets
-from aaren_rl.records import pythonic, typed
+from aaren_rl.records import typed
 from aaren_rl.training.build import (
     build_agent,
     check_agent,
@@ -156,7 +156,7 @@ def train(
         Interrupted: after Ctrl-C; with a folder the run can be resumed.
     """
     if isinstance(data, TrainConfig):
-        return train_config(data).summary
+        return train_config(typed(data, "train()")).summary
     if not isinstance(data, (TrajectoryDataset, str, Path)):
         data = _mixture(data if isinstance(data, Iterable) else [data])
     if isinstance(data, TrajectoryDataset) and env is not None and env != "none":
@@ -165,7 +165,7 @@ def train(
         settings, schedule = {**settings, "schedule": schedule}, None
     if out is not None:
         settings["out"] = Path(out)
-    config = _config_of(data, agent, preset, env, pythonic(settings))
+    config = _config_of(data, agent, preset, env, settings)
     if loggers is None:
         loggers = config.loggers if out is not None else ()
     return _run(
@@ -221,9 +221,6 @@ def _config_of(
     """The keywords of `train` as a config."""
     for name in settings.keys() & ARGUMENTS:
         raise UserError(f"train() has no setting {name!r}")
-    target = settings.get("target_return")
-    if isinstance(target, (int, float)):
-        settings = {**settings, "target_return": (target,)}
     of_agent = sorted(SHAPE & settings.keys())
     if isinstance(agent, Agent) and of_agent:
         raise UserError(f"{', '.join(of_agent)}: the agent that was given is made already")

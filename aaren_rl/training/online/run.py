@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from contextlib import chdir, closing, nullcontext
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,7 +19,7 @@ from aaren_rl.envs import environment_of, limit_episodes, reference_scores_of, s
 from aaren_rl.errors import UserError
 from aaren_rl.evaluation import try_environment
 from aaren_rl.files import read_card, remove_leftovers, write_card, write_json
-from aaren_rl.records import convert, differences, pythonic, typed
+from aaren_rl.records import convert, differences, typed
 from aaren_rl.training.build import check_agent, launched, load_data
 from aaren_rl.training.callbacks import Callback, check_callbacks
 from aaren_rl.training.checkpoint import load_progress
@@ -122,6 +123,7 @@ def finetune(
         Interrupted: after Ctrl-C; with a folder the run can be resumed.
     """
     if isinstance(run, FinetuneConfig):
+        run = typed(run, "finetune()")
         return _run(_Job(run, RunFolder(run.run_folder), run.loggers)).summary
     own = run if isinstance(run, TrainedRun) and run.folder is None else None
     config = _config_of(run, env, out, settings)
@@ -144,11 +146,10 @@ def _config_of(
     run: Path | str | TrainedRun, env: Any, out: Path | str | None, settings: dict[str, Any]
 ) -> FinetuneConfig:
     """The keywords of `finetune` as a config."""
-    settings = pythonic(settings)
     known = {field.name for field in dataclasses.fields(FinetuneConfig)}
     for name in settings.keys() - (known - {"run", "environment", "loggers"}):
         raise UserError(f"finetune() has no setting {name!r}")
-    if isinstance(target := settings.get("target_return"), (int, float)):
+    if isinstance(target := settings.get("target_return"), Real):
         settings = {**settings, "target_return": (target,)}
     if settings.get("resume") and out is None:
         raise UserError("resume=True needs out=")
