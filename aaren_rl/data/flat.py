@@ -106,20 +106,19 @@ def _leaves(values: Any) -> list[Any]:
 def flat_episodes(
     where: str,
     arrays: Mapping[str, Any],
-    options: FlatOptions | None = None,
+    length: int | None = None,
     *,
     last_observation: bool = False,
 ) -> Iterator[Trajectory]:
     """The episodes in arrays of `flat_arrays`, read block by block.
 
-    An episode ends where `terminals` or `timeouts` is set, or after `options.episode_length`
-    steps. Steps behind the last end are an episode with neither flag, an unfinished one. With
-    `last_observation` it has T + 1 observations where `next_observations` hold the last one.
+    An episode ends where `terminals` or `timeouts` is set, or after `length` steps. Steps behind
+    the last end are an episode with neither flag, an unfinished one. With `last_observation` it
+    has T + 1 observations where `next_observations` hold the last one.
 
     Raises:
         UserError: a length below 1, or a part of a file that does not read.
     """
-    length = None if options is None else options.episode_length
     if length is not None and length < 1:
         raise UserError(f"episode length {length}: at least 1 expected")
     offsets = _offsets(where, arrays, length)

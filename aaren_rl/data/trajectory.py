@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from aaren_rl.data.checking import Checker, shifted
 from aaren_rl.data.episode import BLOCK, Recording, Trajectory
-from aaren_rl.data.flat import FlatOptions, as_trajectory, flat_arrays, flat_episodes
+from aaren_rl.data.flat import as_trajectory, flat_arrays, flat_episodes
 from aaren_rl.data.rows import runs_of, side_by_side, take_runs
 from aaren_rl.data.spaces import map_arrays, named, numbers
 from aaren_rl.data.statistics import column_statistics, returns_to_go, timesteps
@@ -190,7 +190,7 @@ class TrajectoryDataset:
                 arrays[key] = None if values is None else map_arrays(numbers, values)
         arrays = flat_arrays(name, "a dataset", arrays)
         return cls.from_episodes(
-            flat_episodes(name, arrays, FlatOptions(episode_length)),
+            flat_episodes(name, arrays, episode_length),
             name=name,
             observation_space=observation_space,
             action_space=action_space,

@@ -290,7 +290,7 @@ def register_logger(name: str, cls: type[Logger], *, options: type | None = None
 
     Args:
         name: in lower case with hyphens.
-        cls: made as `cls()`, or with the defaults of `options` as its one argument.
+        cls: made without arguments, or with the defaults of `options` as keywords.
         options: a dataclass of its settings, each with a default.
     """
     LOGGERS.register(name, cls, options=options)
@@ -300,8 +300,7 @@ def register_logger(name: str, cls: type[Logger], *, options: type | None = None
 def make_logger(which: str | Logger) -> Logger:
     """The logger of this name; a logger stays itself."""
     if isinstance(which, str):
-        entry = LOGGERS[which]
-        made: Logger = entry.make() if entry.options is None else entry.make(entry.options())
+        made: Logger = LOGGERS[which].make(**LOGGERS.options(which, {}))
         return made
     return which
 

@@ -570,10 +570,33 @@ def test_a_source_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         load_dataset("some.rows", source="d3rlpy")
     with pytest.raises(UserError, match=r"unknown data source 'row'; did you mean rows\?"):
         load_dataset("some.rows", source="row")
-    with pytest.raises(UserError, match="data source rows has no option 'length'"):
+    with pytest.raises(UserError, match=r"'some.rows': data source 'rows' has no options, got len"):
         load_dataset("some.rows", length=3)
     with pytest.raises(UserError, match="data source broken: gave a int"):
         load_dataset("seven")
+
+
+def test_a_sources_options_are_keywords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of mixers, encoders and loggers are."""
+    monkeypatch.setattr(SOURCES, "_entries", dict(SOURCES._entries))
+
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        steps: int = 3
+
+    def some(name: str, steps: int) -> TrajectoryDataset | None:
+        if name != "some":
+            return None
+        columns = np.zeros((steps, 2)), np.zeros((steps, 1)), np.zeros(steps)
+        return TrajectoryDataset.from_arrays(*columns, np.arange(steps) == steps - 1)
+
+    register_source("some", some, Options)
+    assert load_dataset("some").num_steps == 3
+    assert load_dataset("some", steps=5).num_steps == 5
+    with pytest.raises(UserError, match="option steps must be int, got '5'"):
+        load_dataset("some", steps="5")
+    with pytest.raises(UserError, match=r"unknown option 'step'; did you mean steps\?"):
+        load_dataset("some", step=5)
 
 
 def test_data_of_a_source_are_read_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,12 +103,17 @@ def test_registered_names() -> None:
     assert {"tensorboard", "csv", "wandb", "mlflow"} <= set(LOGGERS)
     made: list[Recorder] = []
 
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        label: str = "usual"
+
     class Remembered(Recorder):
-        def __init__(self) -> None:
+        def __init__(self, label: str) -> None:
             super().__init__()
+            assert label == "usual"
             made.append(self)
 
-    register_logger("tests-remembered", Remembered)
+    register_logger("tests-remembered", Remembered, options=Options)
     train(line_data(), env=LINE, loggers=["tests-remembered"], **SMALL)
     assert made[0].calls[-1] == "close"
     with pytest.raises(UserError, match="registered already"):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from aaren_rl.data.episode import Recording, Trajectory
-from aaren_rl.data.flat import NAMES, FlatOptions, as_trajectory, flat_arrays, flat_episodes
+from aaren_rl.data.flat import NAMES, as_trajectory, flat_arrays, flat_episodes
 from aaren_rl.data.spaces import read_as
 from aaren_rl.errors import UserError, one_line
 
@@ -18,7 +18,7 @@ KNOWN = frozenset(name for names in NAMES.values() for name in names)
 """The arrays that are read; others may be of any kind, such as pickled `infos`."""
 
 
-def npz_source(name: str, options: FlatOptions | None = None) -> Recording | None:
+def npz_source(name: str, episode_length: int | None = None) -> Recording | None:
     """A file of NumPy's `savez`: flat arrays of all steps of all episodes.
 
     `observations`, `actions`, `rewards`, and `terminals` and `timeouts` (or `terminations` and
@@ -35,10 +35,10 @@ def npz_source(name: str, options: FlatOptions | None = None) -> Recording | Non
                 given[key] = file[key]
     except Exception as error:  # zipfile, its compressions and NumPy raise many kinds
         raise UserError(f"{path}: does not read as .npz: {place}{one_line(error)}") from error
-    return _flat(path, "a .npz file", given, options)
+    return _flat(path, "a .npz file", given, episode_length)
 
 
-def json_source(name: str, options: FlatOptions | None = None) -> Recording | None:
+def json_source(name: str, episode_length: int | None = None) -> Recording | None:
     """A JSON file: a list of episodes, or flat arrays as in `.npz`.
 
     An episode is an object as in `TrajectoryDataset.from_episodes`; the list may stand under the
@@ -61,7 +61,7 @@ def json_source(name: str, options: FlatOptions | None = None) -> Recording | No
                 for key, values in content.items()
                 if key in KNOWN and values is not None
             }
-        return _flat(path, kind, given, options)
+        return _flat(path, kind, given, episode_length)
     if not isinstance(content, list):
         raise UserError(f"{path}: a list of episodes or flat arrays expected in a JSON file")
 
@@ -82,17 +82,15 @@ def _array(where: str, values: Any) -> Any:
         raise UserError(f"{where}: rows of different lengths; equal lengths expected") from None
 
 
-def _flat(
-    path: Path, kind: str, given: Mapping[str, Any], options: FlatOptions | None
-) -> Recording:
+def _flat(path: Path, kind: str, given: Mapping[str, Any], length: int | None) -> Recording:
     where = str(path)
     with read_as(where, kind):
         arrays = flat_arrays(where, kind, given)
     return Recording(
         name=path.stem,
-        episodes=lambda: flat_episodes(where, arrays, options),
+        episodes=lambda: flat_episodes(where, arrays, length),
         kind=kind,
         where=where,
         files=[path],
-        to_the_end=lambda: flat_episodes(where, arrays, options, last_observation=True),
+        to_the_end=lambda: flat_episodes(where, arrays, length, last_observation=True),
     )

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from aaren_rl.data.episode import Recording, Trajectory
-from aaren_rl.data.flat import FlatOptions, flat_arrays, flat_episodes
+from aaren_rl.data.flat import flat_arrays, flat_episodes
 from aaren_rl.data.sources.download import download
 from aaren_rl.data.sources.hdf5 import is_meant_as_hdf5, open_hdf5
 from aaren_rl.data.spaces import read_as
@@ -35,7 +35,7 @@ KIND = "a D4RL file"
 QUALITIES = ("random", "medium", "expert", "medium-replay", "full-replay", "medium-expert")
 
 
-def d4rl_source(name: str, options: FlatOptions | None = None) -> Recording | None:
+def d4rl_source(name: str, episode_length: int | None = None) -> Recording | None:
     """An HDF5 file in D4RL's layout, or the name of a D4RL dataset in D4RL's cache or to download.
 
     HDF5 files of any other layout are refused here: no source is asked for them after this one.
@@ -46,7 +46,7 @@ def d4rl_source(name: str, options: FlatOptions | None = None) -> Recording | No
     """
     path = Path(name).expanduser()
     if path.is_file():
-        return open_d4rl(path, options=options) if is_meant_as_hdf5(path) else None
+        return open_d4rl(path, episode_length=episode_length) if is_meant_as_hdf5(path) else None
     if not is_d4rl_name(name):
         return None
     infos = _load_infos()
@@ -60,7 +60,7 @@ def d4rl_source(name: str, options: FlatOptions | None = None) -> Recording | No
     scores = None
     if infos is not None and name in infos.REF_MIN_SCORE and name in infos.REF_MAX_SCORE:
         scores = float(infos.REF_MIN_SCORE[name]), float(infos.REF_MAX_SCORE[name])
-    return open_d4rl(found, name=name, scores=scores, options=options)
+    return open_d4rl(found, name=name, scores=scores, episode_length=episode_length)
 
 
 def open_d4rl(
@@ -68,7 +68,7 @@ def open_d4rl(
     *,
     name: str | None = None,
     scores: tuple[float, float] | None = None,
-    options: FlatOptions | None = None,
+    episode_length: int | None = None,
 ) -> Recording:
     """Open a file in D4RL's layout; see `flat_episodes` for where episodes end.
 
@@ -76,7 +76,7 @@ def open_d4rl(
         path: the file.
         name: the dataset's name; the file's if left out.
         scores: reference (minimum, maximum) returns; D4RL's by the name if left out.
-        options: where to cut episodes besides.
+        episode_length: cut an episode after so many steps besides.
     """
     name = name or path.stem
     with open_hdf5(path) as file:
@@ -86,7 +86,9 @@ def open_d4rl(
     def episodes(last_observation: bool = False) -> Iterator[Trajectory]:
         with open_hdf5(path) as file:
             arrays = check_d4rl(path, file)
-            yield from flat_episodes(str(path), arrays, options, last_observation=last_observation)
+            yield from flat_episodes(
+                str(path), arrays, episode_length, last_observation=last_observation
+            )
 
     return Recording(
         name=name,

@@ -128,16 +128,12 @@ def _open(name: str, source: str | None, options: dict[str, Any]) -> Recording |
     plugins = [each for each in SOURCES if each not in BUILT_IN]
     for each in [source] if source else [*plugins, *BUILT_IN]:
         entry = SOURCES[each]
-        known = [field.name for field in dataclasses.fields(entry.options)] if entry.options else []
-        unknown = options.keys() - set(known)
-        if unknown and source is None and entry.make(name) is None:
-            continue  # not its own
-        if unknown:
-            raise UserError(
-                f"dataset {name!r}: data source {each} has no option {min(unknown)!r}; it has: "
-                f"{', '.join(known) or 'none'}"
-            )
-        given = {"options": entry.options(**options)} if entry.options else {}
+        try:
+            given = SOURCES.options(each, options)
+        except UserError as error:
+            if source is None and entry.make(name, **SOURCES.options(each, {})) is None:
+                continue  # not its own
+            raise UserError(f"dataset {name!r}: {error}") from None
         found = entry.make(name, **given)
         if found is not None:
             if not isinstance(found, (Recording, TrajectoryDataset)):

@@ -8,7 +8,7 @@ from typing import Any
 from aaren_rl.registry import Registry
 
 Reader = Callable[..., Any]
-"""A function of a name or path (`str`), and of its options where it has some (`options=`).
+"""A function of a name or path (`str`), and of its options as keywords.
 
 It returns a `Recording`, or a `TrajectoryDataset` that it has read, or None for a name that is not
 its own; `UserError` for one that is its own and cannot be opened.
@@ -34,7 +34,7 @@ def register_source(name: str, reader: Reader, options: type | None = None) -> R
         name: how errors and `load_dataset(..., source=)` call it, in lower case with hyphens.
         reader: see `Reader`.
         options: a dataclass of its settings, each with a default; `load_dataset` takes its fields
-            as keywords.
+            as keywords, and calls `reader(name, **options)`.
 
     Returns:
         The reader.
