@@ -50,9 +50,10 @@ def decision_agent(name: str) -> type[Agent] | None:
     mixer = name.removeprefix("decision-")
     if mixer == name or mixer not in MIXERS:
         return None
-    slides = getattr(MIXERS[mixer].make, "slides", False)
-    modes, default_mode = SLIDING if slides else NOT_SLIDING
+    entry = MIXERS[mixer]
+    modes, default_mode = SLIDING if getattr(entry.make, "slides", False) else NOT_SLIDING
     members = {"name": name, "mixer": mixer, "modes": modes, "default_mode": default_mode}
+    members["__module__"] = entry.module  # the plug-in that a saved agent asks for
     return type(name, (DecisionAgent,), members)
 
 

@@ -152,7 +152,8 @@ assert "mine" in LOGGERS
 
 def test_a_missing_plugin_is_named(trained: tuple[Path, str]) -> None:
     folder, _ = trained
-    for words in (("evaluate", "own"), ("export", "own", "--out", "x.onnx")):
+    runs = ("evaluate", "own"), ("export", "own", "--out", "x.onnx"), ("evaluate", "recurrent")
+    for words in runs:
         done = aaren_rl(words, path=None, folder=folder)
         assert done.returncode == 2
         assert done.stderr.startswith("error: ")
