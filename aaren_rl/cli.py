@@ -382,7 +382,8 @@ def print_rows(title: str, rows: list[dict[str, Any]], columns: list[str]) -> No
     for row in rows:
         table.add_row(*(_cell(row[column], _places(rows, column)) for column in columns))
     # rich would take a pipe for 80 columns wide.
-    console = Console() if sys.stdout and sys.stdout.isatty() else Console(width=160)
+    width = None if sys.stdout and sys.stdout.isatty() else 160
+    console = Console(width=width, markup=False, emoji=False)
     console.print(table)
 
 

@@ -159,7 +159,7 @@ def read_benchmark(out: Path) -> tuple[BenchmarkSpec, dict[str, list[Any]]]:
 
 
 def _run(config: BenchmarkConfig, todo: list[Unit], asked: int) -> None:
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     done = asked - len(todo)
     problems: list[str] = []
     console.print(f"{asked} runs, {done} of them done before")
@@ -176,10 +176,10 @@ def _run(config: BenchmarkConfig, todo: list[Unit], asked: int) -> None:
         for unit, problem in ended:
             if problem is None:
                 done += 1
-                console.print(f"[{done}/{asked}] {unit.name}", markup=False, soft_wrap=True)
+                console.print(f"[{done}/{asked}] {unit.name}", soft_wrap=True)
             else:
                 problems.append(f"{unit.name}: {problem}")
-                console.print(f"failed: {problems[-1]}", markup=False, soft_wrap=True)
+                console.print(f"failed: {problems[-1]}", soft_wrap=True)
     if problems:
         raise UserError(
             f"{len(problems)} of {asked} runs failed, the others are done; the first: {problems[0]}"

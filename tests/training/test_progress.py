@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from aaren_rl.cli import print_rows
 from aaren_rl.training import train
 from aaren_rl.training.progress import TrainingProgress, duration
 
@@ -42,6 +44,20 @@ def test_a_line_every_half_minute_says_how_much_is_left(
         "run: update 130/400, loss 0.5000, 4 min 30 s left",
         "run: update 160/400, loss 0.5000, 4 min 0 s left",
     ]
+
+
+def test_names_are_printed_as_they_are(capfd: pytest.CaptureFixture[str]) -> None:
+    """`:x:` is no picture and `[/x]` no markup, neither in a line nor in the bar or in a table."""
+    name = "data:x: [/x]"
+    with TrainingProgress(name, 1, 0) as progress:
+        progress.say("done")
+        printed = Console(record=True)
+        printed.print(progress._bar.make_tasks_table(progress._bar.tasks))
+    assert name in printed.export_text()
+    assert capfd.readouterr().err == f"{name}: done\n"
+    print_rows(name, [{"agent": name}], ["agent"])
+    title, *_, row, _ = capfd.readouterr().out.splitlines()
+    assert (title.strip(), row) == (name, f"│ {name} │")
 
 
 def test_a_run_says_at_once_how_long_it_takes(
