@@ -96,8 +96,7 @@ def mix(parts: Sequence[tuple[TrajectoryDataset, float]]) -> MixedDataset:
             raise UserError(f"dataset {data.name}: only datasets in memory can be mixed")
         if sum(other.name == data.name for other, _ in parts) > 1:
             raise UserError(
-                f"dataset {data.name}: given twice; give it a larger weight instead, or other data "
-                "another name (name=)"
+                f"dataset {data.name}: given twice; give it a larger weight, or another name"
             )
         _check_spaces(one, data)
     datasets = [data for data, _ in parts]
@@ -151,7 +150,10 @@ def _check_spaces(first: TrajectoryDataset, other: TrajectoryDataset) -> None:
         if same and kind == "action_space" and isinstance(one, spaces.Box):
             same = np.array_equal(one.low, two.low) and np.array_equal(one.high, two.high)
         if not same:
-            raise UserError(f"{kind}: {first.name} has {one}, {other.name} has {two}")
+            hint = (
+                "; spaces that were guessed from data are taken from an environment (--env) instead"
+            )
+            raise UserError(f"{kind}: {first.name} has {one}, {other.name} has {two}{hint}")
     offsets: list[Any] = [data.observation_offset for data in (first, other)]
     if not (all(each is None for each in offsets) or np.array_equal(*offsets)):
         raise UserError(

@@ -76,8 +76,10 @@ def _as_source(env: EnvLike) -> Any:
     return env if isinstance(env, VectorEnv) else lambda: make_env(env)
 
 
-def in_spaces_of(env: EnvLike, data: TrajectoryDataset) -> TrajectoryDataset:
+def in_spaces_of(env: EnvLike | None, data: TrajectoryDataset) -> TrajectoryDataset:
     """Data in memory with the environment's spaces, unless they name an environment themselves."""
+    if env is None or env == "none":
+        return data
     if isinstance(data, MixedDataset):
         return data.each(lambda part: in_spaces_of(env, part))
     return data if data.env_spec is not None else with_spaces_of(data, _as_source(env))

@@ -158,8 +158,8 @@ def train(
     if isinstance(data, TrainConfig):
         return train_config(typed(data, "train()")).summary
     if not isinstance(data, (TrajectoryDataset, str, Path)):
-        data = _mixture(data if isinstance(data, Iterable) else [data])
-    if isinstance(data, TrajectoryDataset) and env is not None and env != "none":
+        data = _mixture(data if isinstance(data, Iterable) else [data], env)
+    elif isinstance(data, TrajectoryDataset):
         data = in_spaces_of(env, data)
     if isinstance(schedule, str):
         settings, schedule = {**settings, "schedule": schedule}, None
@@ -195,7 +195,7 @@ def train_config(
     return _run(_Job(config, folder, config.loggers, data, title=title, varying=varying))
 
 
-def _mixture(several: Several) -> TrajectoryDataset | str:
+def _mixture(several: Several, env: Any) -> TrajectoryDataset | str:
     """Several datasets as one: mixed, or their names and weights as `TrainConfig.dataset`."""
     pairs = [each if isinstance(each, tuple) else (each, 1.0) for each in several]
     if isinstance(several, dict) or not all(isinstance(pair[0], Data) for pair in pairs):
@@ -207,7 +207,7 @@ def _mixture(several: Several) -> TrajectoryDataset | str:
     if not pairs or any(loaded) != all(loaded):
         raise UserError("several datasets: all must be in memory, or all names; at least one")
     if all(loaded):
-        return mix([(data, weight) for data, weight in pairs])  # type: ignore[misc]
+        return mix([(in_spaces_of(env, data), weight) for data, weight in pairs])  # type: ignore
     return BETWEEN.join(f"{data}:{weight:g}" for data, weight in pairs)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from line_task import LINE, SMALL, line_data, line_file
+from gymnasium import spaces
+from line_task import LINE, SMALL, Line, line_data, line_file
 
 import aaren_rl as arl
 from aaren_rl.agents.policy import SteppingPolicy
@@ -70,6 +71,24 @@ def test_statistics_are_of_the_weighted_mixture() -> None:
     one, two = SMALL_DATA.actions.astype(float), LARGE_DATA.actions.astype(float)
     drawn = np.concatenate([np.tile(one, (6, 1)), two])  # 3 : 1 of 40 and 80 steps
     np.testing.assert_allclose([mean, std], [drawn.mean(axis=0), drawn.std(axis=0)], rtol=1e-5)
+
+
+def test_data_in_memory_are_mixed_in_the_spaces_of_the_environment() -> None:
+    """Before that their guessed bounds differ."""
+    data, ends = line_data(4), np.arange(40) % 10 == 9
+    guessed = [
+        TrajectoryDataset.from_arrays(
+            data.observations, scale * data.actions, data.rewards, ends, name=name
+        )
+        for name, scale in (("one", 2), ("two", 3))
+    ]
+    with pytest.raises(UserError, match=r"one has .* two has .* from an environment \(--env\)"):
+        arl.train(guessed, env="none", **SMALL)
+
+    class Wide(Line):
+        action_space = spaces.Box(-5, 5, (1,), np.float32)
+
+    assert len(arl.train(guessed, env=Wide, **SMALL | {"updates": 1}).scores) == 2
 
 
 @pytest.mark.parametrize("name", ["decision-aaren", "decision-transformer", "behavior-cloning"])
