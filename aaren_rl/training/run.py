@@ -221,6 +221,8 @@ def _config_of(
     """The keywords of `train` as a config."""
     for name in settings.keys() & ARGUMENTS:
         raise UserError(f"train() has no setting {name!r}")
+    if isinstance(agent, type):
+        raise UserError(f"agent: {agent.__name__} is a class; give the name of register_agent")
     of_agent = sorted(SHAPE & settings.keys())
     if isinstance(agent, Agent) and of_agent:
         raise UserError(f"{', '.join(of_agent)}: the agent that was given is made already")

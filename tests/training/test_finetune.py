@@ -263,6 +263,7 @@ def test_bad_calls_in_one_line(
     arl.train(str(line_file(tmp_path / "l.hdf5")), env=LINE, out=plain, loggers=[], **settings)
     capsys.readouterr()
     assert "already holds a run of aaren-rl train" in said(str(run), "--out", str(plain))
+    assert "give the run's data by --dataset, or data=" in said(*common, "--dataset", "gone.npz")
     assert "'continuous' predicts one action and no distribution" in said(str(plain))
     arl.finetune(run, out=out, **{**PLAY, "loggers": ["csv"], "steps": 1})
     capsys.readouterr()

@@ -185,6 +185,7 @@ def test_a_preset_and_settings_that_win() -> None:
         ({"width": 2.5}, "width: expected int"),
         ({"updates": 0}, "--updates must be at least 1"),
         ({"agent": "decision-aren"}, "--agent decision-aren: unknown agent"),
+        ({"agent": DecisionAaren}, "agent: DecisionAaren is a class; give the name of register"),
         ({"preset": "kontrol"}, "preset"),
         ({"loggers": ["tensorbord"]}, "unknown logger 'tensorbord'; did you mean tensorboard?"),
         ({"loggers": ["csv"]}, r"CSVLogger\(file\): needed"),

@@ -184,7 +184,10 @@ def _run(job: _Job) -> TrainedRun:
                 return run_in(folder, summary, start.config)
         if job.own is not None and job.data is None:
             raise UserError("finetune() needs data=: the run that was given has no folder")
-        dataset = load_data(start.config) if job.data is None else job.data
+        try:
+            dataset = load_data(start.config) if job.data is None else job.data
+        except UserError as error:
+            raise UserError(f"{error}; give the run's data by --dataset, or data=") from None
         if folder is not None and not resume:
             before = (start.updates, start.train_seconds)
             write_card(folder.online, {**config.to_json(), "begun": before}, [])
