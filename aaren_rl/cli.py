@@ -375,7 +375,7 @@ def print_rows(title: str, rows: list[dict[str, Any]], columns: list[str]) -> No
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for column in columns:
         numeric = all(isinstance(row[column], (int, float)) for row in rows)
         table.add_column(column.replace("_", " "), justify="right" if numeric else "left")
@@ -384,6 +384,7 @@ def print_rows(title: str, rows: list[dict[str, Any]], columns: list[str]) -> No
     # rich would take a pipe for 80 columns wide.
     width = None if sys.stdout and sys.stdout.isatty() else 160
     console = Console(width=width, markup=False, emoji=False)
+    console.print(title, soft_wrap=True, highlight=False)  # a table would wrap it at its own width
     console.print(table)
 
 

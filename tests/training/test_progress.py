@@ -57,7 +57,9 @@ def test_names_are_printed_as_they_are(capfd: pytest.CaptureFixture[str]) -> Non
     assert capfd.readouterr().err == f"{name}: done\n"
     print_rows(name, [{"agent": name}], ["agent"])
     title, *_, row, _ = capfd.readouterr().out.splitlines()
-    assert (title.strip(), row) == (name, f"│ {name} │")
+    assert (title, row) == (name, f"│ {name} │")
+    print_rows(name, [{"n": 1}], ["n"])
+    assert capfd.readouterr().out.splitlines()[0] == name  # though the table is narrower
 
 
 def test_a_run_says_at_once_how_long_it_takes(
