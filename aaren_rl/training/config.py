@@ -54,7 +54,7 @@ class TrainSettings:
     """Boxes of options in the help, below those that are needed most often."""
     dataset: Annotated[str, SEVERAL] = "aaren-rl/hopper-small-v0"
     """Minari id (local, or downloaded), D4RL name such as hopper-medium-v2, or path of a Minari
-    folder, of an HDF5 file of D4RL or d3rlpy, or of a .npz or .json file of one's own;
+    or LeRobot folder, of an HDF5 file of D4RL or d3rlpy, or of a .npz or .json file of one's own;
     `mask-velocity:` before it hides the velocities. Several are mixed by weights, 1 if left out:
     `--dataset a:2 b` (docs/tasks.md)."""
     preset: Literal["control", "memory", "chen2021"] | None = None
