@@ -251,8 +251,8 @@ class EpisodeSampler(_DatasetSampler):
     ) -> None:
         """Prepare to draw, as `WindowSampler`, but with a number of steps for the batch size.
 
-        `batch_steps`, at least 1, is the most steps of a batch; an episode that is longer is a
-        batch of its own.
+        `batch_steps`, at least 1 (else `UserError`), is the most steps of a batch; an episode that
+        is longer is a batch of its own.
         """
         if batch_steps < 1:
             raise UserError(f"batch steps {batch_steps}: at least 1 expected")

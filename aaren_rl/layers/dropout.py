@@ -18,6 +18,9 @@ class Dropout(nn.Module):
 
     Args:
         share: of the elements to zero, in [0, 1); rounded to a multiple of 1/65536.
+
+    Raises:
+        ValueError: for another share.
     """
 
     def __init__(self, share: float) -> None:

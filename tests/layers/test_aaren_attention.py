@@ -132,8 +132,9 @@ def test_scores_and_state_stay_float32_under_autocast() -> None:
 
 
 def test_refuses_what_cannot_be() -> None:
-    with pytest.raises(ValueError, match=r"heads \(3\) must divide width \(8\)"):
-        AarenAttention(8, 3)
+    for heads in (3, 0, -2):
+        with pytest.raises(ValueError, match=rf"heads \({heads}\) must divide width \(8\)"):
+            AarenAttention(8, heads)
     layer, x = AarenAttention(8), torch.zeros(2, 3, 8)
     with pytest.raises(ValueError, match=r"bool \[2, 3\] .* got torch.float32 \[2, 3\]"):
         layer(x, None, torch.ones(2, 3))

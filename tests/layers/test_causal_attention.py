@@ -113,8 +113,9 @@ def test_attention_weights_are_dropped_in_training_only() -> None:
 
 
 def test_refuses_what_cannot_be() -> None:
-    with pytest.raises(ValueError, match=r"heads \(3\) must divide width \(8\)"):
-        CausalSelfAttention(8, 3)
+    for heads in (3, 0, -2):
+        with pytest.raises(ValueError, match=rf"heads \({heads}\) must divide width \(8\)"):
+            CausalSelfAttention(8, heads)
     with pytest.raises(ValueError, match=r"bool \[1, 2\] .* got torch.bool \[1, 3\]"):
         CausalSelfAttention(8)(torch.zeros(1, 2, 8), None, torch.ones(1, 3, dtype=torch.bool))
 

@@ -168,7 +168,7 @@ class CategoricalOptions:
 class CategoricalActions(DiscreteActions):
     """As `DiscreteActions`, with an entropy that does not fall below a target.
 
-    `settings` are fields of `CategoricalOptions`.
+    `settings` are fields of `CategoricalOptions`; `UserError` for one out of its range.
     """
 
     def __init__(self, space: Any, **settings: Any) -> None:

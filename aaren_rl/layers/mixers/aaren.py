@@ -57,6 +57,9 @@ class AarenAttention(nn.Module):
             anew for every token and head (u log N is added to its score), so that a memory survives
             more tokens than there were. 1 is off.
         out_std: standard deviation of the output projection's weights at the start.
+
+    Raises:
+        ValueError: heads that do not divide `width`, or a rate or dilution out of its range.
     """
 
     state_type = PrefixState
@@ -73,7 +76,7 @@ class AarenAttention(nn.Module):
         out_std: float = STD,
     ) -> None:
         super().__init__()
-        if width % heads:
+        if heads < 1 or width % heads:
             raise ValueError(f"heads ({heads}) must divide width ({width})")
         if not 1 <= dilution < math.inf:
             raise ValueError(f"dilution must be finite and at least 1, got {dilution}")

@@ -122,6 +122,9 @@ class CausalSelfAttention(nn.Module):
         heads: number of heads; must divide `width`.
         attention_dropout: share of attention weights dropped in training.
         out_std: standard deviation of the output projection's weights at the start.
+
+    Raises:
+        ValueError: heads that do not divide `width`, or a share out of its range.
     """
 
     state_type = KeyValueCache
@@ -136,7 +139,7 @@ class CausalSelfAttention(nn.Module):
         out_std: float = STD,
     ) -> None:
         super().__init__()
-        if width % heads:
+        if heads < 1 or width % heads:
             raise ValueError(f"heads ({heads}) must divide width ({width})")
         self.width, self.heads = width, heads
         self.query_key_value = nn.Linear(width, 3 * width)
