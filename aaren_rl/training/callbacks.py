@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,6 +113,8 @@ class Callback:
 
 def check_callbacks(callbacks: Sequence[Callback]) -> None:
     """Raise `UserError` for what is no `Callback`, such as a class in place of an instance."""
-    for each in callbacks:
+    for each in callbacks if isinstance(callbacks, Iterable) else [None]:
         if not isinstance(each, Callback):
-            raise UserError(f"callbacks: instances of aaren_rl.Callback expected, got {each!r:.80}")
+            given = callbacks if each is None else each
+            what = "a list of instances of aaren_rl.Callback"
+            raise UserError(f"callbacks: {what} expected, got {given!r:.80}")

@@ -6,7 +6,7 @@ import csv
 import importlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -297,12 +297,20 @@ def register_logger(name: str, cls: type[Logger], *, options: type | None = None
     return cls
 
 
-def make_logger(which: str | Logger) -> Logger:
-    """The logger of this name; a logger stays itself."""
-    if isinstance(which, str):
-        made: Logger = LOGGERS[which].make(**LOGGERS.options(which, {}))
-        return made
-    return which
+def make_loggers(given: str | Logger | Iterable[str | Logger]) -> list[Logger]:
+    """Loggers of these names; a logger stays itself.
+
+    Raises:
+        UserError: an unknown name, or what is no logger, such as a class in place of an instance.
+    """
+    made: list[Logger] = []
+    for each in [given] if isinstance(given, (str, Logger)) else given:
+        if isinstance(each, str):
+            each = LOGGERS[each].make(**LOGGERS.options(each, {}))
+        if not isinstance(each, Logger):
+            raise UserError(f"loggers: names or instances of Logger expected, got {each!r:.80}")
+        made.append(each)
+    return made
 
 
 register_logger("tensorboard", TensorBoardLogger)

@@ -38,7 +38,7 @@ from aaren_rl.training.callbacks import Callback, check_callbacks
 from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.evaluator import Evaluator
 from aaren_rl.training.learner import Learner, OptimizerMaker, Schedule
-from aaren_rl.training.loggers import Logger, make_logger
+from aaren_rl.training.loggers import Logger, make_loggers
 from aaren_rl.training.presets import SHAPE, from_settings
 from aaren_rl.training.resume import (
     absolute_dataset,
@@ -272,7 +272,7 @@ def _settled(job: _Job) -> _Job:
         dataset = absolute_dataset(dataset)
     config = dataclasses.replace(config, precision=precision, model=model, dataset=dataset)
     check_callbacks(job.callbacks)
-    loggers = [make_logger(each) for each in job.loggers]
+    loggers = make_loggers(job.loggers)
     return dataclasses.replace(job, config=config, source=source, loggers=loggers)
 
 

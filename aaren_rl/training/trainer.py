@@ -33,7 +33,7 @@ from aaren_rl.training.loggers import (
     Logger,
     RunInfo,
     flat_settings,
-    make_logger,
+    make_loggers,
     score_scalars,
 )
 from aaren_rl.training.progress import TrainingProgress, duration
@@ -79,7 +79,7 @@ class Trainer:
         self.folder, self.fingerprint, self.varying = folder, fingerprint, varying
         self.title = title or f"{self.agent.name} on {self.agent.spec.dataset}"
         self._leads = self.fabric.is_global_zero
-        self._loggers = [make_logger(each) for each in loggers] if self._leads else []
+        self._loggers = make_loggers(loggers) if self._leads else []
         self._callbacks = tuple(callbacks) if self._leads else ()
         self.state = state or RunState()
         self.stopped_early = False

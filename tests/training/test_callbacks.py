@@ -101,9 +101,9 @@ def test_stopped_early_is_finished(moment: str, last: int, way: str, tmp_path: P
 
 
 def test_an_error_in_a_callback_ends_the_training() -> None:
-    for wrong in (Callback, print, 3):
-        with pytest.raises(UserError, match="callbacks: instances of"):
-            train(line_data(), callbacks=[wrong], **TEN)  # type: ignore[list-item]
+    for wrong in ([Callback], [print], [3], Recorder()):
+        with pytest.raises(UserError, match="callbacks: a list of instances of"):
+            train(line_data(), callbacks=wrong, **TEN)  # type: ignore[arg-type]
 
     class Broken(Callback):
         def on_update(self, trainer: TrainerView) -> None:

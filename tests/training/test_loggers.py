@@ -118,6 +118,10 @@ def test_registered_names() -> None:
     assert made[0].calls[-1] == "close"
     with pytest.raises(UserError, match="registered already"):
         register_logger("csv", Remembered)
+    train(line_data(), env=LINE, loggers="tests-remembered", **SMALL)  # alone, without a list
+    assert len(made) == 2
+    with pytest.raises(UserError, match="names or instances of Logger expected, got <class"):
+        train(line_data(), env=LINE, loggers=[Recorder], **SMALL)  # type: ignore[list-item]
 
 
 def test_a_plug_in_of_train_registers_a_logger(

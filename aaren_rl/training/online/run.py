@@ -25,7 +25,7 @@ from aaren_rl.training.callbacks import Callback, check_callbacks
 from aaren_rl.training.checkpoint import load_progress
 from aaren_rl.training.config import TrainConfig
 from aaren_rl.training.evaluator import Evaluator
-from aaren_rl.training.loggers import Logger, make_logger
+from aaren_rl.training.loggers import Logger, make_loggers
 from aaren_rl.training.online.buffer import ReplayBuffer
 from aaren_rl.training.online.config import FinetuneConfig
 from aaren_rl.training.online.trainer import OnlineLearner, OnlineSampler, OnlineTrainer
@@ -170,7 +170,7 @@ def _run(job: _Job) -> TrainedRun:
     config, folder = job.config, job.folder
     config.check()
     check_callbacks(job.callbacks)
-    job = dataclasses.replace(job, loggers=[make_logger(each) for each in job.loggers])
+    job = dataclasses.replace(job, loggers=make_loggers(job.loggers))
     resume = folder is not None and folder.online.exists() and folder.has_checkpoint
     start = _start(config, folder if resume else None, job.own)
     start = dataclasses.replace(start, config=_train_config(config, start))
