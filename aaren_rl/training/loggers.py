@@ -298,18 +298,11 @@ def register_logger(name: str, cls: type[Logger], *, options: type | None = None
 
 
 def make_loggers(given: str | Logger | Iterable[str | Logger]) -> list[Logger]:
-    """Loggers of these names; a logger stays itself.
-
-    Raises:
-        UserError: an unknown name, or what is no logger, such as a class in place of an instance.
-    """
-    made: list[Logger] = []
-    for each in [given] if isinstance(given, (str, Logger)) else given:
-        if isinstance(each, str):
-            each = LOGGERS[each].make(**LOGGERS.options(each, {}))
-        if not isinstance(each, Logger):
-            raise UserError(f"loggers: names or instances of Logger expected, got {each!r:.80}")
-        made.append(each)
+    """Loggers of these names; a logger stays itself. `UserError` for what is neither."""
+    many = [given] if isinstance(given, (str, Logger)) else given
+    made = [LOGGERS[x].make(**LOGGERS.options(x, {})) if isinstance(x, str) else x for x in many]
+    if wrong := [each for each in made if not isinstance(each, Logger)]:
+        raise UserError(f"loggers: names or instances of Logger expected, got {wrong[0]!r:.80}")
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
@@ -256,7 +257,7 @@ def _settled(job: _Job) -> _Job:
     """The job with what depends on the machine, the folder, `init_from` and a resumed run."""
     config, folder, source = job.config, job.folder, None
     precision: Any = resolved_precision(config)
-    model, dataset = config.model, config.dataset
+    model = config.model
     saved = saved_config(folder) if folder is not None and config.resume else None
     if saved is not None and config.precision == "auto":
         precision = saved.precision
@@ -268,8 +269,7 @@ def _settled(job: _Job) -> _Job:
             shape = saved.model
         if model == AgentConfig():
             model = shape
-    if job.data is None:
-        dataset = absolute_dataset(dataset)
+    dataset = absolute_dataset(config.dataset) if job.data is None else config.dataset
     config = dataclasses.replace(config, precision=precision, model=model, dataset=dataset)
     check_callbacks(job.callbacks)
     loggers = make_loggers(job.loggers)
@@ -280,8 +280,7 @@ def _train(job: _Job) -> TrainedRun:
     config, folder = job.config, job.folder
     resume = folder is not None and config.resume and folder.has_checkpoint
     if folder is not None and resume:
-        devices, hosts = processes(config)
-        check_progress(folder, config, devices * hosts)
+        check_progress(folder, config, math.prod(processes(config)))
     if folder is not None and (finished := _finished(job, folder)) is not None:
         return finished
     dataset = job.data or _data(job)
