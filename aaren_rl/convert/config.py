@@ -19,7 +19,7 @@ class ConvertConfig:
     """
 
     source: Annotated[str, tyro.conf.Positional]
-    """D4RL, d3rlpy, .npz or JSON file, D4RL name, or Minari id or folder."""
+    """D4RL, d3rlpy, .npz or JSON file, LeRobot or Minari folder, Minari id or D4RL name."""
     target: Annotated[str, tyro.conf.Positional]
     """Minari id of the new dataset."""
     root: Path | None = None
@@ -29,3 +29,5 @@ class ConvertConfig:
     become the dataset's. By default none, as no environment of today is quite D4RL's."""
     compression: Literal["none", "gzip"] = "none"
     """How arrays are stored: as they are (fast), or packed as in D4RL's own files."""
+    plugin: tuple[str, ...] = ()
+    """Module that registers own sources; it is imported first. Give the flag again for several."""

@@ -21,6 +21,7 @@ from gymnasium import spaces
 from aaren_rl.cli import main
 from aaren_rl.convert import ConvertConfig, convert
 from aaren_rl.data import load_dataset
+from aaren_rl.data.sources.registry import SOURCES
 from aaren_rl.errors import UserError
 
 SHIPPED = "aaren-rl/hopper-small-v0"
@@ -284,3 +285,17 @@ def test_a_target_that_is_there_is_refused_before_the_source_is_read(
     (tmp_path / "broken.hdf5").write_bytes(b"no data")
     with pytest.raises(UserError, match="there already"):
         convert(ConvertConfig(str(tmp_path / "broken.hdf5"), "there-v0"))
+
+
+def test_a_source_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SOURCES, "_entries", dict(SOURCES._entries))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tests_ones.py").write_text(
+        "import numpy as np\nimport aaren_rl as arl\n"
+        "columns = np.ones((4, 2)), np.ones((4, 1)), np.ones(4), np.arange(4) % 2\n"
+        "made = arl.TrajectoryDataset.from_arrays(*columns)\n"
+        "arl.register_source('ones', lambda name: made if name == 'ones:' else None)\n"
+    )
+    words = ["convert", "ones:", "own/ones-v0", "--root", "minari", "--plugin", "tests_ones"]
+    assert main(words) == 0
+    assert load_dataset("minari/own/ones-v0").lengths.tolist() == [2, 2]
