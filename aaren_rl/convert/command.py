@@ -20,11 +20,18 @@ from aaren_rl.environment import known_environment
 from aaren_rl.envs.make import environment_spec
 from aaren_rl.errors import UserError
 from aaren_rl.records import typed
+from aaren_rl.registry import load_plugins
 
 
 def convert(config: ConvertConfig) -> Path:
-    """Write the dataset, and return its folder."""
+    """Write the dataset, and return its folder.
+
+    Raises:
+        UserError: a source that does not read, a target that is no Minari id or is there already,
+            or an environment or plug-in that is not found.
+    """
     config = typed(config, "convert()")
+    load_plugins(config.plugin)
     if config.target.endswith((".hdf5", ".h5")):
         raise UserError(
             f"target {config.target!r}: D4RL files are read but no longer written; a Minari id "

@@ -11,6 +11,7 @@ import tyro
 from aaren_rl.errors import UserError
 from aaren_rl.files import check_file
 from aaren_rl.records import check_counts
+from aaren_rl.registry import load_plugins
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class ExportConfig:
     """Seed of the first episode."""
 
     def check(self) -> None:
-        """Raise `UserError` for a value that cannot work, naming its flag."""
+        """Load the plug-ins; raise `UserError` for a value that cannot work, naming its flag."""
+        load_plugins(self.plugin)
         check_counts(self, "steps", "episodes")
         if self.seed < 0:
             raise UserError(f"--seed must not be negative, got {self.seed}")

@@ -296,6 +296,8 @@ def test_a_source_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "made = arl.TrajectoryDataset.from_arrays(*columns)\n"
         "arl.register_source('ones', lambda name: made if name == 'ones:' else None)\n"
     )
+    how: dict[str, Any] = {"root": Path("minari"), "plugin": ("tests_ones",)}
+    assert convert(ConvertConfig("ones:", "own/first-v0", **how)).is_dir()
     words = ["convert", "ones:", "own/ones-v0", "--root", "minari", "--plugin", "tests_ones"]
     assert main(words) == 0
     assert load_dataset("minari/own/ones-v0").lengths.tolist() == [2, 2]

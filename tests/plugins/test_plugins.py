@@ -144,10 +144,18 @@ run = arl.train("pendulum:6", "gaussian", plugin=("mine",), **settings)
 assert run.agent.name == "gaussian"
 from aaren_rl.training import LOGGERS
 assert "mine" in LOGGERS
+run.agent.save("saved")
+from pathlib import Path
+from aaren_rl.export import ExportConfig, export
+Path("later.py").write_text("print('imported')")
+where = {"run": Path("saved"), "out": Path("step.pt2"), "format": "torch-export", "steps": 5}
+export(ExportConfig(**where, plugin=("later",)))
 """
     places = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(installed)])}
     command = [sys.executable, "-P", "-c", program]
-    subprocess.run(command, cwd=tmp_path, env={**os.environ, **places}, check=True)
+    environment = {**os.environ, **places}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert b"imported" in done.stdout
 
 
 def test_a_missing_plugin_is_named(trained: tuple[Path, str]) -> None:
