@@ -47,10 +47,13 @@ class Registry(Mapping[str, Registered[T]]):
             if not entry.module.startswith("aaren_rl.")
         }
 
-    def register(self, name: str, make: T, *, options: type | None = None) -> T:
+    def register(
+        self, name: str, make: T, *, options: type | None = None, module: str | None = None
+    ) -> T:
         """Add an entry and return `make`; the same one may be registered again under its name.
 
         `name` is in lower case with hyphens; `options` a dataclass of settings, all with defaults.
+        `module` is by default the one that called the `register_*` function that calls this.
 
         Raises:
             UserError: for a name that belongs to something else, or options that are no dataclass.
@@ -63,7 +66,8 @@ class Registry(Mapping[str, Registered[T]]):
                 f"{self.kind} {name!r} is registered already, by {known.module}; "
                 "choose another name"
             )
-        self._entries[name] = Registered(make, options, getattr(make, "__module__", None) or "?")
+        module = module or sys._getframe(2).f_globals.get("__name__", "?")
+        self._entries[name] = Registered(make, options, module)
         return make
 
     def __getitem__(self, name: str) -> Registered[T]:
@@ -76,7 +80,7 @@ class Registry(Mapping[str, Registered[T]]):
         if not isinstance(name, str):
             return False
         if name not in self._entries and (made := self.derive(name)) is not None:
-            self.register(name, made)
+            self.register(name, made, module=made.__module__)
         return name in self._entries
 
     def get(self, name: str, default: Any = None) -> Any:

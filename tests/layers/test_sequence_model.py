@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from aaren_rl.layers import (
     AarenAttention,
     Block,
     CausalSelfAttention,
+    LSTMMixer,
     SequenceModel,
     SequenceState,
+    register_mixer,
 )
 from aaren_rl.registry import Registry
 
@@ -352,6 +355,17 @@ def test_options_that_are_tuples_come_back_from_json() -> None:
     given = {"sizes": [3, 4]}
     assert registry.options("sized", given) == {"sizes": (3, 4)}
     assert given == {"sizes": [3, 4]}
+
+
+def test_the_plug_in_is_the_module_that_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the one in which the mixer is written: importing that one registers nothing."""
+    monkeypatch.setattr(MIXERS, "_entries", dict(MIXERS._entries))
+    register_mixer("tests-small", partial(LSTMMixer))
+    register_mixer("tests-lstm", LSTMMixer)
+    for name in ("tests-small", "tests-lstm"):
+        assert MIXERS[name].module == __name__
+        assert name in MIXERS.from_plugins()
+    assert not {"lstm", "aaren"} & MIXERS.from_plugins().keys()
 
 
 @both
