@@ -265,12 +265,12 @@ def _compare(config: CompareConfig) -> None:
 def _quickstart(config: QuickstartConfig) -> None:
     import numpy as np
 
-    from aaren_rl.data import load_trajectories
+    from aaren_rl.data import load_dataset
     from aaren_rl.evaluation import normalized_scores
     from aaren_rl.experiments.quickstart import COLUMNS, QUICKSTART_DATASET, quickstart
 
     rows = quickstart(config)
-    data = load_trajectories(QUICKSTART_DATASET)
+    data = load_dataset(QUICKSTART_DATASET)
     mean = float(np.mean(normalized_scores(data.episode_returns, data.reference_scores)))
     print_rows(
         f"{data.name}: normalised score; the data's own episodes have {mean:.1f} on average",

@@ -3,7 +3,7 @@
 `train` does it all. A loop by hand needs only the parts that it is made of: a sampler gives
 batches (`aaren_rl.data.sampling.Batch` says what is in them), and the agent gives their loss.
 
-    data = load_trajectories("aaren-rl/hopper-small-v0")
+    data = load_dataset("aaren-rl/hopper-small-v0")
     agent = build_agent(TrainConfig(), data, environment="Hopper-v5")
     sampler = WindowSampler(data, batch_size=64, context_length=20, seed=0)
     optimizer = torch.optim.AdamW(agent.parameters(), lr=1e-3)

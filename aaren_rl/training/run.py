@@ -131,7 +131,7 @@ def train(
     Own arrays and environments: `examples/own_data.py`, `examples/own_environment.py`.
 
     Args:
-        data: a dataset, or its name or path as `load_trajectories` takes it.
+        data: a dataset, its name or path as `load_dataset` takes it, or a list of `(data, weight)`.
         agent: the name of a registered agent, or an agent that is made already; that one is
             trained in place.
         preset: settings to start from, a key of `aaren_rl.training.presets.PRESETS`.
