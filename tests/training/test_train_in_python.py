@@ -19,7 +19,7 @@ import torch
 from line_task import LINE, SMALL, Line, line_data, line_file
 from run_cases import scalars
 
-from aaren_rl import training
+from aaren_rl import load_dataset, training
 from aaren_rl.agents import AGENTS, AgentConfig, AgentSpec, DecisionAaren, load_agent
 from aaren_rl.data import TrajectoryDataset, WindowSampler, load_trajectories
 from aaren_rl.errors import UserError
@@ -229,7 +229,7 @@ def test_a_loop_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "range(1000)" in code
     names: dict[str, Any] = {
         "torch": torch,
-        "load_trajectories": load_trajectories,
+        "load_dataset": load_dataset,
         "WindowSampler": WindowSampler,
         **{name: getattr(training, name) for name in ("TrainConfig", "build_agent")},
     }
