@@ -13,14 +13,19 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "training"))  # run_cases
 from report_cases import write_results
 
 from aaren_rl.evaluation import aggregates
-from aaren_rl.experiments import ReportConfig, report
+from aaren_rl.experiments import ReportConfig, comparison, report, unit
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _few_resamples() -> Iterator[None]:
-    """A tenth of the draws: what an interval is worth is tested with the aggregates."""
+def _few_resamples_and_steps() -> Iterator[None]:
+    """A tenth of the draws and of the steps that are timed.
+
+    What an interval is worth is tested with the aggregates, what a step costs with its curves.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aggregates, "RESAMPLES", 200)
+        for module in (unit, comparison):
+            patch.setattr(module, "COST_STEPS", 100)
         yield
 
 

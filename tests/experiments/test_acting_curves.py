@@ -5,12 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from exported_agents import make_agent
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from aaren_rl.experiments import unit
 from aaren_rl.experiments.tensorboard import write_acting_costs
 
 OBSERVATIONS = np.random.default_rng(0).normal(size=(40, 11)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as users get; the other tests of this folder take fewer."""
+    monkeypatch.setattr(unit, "COST_STEPS", 1000)
 
 
 def curve(folder: Path, name: str) -> tuple[list[int], list[float]]:
