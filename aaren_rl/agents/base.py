@@ -375,8 +375,11 @@ class Agent(nn.Module, ABC):
         """Write the weights (safetensors) and the agent's card (JSON), each whole or not at all.
 
         The card names the modules of plug-ins, so that loading without them can ask for them.
+        `UserError` when `folder` is a file.
         """
         folder = Path(folder)
+        if folder.is_file():
+            raise UserError(f"{folder}: a file; a folder for the agent expected")
         write_tensors(folder / WEIGHTS_FILE, self.state_dict())
         parts = self.parts()
         modules = {

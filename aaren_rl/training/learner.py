@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from aaren_rl.agents import Agent, Carry
 from aaren_rl.data import Sampler
+from aaren_rl.errors import UserError
 from aaren_rl.layers import SequenceState
 from aaren_rl.training.checkpoint import (
     optimizer_tensors,
@@ -55,7 +56,7 @@ class Learner:
         self.optimizer: torch.optim.Optimizer = (
             make_optimizer(agent, config.learning_rate, config.weight_decay)
             if optimizer is None
-            else optimizer(agent)
+            else own_optimizer(agent, optimizer)
         )
         self._peaks = [group["lr"] for group in self.optimizer.param_groups]
         self._names = parameter_names(agent, self.optimizer)
@@ -162,6 +163,20 @@ def make_optimizer(
         lr=learning_rate,
         fused=True,
     )
+
+
+def own_optimizer(agent: Agent, make: OptimizerMaker) -> torch.optim.Optimizer:
+    """What a user's function makes of the agent; `UserError` when it is not an optimiser of it."""
+    if isinstance(make, type) or not callable(make):
+        given = f"the class {make.__name__}" if isinstance(make, type) else type(make).__name__
+        raise UserError(
+            f"optimizer: a function of the agent expected, such as lambda agent: "
+            f"torch.optim.AdamW(agent.parameters(), 1e-3); got {given}"
+        )
+    made = make(agent)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise UserError(f"optimizer: the function gave {type(made).__name__}, not an optimiser")
+    return made
 
 
 def learning_rate_factor(

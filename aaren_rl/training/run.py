@@ -142,7 +142,7 @@ def train(
         callbacks: called at fixed moments, see `Callback`.
         loggers: where metrics go, by name or made already. When `None` TensorBoard with a folder,
             nothing without.
-        optimizer: makes the optimiser of the agent; AdamW when `None`.
+        optimizer: a function that makes the optimiser of the agent; AdamW when `None`.
         schedule: from the updates done to the share of the optimiser's learning rate; the setting
             `schedule` may name one instead.
         settings: fields of `TrainConfig` and `AgentConfig`, such as `updates=1500, width=64`.

@@ -57,6 +57,13 @@ def test_a_loaded_agent_acts_alike_to_the_bit(name: str, kind: str, tmp_path: Pa
     assert sorted(file.name for file in (tmp_path / "new" / "folder").iterdir()) == [CARD, WEIGHTS]
 
 
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(UserError, match="notes: a file; a folder for the agent expected"):
+        make_agent("behavior-cloning").save(tmp_path / "notes")
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
 def test_everything_about_the_task_is_saved(tmp_path: Path) -> None:
     agent = AGENTS["decision-aaren"].make(make_agent("decision-aaren").config, rich_spec())
     agent.save(tmp_path)

@@ -220,6 +220,19 @@ def test_every_agent_by_name() -> None:
         assert run.agent.name == name
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (torch.optim.SGD, "a function of the agent expected, .* got the class SGD"),
+        (torch.optim.SGD([torch.zeros(1)]), "a function of the agent expected, .* got SGD"),
+        (lambda agent: None, "the function gave NoneType, not an optimiser"),
+    ],
+)
+def test_an_optimizer_is_made_by_a_function(optimizer: Any, message: str) -> None:
+    with pytest.raises(UserError, match=f"optimizer: {message}"):
+        train(line_data(), optimizer=optimizer, **SMALL)
+
+
 def test_a_loop_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one in the package's documentation, as it stands there but shorter."""
     monkeypatch.chdir(tmp_path)
