@@ -206,10 +206,14 @@ def _sha256(content: bytes) -> str:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write a safetensors file atomically."""
+    write_bytes(path, tensor_bytes(tensors))
+
+
+def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """The content of a safetensors file."""
     from safetensors.torch import save
 
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(whole))
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -11,12 +11,11 @@ from types import MappingProxyType
 from typing import Any
 
 from aaren_rl.agents import Agent, AgentSpec
-from aaren_rl.agents.base import WEIGHTS_FILE
 from aaren_rl.agents.loading import checkpoint_folder
 from aaren_rl.agents.spec import SPACES
 from aaren_rl.errors import UserError
 from aaren_rl.export.steps import Step
-from aaren_rl.files import read_json
+from aaren_rl.files import read_json, tensor_bytes
 from aaren_rl.runtime.card import Card, checksum
 from aaren_rl.training.checkpoint import PROGRESS_FILE
 from aaren_rl.training.run_folder import CONFIG_FILE
@@ -62,8 +61,11 @@ def check_card(agent: Agent, card: Card, file: Path) -> None:
     """Check that an exported file can act in an agent's place.
 
     Raises:
-        UserError: for another kind of agent, other spaces, or another condition.
+        UserError: for another format than ONNX, another kind of agent, other spaces, another
+            condition, dataset (or task), or other weights, where the card tells their checksum.
     """
+    if card.kind != "onnx":
+        raise UserError(f"--exported {file}: is a {card.kind} export; --format onnx is needed")
     try:
         saved = card.provenance["agent"]
         theirs = _identity(card.agent, (card.action_shape, card.action_dtype), saved)
@@ -72,12 +74,21 @@ def check_card(agent: Agent, card: Card, file: Path) -> None:
     for name, own in _identity(agent.name, _action_form(agent.spec), _saved(agent)).items():
         if theirs[name] != own:
             raise UserError(f"--exported {file}: its {name} is {theirs[name]}, the run's is {own}")
+    weights = card.provenance.get("weights_sha256")
+    if weights not in (None, checksum(tensor_bytes(agent.state_dict()))):
+        origin = " ".join(f"{key} {card.provenance.get(key)}" for key in ("run", "checkpoint"))
+        raise UserError(
+            f"--exported {file}: has other weights than the run's checkpoint; it was exported from "
+            f"{origin}, update {card.provenance.get('update')}"
+        )
 
 
 def _identity(name: str, actions: tuple[Any, ...], saved: dict[str, Any]) -> dict[str, Any]:
     """The properties that must agree between a file and an agent; `saved` as `_saved` gives it."""
     spaces = {space: saved["spec"][space] for space in SPACES}
-    return {"agent": name, "actions": actions, "condition": saved["config"]["condition"], **spaces}
+    condition, dataset = saved["config"]["condition"], saved["spec"]["dataset"]
+    known = {"agent": name, "actions": actions, "condition": condition, "dataset": dataset}
+    return {**known, **spaces}
 
 
 def _saved(agent: Agent) -> dict[str, Any]:
@@ -104,7 +115,7 @@ def provenance_of(agent: Agent, run: Path, checkpoint: str) -> dict[str, Any]:
         "seed": training.get("seed"),
         "training": training,
         "parameters": agent.num_parameters,
-        "weights_sha256": checksum((folder / WEIGHTS_FILE).read_bytes()),
+        "weights_sha256": checksum(tensor_bytes(agent.state_dict())),
         "versions": {"python": platform.python_version(), **_versions()},
     }
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from aaren_rl.errors import UserError
 from aaren_rl.evaluation import EvaluateConfig, evaluate, evaluating
 from aaren_rl.export import onnx_policies
 from aaren_rl.runtime import OnnxPolicy
+from aaren_rl.runtime.card import card_path
 
 
 def saved(agent: Agent, folder: Path) -> Path:
@@ -82,12 +86,43 @@ def test_wrong_flags(tmp_path: Path, settings: dict[str, object], message: str) 
         ({"condition": "max-return"}, "its condition is max-return, the run's is target"),
         ({"action_space": gym.spaces.Box(-2, 2, (3,), np.float32)}, "its action_space is "),
         ({"action_space": gym.spaces.Discrete(3)}, r"its actions is \(\(\), 'int64'\)"),
+        ({"dataset": "other"}, "its dataset is other, the run's is made-up"),
     ],
 )
 def test_the_file_of_another_agent(tmp_path: Path, other: dict[str, Any], message: str) -> None:
     run = saved(make_aaren(), tmp_path)
-    file = exported(make_agent(**other), tmp_path)
+    agent = make_agent(**{key: value for key, value in other.items() if key != "dataset"})
+    agent.spec = replace(agent.spec, dataset=other.get("dataset", agent.spec.dataset))
+    file = exported(agent, tmp_path)
     config = EvaluateConfig(run=run, episodes=1, runtime="onnx", exported=file)
+    with pytest.raises(UserError, match=message):
+        evaluate(config, policies=onnx_policies)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"kind": "c"}, "step.onnx: is a c export; --format onnx is needed"),
+        (
+            {"provenance": {"run": "runs/a", "checkpoint": "best", "weights_sha256": "0"}},
+            "has other weights than the run's checkpoint; it was exported from run runs/a "
+            "checkpoint best, update None",
+        ),
+    ],
+)
+def test_a_file_of_other_weights_or_format(
+    tmp_path: Path, said: dict[str, Any], message: str
+) -> None:
+    agent = make_aaren()
+    run, file = saved(agent, tmp_path), exported(agent, tmp_path)
+    card = json.loads(card_path(file).read_text())
+    right = hashlib.sha256((run / "agent.safetensors").read_bytes()).hexdigest()
+    config = EvaluateConfig(run=run, episodes=1, runtime="onnx", exported=file)
+    card["provenance"]["weights_sha256"] = right
+    card_path(file).write_text(json.dumps(card))
+    assert evaluate(config, policies=onnx_policies).rows
+    provenance = {**card["provenance"], **said.get("provenance", {})}
+    card_path(file).write_text(json.dumps({**card, **said, "provenance": provenance}))
     with pytest.raises(UserError, match=message):
         evaluate(config, policies=onnx_policies)
 
