@@ -191,13 +191,26 @@ def as_trajectory(where: str, episode: Mapping[str, Any]) -> Trajectory:
     for field in ENDS:
         there = [episode[each] for each in NAMES[field] if episode.get(each) is not None]
         ends[field] = bool(there) and ended(where, field, there[0], rewards.size)
+    parts = {}
+    for field in ("observations", "actions"):
+        with named(f"{where}: {field}"):
+            parts[field] = _by_part(episode[field])
     return Trajectory(
-        observations=episode["observations"],
-        actions=episode["actions"],
+        **parts,
         rewards=rewards,
         terminated=ends["terminals"],
         truncated=ends["timeouts"],
     )
+
+
+def _by_part(values: Any) -> Any:
+    """A list with a dictionary for each step, as environments give them, as one of lists."""
+    if not (isinstance(values, list) and values and isinstance(values[0], Mapping)):
+        return values
+    names = values[0].keys()
+    if any(not isinstance(each, Mapping) or each.keys() != names for each in values):
+        raise UserError(f"a dictionary with {', '.join(map(str, names))} expected for each step")
+    return {name: _by_part([each[name] for each in values]) for name in names}
 
 
 def ended(where: str, field: str, values: Any, steps: int) -> bool:

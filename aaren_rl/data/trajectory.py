@@ -102,7 +102,7 @@ class TrajectoryDataset:
         Spaces that are not given come from `env`. Without it observations are a Box of any
         numbers; actions are Discrete where there is one integer a step, and else a Box from -1 to
         1, or as wide as the data where they go beyond (with a warning). Both may be dictionaries
-        or tuples of arrays.
+        or tuples of arrays, or lists with a dictionary for each step.
 
         Args:
             episodes: a `Trajectory` each, or a dictionary with `observations` (T or T + 1 rows),

@@ -616,3 +616,25 @@ def test_data_of_a_source_are_read_as_they_were(monkeypatch: pytest.MonkeyPatch)
     again = load_dataset("clock", env=env)
     np.testing.assert_array_equal(again.observation_offset, data.observation_offset)
     np.testing.assert_array_equal(again.observations[:], data.observations[:])
+
+
+def test_a_dictionary_for_each_step_is_one_of_arrays() -> None:
+    """As a loop with an environment of Dict observations records them."""
+    arrays = {"place": OBSERVATIONS, "inner": {"door": np.arange(7) % 2}}
+    steps = [
+        {"place": place, "inner": {"door": door}}
+        for place, door in zip(OBSERVATIONS, arrays["inner"]["door"], strict=True)
+    ]
+    one, other = (
+        TrajectoryDataset.from_episodes(
+            [{"observations": each, "actions": ACTIONS, "rewards": REWARDS}], name="own"
+        )
+        for each in (arrays, steps)
+    )
+    assert one.observation_space == other.observation_space
+    assert np.array_equal(one.observations, other.observations)
+    del steps[3]["inner"]
+    with pytest.raises(UserError, match="episode 0: observations: a dictionary with place, inner"):
+        TrajectoryDataset.from_episodes(
+            [{"observations": steps, "actions": ACTIONS, "rewards": REWARDS}], name="own"
+        )
