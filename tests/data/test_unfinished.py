@@ -128,5 +128,5 @@ def test_the_command_cuts_where_the_file_does_not(
         tmp_path / "run", dataset=str(file), environment="none", episode_length=50, held_out=0.0
     )
     assert load_data(config).max_episode_length == 50
-    with pytest.raises(UserError, match="data source minari has no option 'episode_length'"):
+    with pytest.raises(UserError, match="data source 'minari' has no options, got episode_length"):
         load_data(tiny(tmp_path / "run", episode_length=50))

@@ -16,7 +16,7 @@ from sweep_cases import SPEC, results, write_spec
 
 from aaren_rl.cli import with_value
 from aaren_rl.errors import UserError
-from aaren_rl.experiments import BenchmarkConfig, benchmark, parallel
+from aaren_rl.experiments import BenchmarkConfig, benchmark, parallel, unit
 from aaren_rl.experiments.parallel import workers_here
 
 ray = pytest.importorskip("ray")
@@ -42,6 +42,7 @@ def test_on_two_workers_as_on_this_machine(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(unit, "COST_STEPS", 1000)  # as in the workers' processes
     tasks = {"gone": {"dataset": "no/such-v0"}, "here": {"dataset": "aaren-rl/hopper-small-v0"}}
     file = write_spec(tmp_path / "x.yaml", tasks=tasks)
     some: dict[str, Any] = {"agents": ("bc",), "seeds": (0,)}
