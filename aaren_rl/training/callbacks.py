@@ -113,8 +113,8 @@ class Callback:
 
 def check_callbacks(callbacks: Sequence[Callback]) -> None:
     """Raise `UserError` for what is no `Callback`, such as a class in place of an instance."""
-    for each in callbacks if isinstance(callbacks, Iterable) else [None]:
-        if not isinstance(each, Callback):
-            given = callbacks if each is None else each
-            what = "a list of instances of aaren_rl.Callback"
-            raise UserError(f"callbacks: {what} expected, got {given!r:.80}")
+    many = isinstance(callbacks, Iterable)
+    wrong = [x for x in callbacks if not isinstance(x, Callback)] if many else [callbacks]
+    if wrong:
+        what = "a list of instances of aaren_rl.Callback"
+        raise UserError(f"callbacks: {what} expected, got {wrong[0]!r:.80}")

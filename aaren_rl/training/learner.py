@@ -166,7 +166,7 @@ def make_optimizer(
 
 
 def own_optimizer(agent: Agent, make: OptimizerMaker) -> torch.optim.Optimizer:
-    """What a user's function makes of the agent; `UserError` when it is not an optimiser of it."""
+    """What a user's function makes of the agent; `UserError` when it is no optimiser."""
     if isinstance(make, type) or not callable(make):
         given = f"the class {make.__name__}" if isinstance(make, type) else type(make).__name__
         raise UserError(

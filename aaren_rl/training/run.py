@@ -204,11 +204,11 @@ def _mixture(several: Several, env: Any) -> TrajectoryDataset | str:
             "data: a dataset, its name or path, or several expected: make one of episodes with "
             "TrajectoryDataset.from_episodes, of arrays with TrajectoryDataset.from_arrays"
         )
-    loaded = [isinstance(data, TrajectoryDataset) for data, _ in pairs]
-    if not pairs or any(loaded) != all(loaded):
+    loaded = [(data, weight) for data, weight in pairs if isinstance(data, TrajectoryDataset)]
+    if not pairs or 0 < len(loaded) < len(pairs):
         raise UserError("several datasets: all must be in memory, or all names; at least one")
-    if all(loaded):
-        return mix([(in_spaces_of(env, data), weight) for data, weight in pairs])  # type: ignore
+    if loaded:
+        return mix([(in_spaces_of(env, data), weight) for data, weight in loaded])
     return BETWEEN.join(f"{data}:{weight:g}" for data, weight in pairs)
 
 
