@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from torch import nn
-from torch.onnx._internal._lazy_import import onnxscript_apis
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from aaren_rl.agents import AGENTS, Agent, AgentConfig, AgentSpec, DecisionAaren
 from aaren_rl.export.command import write_step
@@ -75,9 +74,9 @@ def make_aaren(**settings: Any) -> DecisionAaren:
     return agent
 
 
-operators = importlib.import_module(onnxscript_apis.get_torchlib_ops.__module__)
-# `torch.onnx` lists onnxscript's operators anew at each export, a third of its time here.
-operators.get_torchlib_ops = functools.cache(operators.get_torchlib_ops)
+# `torch.onnx` lists onnxscript's operators anew at each export, half of its time here.
+_listed = functools.cache(ONNXRegistry.from_torchlib)
+ONNXRegistry.from_torchlib = staticmethod(_listed)  # type: ignore[method-assign, assignment]
 
 _FILES: dict[tuple[str, ...], tuple[bytes, str]] = {}
 

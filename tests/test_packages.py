@@ -23,7 +23,7 @@ def run(*words: str, folder: Path, **env: str) -> str:
     done = subprocess.run(
         [sys.executable, *words],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+        env={**os.environ, **env},
         capture_output=True,
         text=True,
         timeout=300,

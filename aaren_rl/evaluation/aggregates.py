@@ -1,8 +1,8 @@
 """One number over many tasks and seeds, with its interval, by rliable.
 
 Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice", arXiv
-2108.13264. Scores are normalised, 0 to 100, `[runs, tasks]`. Intervals are 95% and from the
-stratified bootstrap: the runs of each task are drawn anew, the tasks stay. With fewer than
+2108.13264. Scores are normalised, 0 to 100, `[runs, tasks]`. Intervals are 95%, with the stratified
+bootstrap's standard error: the runs of each task are drawn anew, the tasks stay. With fewer than
 `FEWEST_SEEDS` runs of each task there is no interval, but the range of the runs. Comparisons of two
 agents are paired: row i of both tables has the same seed, and both are drawn together. All numbers
 are the same at every call.
@@ -10,6 +10,7 @@ are the same at every call.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -83,7 +84,7 @@ def improvement_probability(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
     [chance] = estimates(
         tables, lambda x, y: np.array([probability_of_improvement(x, y)]), [None], RESAMPLES
     )
-    return chance
+    return _as_share(chance)
 
 
 def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> Profile:
@@ -93,7 +94,7 @@ def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> Profile:
     def shares(values: np.ndarray) -> np.ndarray:
         return (values[:, :, None] > thresholds).mean((0, 1))
 
-    points = estimates([table], shares, [None] * len(thresholds), RESAMPLES)
+    points = [_as_share(x) for x in estimates([table], shares, [None] * len(thresholds), RESAMPLES)]
     low = [point.low for point in points if point.low is not None]
     high = [point.high for point in points if point.high is not None]
     return Profile(
@@ -102,3 +103,10 @@ def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> Profile:
         low=low or None,
         high=high or None,
     )
+
+
+def _as_share(value: Estimate) -> Estimate:
+    """An estimate of a share, its ends in [0, 1]."""
+    if value.low is None or value.high is None:
+        return value
+    return dataclasses.replace(value, low=max(0.0, value.low), high=min(1.0, value.high))

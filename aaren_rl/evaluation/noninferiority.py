@@ -15,11 +15,12 @@ More noise makes the interval wider and with it each of the first three statemen
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-from aaren_rl.evaluation.statistics import FEWEST_SEEDS, Estimate
+import numpy as np
+
+from aaren_rl.evaluation.statistics import FEWEST_SEEDS, Estimate, reach
 
 DEFAULT_MARGIN = 5.0
 """Normalised points."""
@@ -99,28 +100,18 @@ def judge(
 def seeds_to_decide(difference: Estimate, margin: float, seeds: int) -> int | None:
     """About how many seeds would end in `not worse` or `worse`.
 
-    Assumes that the observed difference D is the true one, that further seeds vary as those seen,
-    and hence that each half of the interval, [low, D] and [D, high], shrinks with 1 / sqrt(seeds).
-    With n seeds seen and N seeds,
-
-    - the lower end, D - (D - low) sqrt(n / N), lies above -margin when D > -margin and
-      N > n ((D - low) / (D + margin))^2;
-    - the upper end, D + (high - D) sqrt(n / N), lies below 0 when D < 0 and
-      N > n ((high - D) / D)^2.
-
-    The smaller of these numbers is returned, at least n + 1, or `None` when it is more than
-    `MOST_SEEDS`. It is rough: D itself is only known to its interval.
+    Assumes that the observed difference is the true one and that further seeds vary as those seen,
+    so that the interval shrinks as `reach`. The smallest such number is returned, or `None` when it
+    is more than `MOST_SEEDS`. It is rough: the difference is only known to its interval.
     """
     assert difference.low is not None
     assert difference.high is not None
-    value, wanted = difference.value, math.inf
-    if value > -margin:
-        wanted = seeds * ((value - difference.low) / (value + margin)) ** 2
-    if value < 0:
-        wanted = min(wanted, seeds * ((difference.high - value) / value) ** 2)
-    if wanted >= MOST_SEEDS:
-        return None
-    return max(seeds + 1, math.floor(wanted) + 1)
+    numbers = np.arange(seeds + 1, MOST_SEEDS + 1)
+    shrunk = reach(numbers) / reach(seeds)
+    low = difference.value - (difference.value - difference.low) * shrunk
+    high = difference.value + (difference.high - difference.value) * shrunk
+    deciding = numbers[(low > -margin) | (high < 0)]
+    return int(deciding[0]) if len(deciding) else None
 
 
 def counted(number: int, noun: str) -> str:

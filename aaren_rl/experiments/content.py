@@ -254,7 +254,7 @@ def _task_claims(
         pair = outcome.paired([ours, rival], [task])
         if pair is None or ours == rival:
             continue
-        difference, seeds = paired_difference(*pair), len(pair[0])
+        difference, seeds = paired_difference(*(scores[:, 0] for scores in pair)), len(pair[0])
         normalized = outcome.normalized(task)
         verdict = judge(difference, margin, seeds=seeds, normalized=normalized)
         mean, other = (float(scores.mean()) for scores in pair)

@@ -65,7 +65,7 @@ def groups(content: Content) -> list[Group]:
     """All pictures of a report that have something to show."""
     profiles = content.profiles
     bands = (
-        "Bands are 95% intervals by the stratified bootstrap."
+        "Bands are 95% intervals over seeds."
         if any(profile.low is not None for profile in profiles.values())
         else f"Without bands: fewer than {FEWEST_SEEDS} seeds have no interval."
     )

@@ -211,7 +211,7 @@ def _bounds(values: list[Estimate]) -> str:
     """What the brackets and ranges of a table are, for its caption."""
     words = []
     if any(value.bounds == "95% interval" for value in values):
-        words.append("In brackets: 95% intervals by the stratified bootstrap (rliable).")
+        words.append("In brackets: 95% intervals over seeds.")
     if any(value.bounds == "range" for value in values):
         words.append(
             f"Of fewer than {FEWEST_SEEDS} seeds there is no interval: the smallest and the "

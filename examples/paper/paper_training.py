@@ -272,14 +272,17 @@ def scores(rows: list[Row], task: Task, mixer: str, metric: str, seeds: int) -> 
 
 
 def difference(rows: list[Row], tasks: list[Task], mixer: str, settings: Settings) -> Estimate:
-    """The first metric of a mixer against the last mixer's: percent of it, or points of 100."""
+    """The first metric of a mixer against the last mixer's: percent of it, or points of 100.
+
+    Of several tasks the mean, seed by seed.
+    """
     pairs = [
         [scores(rows, t, m, t.metrics[0], settings.seeds) for m in (mixer, settings.mixer[-1])]
         for t in tasks
     ]
     units = [100 / abs(theirs.mean()) if tasks[0].relative else 100.0 for _, theirs in pairs]
     ours, theirs = (
-        np.stack([p[i] * u for p, u in zip(pairs, units, strict=True)], 1) for i in (0, 1)
+        np.mean([p[i] * u for p, u in zip(pairs, units, strict=True)], axis=0) for i in (0, 1)
     )
     return paired_difference(ours, theirs)
 

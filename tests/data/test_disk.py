@@ -272,7 +272,6 @@ def test_data_beyond_memory(tmp_path: Path, shipped: TrajectoryDataset) -> None:
     for on in ("memory", "disk"):
         process = subprocess.run(
             [sys.executable, "-c", LIMITED, str(file), on, str(tmp_path / "cache")],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             timeout=120,

@@ -9,10 +9,11 @@ from aaren_rl.evaluation import mean_interval
 from aaren_rl.evaluation.aggregates import (
     aggregates,
     improvement_probability,
+    iqm,
     iqm_difference,
     performance_profile,
 )
-from aaren_rl.evaluation.statistics import paired_difference
+from aaren_rl.evaluation.statistics import Estimate, bootstrap, paired_difference
 
 SCORES = np.array([[10.0, 50.0], [20.0, 60.0], [30.0, 70.0], [120.0, 80.0]])
 MORE = np.concatenate([SCORES, [[15.0, 65.0]]])  # enough runs for an interval
@@ -39,18 +40,32 @@ def test_the_same_at_every_call_and_nobodys_draws_are_changed() -> None:
     found = aggregates(MORE)
     assert np.array_equal(np.random.random(3), wanted)  # noqa: NPY002
     assert aggregates(MORE) == found
-    assert mean_interval(MORE) == mean_interval(MORE)
 
 
 def test_the_interval_of_a_mean_is_the_textbooks() -> None:
-    """A bootstrapped mean varies as the mean of draws does: sd / sqrt(runs x tasks)."""
+    """The mean's standard error over all tasks, as many times as Student's for one task's runs."""
     generator = np.random.default_rng(0)
-    scores = generator.normal(50, 10, (40, 5))
-    found = aggregates(scores)["mean"]
-    assert found.low is not None
-    assert found.high is not None
-    wanted = 2 * 1.96 * np.sqrt((scores.std(0) ** 2 / 40).mean() / 5)
-    assert found.high - found.low == pytest.approx(wanted, rel=0.1)
+    for runs, student in ((5, 2.776445), (40, 2.022691)):
+        scores = generator.normal(50, 10, (runs, 5))
+        found = aggregates(scores)["mean"]
+        assert found.low is not None
+        assert found.high is not None
+        wanted = 2 * student * np.sqrt((scores.var(0, ddof=1) / runs).mean() / 5)
+        assert found.high - found.low == pytest.approx(wanted, rel=0.1)
+        assert found.high - found.value == pytest.approx(found.value - found.low)
+
+
+def test_intervals_cover_what_they_say() -> None:
+    """Of differences whose truth is 0, with tasks that vary unequally: 95%, and not 84%."""
+    generator = np.random.default_rng(3)
+    spread = np.array([2.0, 6.0, 3.0, 0.5])
+    held, trials = 0, 80
+    for _ in range(trials):
+        theirs = np.array([75.0, 77.0, 106.0, 49.0]) + spread * generator.normal(size=(5, 4))
+        tables = [theirs + spread * generator.normal(size=(5, 4)), theirs]
+        [(_, low, high)] = bootstrap(tables, lambda x, y: np.array([iqm(x) - iqm(y)]), 100)
+        held += low <= 0 <= high
+    assert held / trials >= 0.9
 
 
 def test_a_difference_and_its_sign() -> None:
@@ -69,7 +84,7 @@ def test_a_difference_and_its_sign() -> None:
 def test_both_agents_are_drawn_together() -> None:
     """Seeds that differ by hundreds, agents by always the same: nothing of it is uncertain."""
     theirs = np.random.default_rng(0).uniform(0, 1000, (7, 3))
-    for difference in (paired_difference, iqm_difference):
+    for difference in (_of_the_first_task, iqm_difference):
         found = difference(theirs + 2.5, theirs)
         assert found.bounds == "95% interval"
         assert found.value == pytest.approx(2.5)
@@ -81,26 +96,44 @@ def test_both_agents_are_drawn_together() -> None:
         assert apart.high - apart.low > 100
 
 
+def _of_the_first_task(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
+    return paired_difference(ours[:, 0], theirs[:, 0])
+
+
 def test_the_paired_interval_is_that_of_the_differences() -> None:
     generator = np.random.default_rng(1)
-    seed_effect = generator.normal(0, 50, (40, 4))
-    theirs = seed_effect + generator.normal(0, 3, (40, 4))
-    ours = seed_effect + generator.normal(1, 3, (40, 4))
+    seed_effect = generator.normal(0, 50, 40)
+    theirs = seed_effect + generator.normal(0, 3, 40)
+    ours = seed_effect + generator.normal(1, 3, 40)
     found = paired_difference(ours, theirs)
     assert found == mean_interval(ours - theirs)
     assert found.low is not None
     assert found.high is not None
-    wanted = 2 * 1.96 * np.sqrt(((ours - theirs).std(0) ** 2 / 40).mean() / 4)
-    assert found.high - found.low == pytest.approx(wanted, rel=0.1)
+    wanted = 2 * 2.022691 * (ours - theirs).std(ddof=1) / np.sqrt(40)
+    assert found.high - found.low == pytest.approx(wanted)
 
 
 def test_a_chance_by_pairs_of_runs_is_drawn_together() -> None:
-    """Ours beats only the rival's runs of lower seeds: drawn together, more than half is left."""
+    """Ours beats only the rival's runs of lower seeds, and its own pair in every draw."""
     theirs = np.arange(8.0)[:, None] * 10
-    found = improvement_probability(theirs + 1, theirs)
-    assert found.value == pytest.approx(36 / 64)
-    assert found.low is not None
-    assert found.low > 0.5  # each run beats its own pair in every draw
+    widths = []
+    for ours in (theirs + 1, theirs[::-1] + 1):
+        found = improvement_probability(ours, theirs)
+        assert found.value == pytest.approx(36 / 64)
+        assert found.low is not None
+        assert found.high is not None
+        widths.append(found.high - found.low)
+    assert widths[0] < 0.2
+    assert widths[1] > 0.4
+
+
+def test_the_interval_of_a_share_is_one_of_shares() -> None:
+    ours = np.array([[1.0], [2.0], [3.0], [4.0], [0.0]])
+    found = improvement_probability(ours, np.full((5, 1), 0.5))
+    assert found.value == pytest.approx(0.8)
+    assert found.high == 1.0
+    profile = performance_profile(ours, np.array([0.5]))
+    assert profile.high == [1.0]
 
 
 def test_the_chance_to_be_better() -> None:
@@ -142,7 +175,8 @@ def test_fewer_than_five_runs_have_a_range() -> None:
 def test_a_difference_of_few_runs_has_the_range_of_its_pairs() -> None:
     theirs = SCORES[:3]
     ours = theirs + np.array([[1.0, -4.0], [2.0, 0.0], [7.0, 3.0]])
-    for difference in (paired_difference, iqm_difference):
-        found = difference(ours, theirs)
-        assert (found.low, found.high, found.bounds) == (-4.0, 7.0, "range")
-        assert -4.0 <= found.value <= 7.0
+    found = iqm_difference(ours, theirs)
+    assert (found.low, found.high, found.bounds) == (-4.0, 7.0, "range")
+    assert -4.0 <= found.value <= 7.0
+    found = _of_the_first_task(ours, theirs)
+    assert (found.low, found.high, found.bounds) == (1.0, 7.0, "range")

@@ -74,17 +74,18 @@ def test_the_margin_says_nothing_of_plain_returns() -> None:
 
 
 def test_seeds_to_decide_by_hand() -> None:
-    # The lower half, 10, must shrink below 1 + 5 = 6: (10 / 6)^2 times 5 seeds is 13.9.
-    assert seeds_to_decide(interval(-9.0, 1.0, 11.0), MARGIN, 5) == 14
-    # Either the lower half, 8, below 1 (320 seeds), or the upper, 6, below 4 (11.25 seeds).
-    assert seeds_to_decide(interval(-12.0, -4.0, 2.0), MARGIN, 5) == 12
-    # At -margin itself only the upper end can decide; 20 / 5 squared times 5 is 80.
-    assert seeds_to_decide(interval(-20.0, -5.0, 15.0), MARGIN, 5) == 81
-    # In the middle between both limits, 2.5 from each: 5 x (60 / 2.5)^2 is 2,880.
+    """Student's quantile over sqrt(seeds): 1.242 for 5, 0.769 for 9, 0.715 for 10, 0.308 for 43."""
+    # The lower half, 10, must shrink below 1 + 5 = 6: below 0.745.
+    assert seeds_to_decide(interval(-9.0, 1.0, 11.0), MARGIN, 5) == 10
+    # Either the lower half, 8, below 1 (below 0.155), or the upper, 6, below 4 (below 0.828).
+    assert seeds_to_decide(interval(-12.0, -4.0, 2.0), MARGIN, 5) == 9
+    # At -margin itself only the upper end can decide: 20 below 5, below 0.310.
+    assert seeds_to_decide(interval(-20.0, -5.0, 15.0), MARGIN, 5) == 43
+    # In the middle between both limits, 2.5 from each: 60 below 2.5, below 0.052, 1,438 seeds.
     assert seeds_to_decide(interval(-62.5, -2.5, 57.5), MARGIN, 5) is None
     found = judge(interval(-62.5, -2.5, 57.5), MARGIN, seeds=5)
     assert f"more than {MOST_SEEDS:,} seeds" in found.reason
-    assert "about 14 seeds" in judge(interval(-9.0, 1.0, 11.0), MARGIN, seeds=5).reason
+    assert "about 10 seeds" in judge(interval(-9.0, 1.0, 11.0), MARGIN, seeds=5).reason
 
 
 def test_that_number_of_seeds_does_decide() -> None:

@@ -93,36 +93,19 @@ def test_targets_far_above_the_data() -> None:
             warn_of_far_targets([target], best)
 
 
-@pytest.mark.parametrize("runs", [5, 6])
-def test_intervals_are_the_bootstraps_own_quantiles(runs: int) -> None:
-    """For so few seeds every resample can be listed: the exact distribution of the mean."""
-    scores = np.random.default_rng(runs).uniform(50, 90, runs)
-    means = np.sort([np.mean(each) for each in itertools.product(scores, repeat=runs)])
-    shares = np.arange(1, len(means) + 1) / len(means)
+@pytest.mark.parametrize(("runs", "student"), [(5, 2.776445), (6, 2.570582), (200, 1.971957)])
+def test_an_interval_is_students(runs: int, student: float) -> None:
+    scores = np.random.default_rng(runs).normal(60, 10, runs)
     interval = mean_interval(scores)
+    half = student * scores.std(ddof=1) / np.sqrt(runs)
     assert interval.bounds == "95% interval"
-    assert interval.low is not None
-    assert interval.high is not None
     assert interval.value == pytest.approx(scores.mean(), rel=1e-12)
-    # 5,000 resamples: the share below a bound is off by less than 0.01 (four deviations)
-    low, high = (means[np.searchsorted(shares, q)] for q in (0.015, 0.965))
-    low_end, high_end = (means[np.searchsorted(shares, q)] for q in (0.035, 0.985))
-    assert low - 1e-9 <= interval.low <= low_end + 1e-9
-    assert high - 1e-9 <= interval.high <= high_end + 1e-9
+    assert interval.low == pytest.approx(scores.mean() - half, rel=1e-6)
+    assert interval.high == pytest.approx(scores.mean() + half, rel=1e-6)
 
 
-def test_an_interval_of_many_runs_is_a_normal_one() -> None:
-    scores = np.random.default_rng(0).normal(60, 10, 200)
-    interval = mean_interval(scores)
-    half = 1.96 * scores.std() / np.sqrt(200)
-    assert interval.low == pytest.approx(scores.mean() - half, abs=0.15 * half)
-    assert interval.high == pytest.approx(scores.mean() + half, abs=0.15 * half)
-
-
-def test_an_interval_over_tasks_resamples_within_each_task() -> None:
-    """With equal runs in each task there is nothing to vary, however far apart the tasks are."""
-    table = np.array([[10.0, 90.0]] * 5)
-    assert mean_interval(table) == Estimate(50.0, 50.0, 50.0, "95% interval")
+def test_runs_that_agree_leave_nothing_open() -> None:
+    assert mean_interval(np.full(5, 50.0)) == Estimate(50.0, 50.0, 50.0, "95% interval")
 
 
 def test_of_fewer_than_five_runs_the_range_is_given() -> None:
@@ -132,16 +115,7 @@ def test_of_fewer_than_five_runs_the_range_is_given() -> None:
     assert mean_interval(four) == Estimate(69.0, 60.0, 75.0, "range")
     five = mean_interval(np.array([*four, 69.0]))
     assert five.bounds == "95% interval"
-    assert five.low is not None
-    assert five.low > 60.0
-
-
-def test_the_interval_is_the_same_at_every_call() -> None:
-    scores = np.array([60.0, 70.0, 75.0, 71.0, 58.0])
-    np.random.seed(1)  # noqa: NPY002  (it must not matter)
-    first = mean_interval(scores)
-    np.random.seed(2)  # noqa: NPY002
-    assert mean_interval(scores) == first
+    assert five.low == pytest.approx(62.1, abs=0.1)
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_the_first_line_says_how_it_stands(five: Content) -> None:
         (-3.0, 0.0, 2.0, "not worse", f"{aaren} is not worse (margin 5 points) than {rival}"),
         (-9.0, -5.0, -1.0, "worse", f"{aaren} is WORSE than {rival}"),
         (-9.0, 1.0, 12.0, "not decided", "Not decided (margin 5 points) whether decision-aaren"),
-        (-9.0, 1.0, 12.0, "not decided", "about 14 seeds would decide it if the observed"),
+        (-9.0, 1.0, 12.0, "not decided", "about 10 seeds would decide it if the observed"),
     ):
         line, found = verdict(changed(five, low, value, high))
         assert found == standing

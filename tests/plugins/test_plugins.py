@@ -59,7 +59,7 @@ def aaren_rl(
     return subprocess.run(
         [sys.executable, "-P", "-c", COMMANDS, json.dumps(commands)],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": places},
+        env={**os.environ, "PYTHONPATH": places},
         capture_output=True,
         text=True,
         check=False,

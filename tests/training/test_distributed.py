@@ -48,7 +48,7 @@ def torchrun(folder: Path, *commands: list[str]) -> str:
     process = subprocess.run(
         [sys.executable, *launcher, str(script), json.dumps(commands)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=300,
