@@ -28,7 +28,7 @@ ENVIRONMENTS = {
 OPTIONS = {
     "passive-tmaze": ("length", "log_uniform", "noise", "cues"),
     "recall": ("length", "log_uniform", "noise", "pairs", "values"),
-    "minigrid-memory": ("size", "random_length"),
+    "minigrid-memory": ("size", "random_length", "tile_size"),
 }
 
 
@@ -67,6 +67,9 @@ class MemoryDataConfig:
     """Cells of the map's side, odd, 7 or more (minigrid-memory). By default 13."""
     random_length: bool = False
     """Corridors of random length (minigrid-memory)."""
+    tile_size: int | None = None
+    """Observe images of so many pixels a side of a cell, 7 cells a side (minigrid-memory). By
+    default numbers."""
 
     def environment(self) -> EnvSpec:
         """The environment that the flags ask for.

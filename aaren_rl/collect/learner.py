@@ -23,6 +23,7 @@ ACTIONS: dict[str, Any] = {
     "dqn": spaces.Discrete,
 }
 """The action spaces that each algorithm takes."""
+SMALLEST_IMAGE = 36  # pixels a side, for the convolutions of Stable-Baselines3
 FIELDS = ("observations", "next_observations", "actions", "rewards", "terminations", "truncations")
 PROGRESS_FILE = "progress.json"  # of a run; what it holds is in `aaren_rl.collect.training`
 Steps = dict[str, NDArray[Any]]
@@ -65,7 +66,7 @@ class Recorder(gymnasium.Wrapper):
 def make_learner(config: CollectConfig, env: gymnasium.Env[Any, Any]) -> BaseAlgorithm:
     """A new learner in an environment, whose steps are recorded."""
     name = _algorithm_name(config, env.action_space)
-    _check_observations(config, env.observation_space)
+    policy = _policy_name(config, env.observation_space)
     try:
         import stable_baselines3
         from stable_baselines3.common.vec_env import DummyVecEnv
@@ -76,13 +77,13 @@ def make_learner(config: CollectConfig, env: gymnasium.Env[Any, Any]) -> BaseAlg
         ) from None
     own: dict[str, Any] = {"seed": config.seed, "device": config.device}
     if name != "ppo":
-        own["buffer_size"] = config.buffer_size
+        own["buffer_size"] = min(config.buffer_size, config.train_steps)  # it is allocated at once
     given = config.algorithm_settings()
     for setting in {"policy", "env", *own} & given.keys():
         raise UserError(f"--settings {setting}: has a flag of its own or is fixed here")
     kind: type[BaseAlgorithm] = getattr(stable_baselines3, name.upper())
     try:
-        return kind("MlpPolicy", DummyVecEnv([lambda: Recorder(env)]), **own, **given)
+        return kind(policy, DummyVecEnv([lambda: Recorder(env)]), **own, **given)
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(
             f"--settings {' '.join(config.settings)}: {name.upper()} does not take them: "
@@ -149,11 +150,19 @@ def _algorithm_name(config: CollectConfig, space: spaces.Space[Any]) -> str:
     return config.algorithm
 
 
-def _check_observations(config: CollectConfig, space: spaces.Space[Any]) -> None:
-    """Raise UserError unless observations are one array of numbers, and no picture."""
-    picture = space.dtype == np.uint8 and len(space.shape or ()) > 1
-    if picture or not isinstance(space, (spaces.Box, spaces.Discrete)):
-        raise UserError(
-            f"{config.environment}: observations {space}: a Box of numbers (no picture) or "
-            "Discrete expected"
-        )
+def _policy_name(config: CollectConfig, space: spaces.Space[Any]) -> str:
+    """The policy for these observations: of perceptrons, or with convolutions for images.
+
+    Raises:
+        UserError: for other observations.
+    """
+    shape = space.shape or ()
+    picture = space.dtype == np.uint8 and len(shape) > 1
+    if isinstance(space, (spaces.Box, spaces.Discrete)) and not picture:
+        return "MlpPolicy"
+    if picture and len(shape) == 3 and sorted(shape)[1] >= SMALLEST_IMAGE:
+        return "CnnPolicy"
+    raise UserError(
+        f"{config.environment}: observations {space}: a Box of numbers, Discrete, or uint8 images "
+        f"of three dimensions and at least {SMALLEST_IMAGE} pixels a side expected"
+    )

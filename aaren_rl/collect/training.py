@@ -28,6 +28,7 @@ from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.vec_env import VecTransposeImage
 
 from aaren_rl.collect.config import CollectConfig
 from aaren_rl.collect.learner import (
@@ -221,7 +222,10 @@ def _fill(model: Any, steps: Steps) -> None:
     actions, terminated = steps["actions"], steps["terminations"]
     if isinstance(model.action_space, spaces.Box):
         actions = model.policy.scale_action(actions)
-    arrays = (steps["observations"], steps["next_observations"], actions, steps["rewards"])
+    seen = [steps["observations"], steps["next_observations"]]
+    if isinstance(model.env, VecTransposeImage):  # the buffer has channels first
+        seen = [VecTransposeImage.transpose_image(images) for images in seen]
+    arrays = (*seen, actions, steps["rewards"])
     cut = steps["truncations"] & ~terminated
     for *row, done, truncated in zip(*arrays, terminated | cut, cut, strict=True):
         infos = [{"TimeLimit.truncated": bool(truncated)}]
@@ -230,7 +234,8 @@ def _fill(model: Any, steps: Steps) -> None:
 
 def _history(model: BaseAlgorithm, run: Path, stop: int) -> Iterator[Steps]:
     """The steps before `stop`, one stretch after another; a stretch ends there."""
-    seen, taken = (space.shape or () for space in (model.observation_space, model.action_space))
+    env = recorder_of(model)  # the model's own space has images with channels first
+    seen, taken = (space.shape or () for space in (env.observation_space, env.action_space))
     shapes = dict(zip(FIELDS, (seen, seen, taken, (), (), ()), strict=True))
     start = 0
     while start < stop:

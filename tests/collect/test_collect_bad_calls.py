@@ -27,8 +27,9 @@ class Shaped(gymnasium.Env[Any, Any]):
 
 
 SHAPES: dict[str, tuple[dict[str, Any], str]] = {
-    "Pictures": ({"seen": spaces.Box(0, 255, (8, 8, 3), np.uint8)}, "no picture"),
-    "Dict": ({"seen": spaces.Dict(a=spaces.Discrete(2))}, "no picture.* or Discrete expected"),
+    "Pictures": ({"seen": spaces.Box(0, 255, (8, 8, 3), np.uint8)}, "at least 36 pixels"),
+    "Codes": ({"seen": spaces.Box(0, 255, (40, 40), np.uint8)}, "of three dimensions"),
+    "Dict": ({"seen": spaces.Dict(a=spaces.Discrete(2))}, "Box of numbers, Discrete, or uint8"),
     "Unbounded": ({"taken": spaces.Box(-np.inf, np.inf, (1,))}, "finite bounds expected"),
     "Many": ({"taken": spaces.MultiDiscrete([2, 2])}, "Box or Discrete expected"),
     "FromOne": ({"taken": spaces.Discrete(2, start=1)}, "Discrete from 0 expected"),

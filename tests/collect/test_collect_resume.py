@@ -14,7 +14,7 @@ from collect_cases import Collections, assert_same_datasets, dqn, pendulum
 from safetensors.torch import save
 
 from aaren_rl.cli import main
-from aaren_rl.collect import collect, training
+from aaren_rl.collect import CollectConfig, collect, training
 from aaren_rl.collect.learner import FIELDS, Recorder, make_learner
 from aaren_rl.collect.rollouts import play
 from aaren_rl.envs.make import environment_spec, make_env
@@ -49,6 +49,14 @@ def test_ctrl_c_in_the_middle_of_an_episode(
     assert_same_datasets(config.minari_root, collections.root("sac"))
 
 
+def frames(folder: Path, **changes: Any) -> CollectConfig:
+    """DQN that sees CartPole as it is drawn."""
+    size = 'policy_kwargs={"features_extractor_kwargs":{"features_dim":16}}'
+    few = ("learning_starts=300", "batch_size=8", "train_freq=20", "target_update_interval=50")
+    environment = "aaren/Pixels-v0?env=CartPole-v1&size=36&stack=2"
+    return dqn(folder, environment=environment, settings=(*few, size), **changes)
+
+
 OTHER_SETTINGS: list[tuple[Any, tuple[str, ...]]] = [
     (pendulum, ("use_sde=true",)),
     (
@@ -56,11 +64,12 @@ OTHER_SETTINGS: list[tuple[Any, tuple[str, ...]]] = [
         ("optimize_memory_usage=true", 'replay_buffer_kwargs={"handle_timeout_termination":false}'),
     ),
     (dqn, ("n_steps=3",)),
+    (frames, ()),
 ]
 
 
 @pytest.mark.parametrize(
-    ("maker", "more"), OTHER_SETTINGS, ids=["noise-matrix", "memory", "three-steps"]
+    ("maker", "more"), OTHER_SETTINGS, ids=["noise-matrix", "memory", "three-steps", "images"]
 )
 def test_other_learners_go_on_to_the_same_weights(
     maker: Any, more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -8,10 +8,12 @@ The environment's options are stored with the data: training and evaluation make
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
@@ -109,25 +111,42 @@ def record_expert(environment: EnvSpec | str, episodes: int, *, seed: int = 0) -
         raise UserError(f"environment {spec.id!r}: no expert for it; {known} expected")
     if episodes < 1:
         raise UserError(f"{episodes} episodes: at least 1 expected")
-    env = make_vector_env(spec, min(episodes, BATCH))
+    images = "tile_size" in spec.kwargs  # are recorded; the expert sees numbers
+    shown = replace(spec, kwargs={**spec.kwargs, "numbers": True}) if images else spec
+    env = make_vector_env(shown, min(episodes, BATCH))
     try:
         options = None
         if isinstance(env, VectorPassiveTMaze):
             options = _balanced_cues(env.num_cues, episodes, seed)
-        actor = EXPERTS[kind](env)
+        expert, space = EXPERTS[kind](env), env.single_observation_space
+        actor = _SeesNumbers(expert) if images else expert
         played = list(recorded_episodes(actor, env, episodes=episodes, seed=seed, options=options))
+        if images:
+            assert isinstance(space, spaces.Dict)
+            space = space["pixels"]
+            played = [replace(each, observations=each.observations["pixels"]) for each in played]
         return Recording(
             name=spec.id,
             episodes=lambda: iter(played),
             kind="episodes in memory",
             where=spec.id,
-            observation_space=env.single_observation_space,
+            observation_space=space,
             action_space=env.single_action_space,
             env_spec=spec,
             reference_scores=REFERENCE_SCORES,
         )
     finally:
         env.close()
+
+
+@dataclass(frozen=True)
+class _SeesNumbers:
+    """An expert, where observations are `{"numbers": ..., "pixels": ...}`."""
+
+    expert: Actor
+
+    def act(self, observations: Any, rewards: Any, dones: Any) -> Any:
+        return self.expert.act(observations["numbers"], rewards, dones)
 
 
 def _balanced_cues(

@@ -1,9 +1,10 @@
-"""MiniGrid's memory task, with flat observations; needs the extra `minigrid`.
+"""MiniGrid's memory task, observed as numbers or as images; needs the extra `minigrid`.
 
 The agent starts in a corridor or in the room at its west end, where there is a key or a ball. At
 the corridor's east end it has to turn to the one of two objects that is the same. Registered are
 `aaren/MiniGridMemoryS7-v0`, `S9`, `S11`, `S13`, and, with corridors of random length, `S13Random`
-and `S17Random`, as in MiniGrid. Options: `size` (odd, 7 or more), `random_length`, `max_steps`.
+and `S17Random`, as in MiniGrid. Options: `size` (odd, 7 or more), `random_length`, `max_steps`, and
+`tile_size` and `numbers` of `PixelMiniGrid`.
 The return is MiniGrid's: 0, or for success 1 - 0.9 (steps taken / max_steps).
 """
 
@@ -18,6 +19,8 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from aaren_rl.errors import UserError
+
 MINIGRID_MEMORY = "aaren/MiniGridMemory"
 SIZES: dict[str, dict[str, Any]] = {
     "S7": {"size": 7},
@@ -31,6 +34,7 @@ DIRECTIONS = 4
 EAST, SOUTH, WEST, NORTH = range(DIRECTIONS)
 LEFT, RIGHT, FORWARD = range(3)
 WALL, KEY, BALL = 2, 5, 6
+LARGEST_TILE = 64
 SCALE = np.array([10, 5, 2], np.float32)
 """The largest object, colour and state of a cell in MiniGrid's encoding."""
 
@@ -59,14 +63,47 @@ class FlatMiniGrid(gymnasium.ObservationWrapper[Any, Any, Any]):
         return flat
 
 
-def make_minigrid_memory(**options: Any) -> gymnasium.Env[Any, Any]:
-    """MiniGrid's memory task with flat observations."""
+class PixelMiniGrid(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """A MiniGrid environment's view as an image, and nothing beyond it.
+
+    Observations are uint8 `[v tile_size, v tile_size, 3]` for a view of v x v cells, as MiniGrid
+    draws what the agent sees: it looks up, from the middle of the last row.
+
+    Args:
+        env: the environment.
+        tile_size: pixels a side of a cell.
+        numbers: show `{"numbers": ..., "pixels": ...}`, with the observations of `FlatMiniGrid`.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], tile_size: int, numbers: bool) -> None:
+        super().__init__(FlatMiniGrid(env))
+        if not (isinstance(tile_size, int) and 1 <= tile_size <= LARGEST_TILE):
+            raise UserError(f"tile_size {tile_size!r}: pixels from 1 to {LARGEST_TILE} expected")
+        self.tile_size, self.numbers = tile_size, numbers
+        inner: Any = env.unwrapped
+        self._draw = inner.get_frame
+        side = inner.agent_view_size * tile_size
+        frames = spaces.Box(0, 255, (side, side, 3), np.uint8)
+        both = spaces.Dict({"numbers": self.env.observation_space, "pixels": frames})
+        self.observation_space = both if numbers else frames
+
+    def observation(self, observation: NDArray[np.float32]) -> Any:
+        """See the class."""
+        frame = np.asarray(self._draw(tile_size=self.tile_size, agent_pov=True), np.uint8)
+        return {"numbers": observation, "pixels": frame} if self.numbers else frame
+
+
+def make_minigrid_memory(
+    *, tile_size: int | None = None, numbers: bool = False, **options: Any
+) -> gymnasium.Env[Any, Any]:
+    """MiniGrid's memory task, observed as numbers, or with a `tile_size` as images."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it greets on standard output
     try:
         from minigrid.envs import MemoryEnv
     except ImportError as error:
         raise ImportError(f"it needs: pip install 'aaren-rl[minigrid]' ({error})") from error
-    return FlatMiniGrid(MemoryEnv(**options))
+    env = MemoryEnv(**options)
+    return FlatMiniGrid(env) if tile_size is None else PixelMiniGrid(env, tile_size, numbers)
 
 
 class MiniGridMemoryExpert:
