@@ -145,7 +145,7 @@ class _SeesNumbers:
 
     expert: Actor
 
-    def act(self, observations: Any, rewards: Any, dones: Any) -> Any:
+    def act(self, observations: Any, rewards: Any = None, dones: Any = None) -> NDArray[Any]:
         return self.expert.act(observations["numbers"], rewards, dones)
 
 

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from aaren_rl.envs import make_vector_env
+from aaren_rl.envs import expert_dataset, make_env, make_vector_env
 from aaren_rl.envs.memory.minigrid import EAST, FORWARD, LEFT, SIZES, MiniGridMemoryExpert
 from aaren_rl.errors import UserError
 
@@ -109,3 +109,34 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "minigrid.envs", None)
     with pytest.raises(UserError, match=r"pip install 'aaren-rl\[minigrid\]'"):
         make_vector_env(name("S7"), 1)
+
+
+def test_shows_images_as_minigrid_draws_them() -> None:
+    from minigrid.wrappers import RGBImgPartialObsWrapper
+
+    ours = gymnasium.make(name("S9"), tile_size=8)
+    theirs = RGBImgPartialObsWrapper(gymnasium.make("MiniGrid-MemoryS9-v0"), tile_size=8)
+    frame, plain = ours.reset(seed=2)[0], theirs.reset(seed=2)[0]
+    for action in [*np.random.default_rng(0).integers(3, size=20)]:
+        assert frame in ours.observation_space
+        np.testing.assert_array_equal(frame, plain["image"])
+        frame, plain = ours.step(action)[0], theirs.step(action)[0]
+
+
+def test_the_experts_episodes_as_images() -> None:
+    """The same episodes as those of numbers, and the environment that shows them so."""
+    images = expert_dataset(f"{name('S7')}?tile_size=5", 12, seed=3)
+    numbers = expert_dataset(name("S7"), 12, seed=3)
+    np.testing.assert_array_equal(images.actions, numbers.actions)
+    np.testing.assert_array_equal(images.offsets, numbers.offsets)
+    assert images.env_spec is not None
+    env = gymnasium.make(images.env_spec)
+    assert images.observation_space == env.observation_space
+    np.testing.assert_array_equal(images.observations[0], env.reset(seed=3)[0].reshape(-1))
+    assert images.observations.dtype == np.uint8
+
+
+@pytest.mark.parametrize("tile_size", [0, 100, "large"])
+def test_a_tile_size_that_is_none(tile_size: Any) -> None:
+    with pytest.raises(UserError, match=r"tile_size .*: pixels from 1 to 64 expected"):
+        make_env(f"{name('S7')}?tile_size={tile_size}")
