@@ -56,7 +56,7 @@ def test_the_interval_of_a_mean_is_the_textbooks() -> None:
 
 
 def test_intervals_cover_what_they_say() -> None:
-    """Of differences whose truth is 0, with tasks that vary unequally: 95%, and not 84%."""
+    """Of differences whose truth is 0, with tasks that vary unequally."""
     generator = np.random.default_rng(3)
     spread = np.array([2.0, 6.0, 3.0, 0.5])
     held, trials = 0, 80
