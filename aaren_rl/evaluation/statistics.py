@@ -46,8 +46,13 @@ def mean_interval(scores: np.ndarray) -> Estimate:
     """The mean of scores `[runs]` with Student's 95% interval.
 
     With fewer than `FEWEST_SEEDS` runs the range of the scores takes the interval's place.
+
+    Raises:
+        ValueError: for scores of another shape, or none.
     """
     scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 1 or not len(scores):
+        raise ValueError(f"scores [runs] expected, got the shape {list(scores.shape)}")
     mean = float(scores.mean())
     if len(scores) < FEWEST_SEEDS:
         return Estimate(mean, float(scores.min()), float(scores.max()), "range")

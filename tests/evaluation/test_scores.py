@@ -104,6 +104,12 @@ def test_an_interval_is_students(runs: int, student: float) -> None:
     assert interval.high == pytest.approx(scores.mean() + half, rel=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(5, 2), (0,), ()])
+def test_scores_of_several_tasks_have_no_one_interval(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"scores \[runs\] expected, got the shape"):
+        mean_interval(np.zeros(shape))
+
+
 def test_runs_that_agree_leave_nothing_open() -> None:
     assert mean_interval(np.full(5, 50.0)) == Estimate(50.0, 50.0, 50.0, "95% interval")
 
